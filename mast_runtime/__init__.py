@@ -1,0 +1,20 @@
+"""Execute, measure and serve sparse policies. Needs numpy and safetensors; never torch, jax or mast_train."""
+
+from mast_runtime.bundle import AgentInfo, Bundle, load, save
+from mast_runtime.errors import BackendError, BundleError, ObservationError, RuntimeFault
+from mast_runtime.network import Contract, Layer, Network
+
+__version__ = "0.1.0"
+__all__ = [
+    "AgentInfo",
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "Contract",
+    "Layer",
+    "Network",
+    "ObservationError",
+    "RuntimeFault",
+    "load",
+    "save",
+]

@@ -1,0 +1,142 @@
+"""Agent and Team: the only mutable state of the runtime. Construct once, then act; `reset` at an episode's start."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mast_runtime.errors import ObservationError
+from mast_runtime.network import Contract
+
+
+class Step(Protocol):
+    """A network compiled by one backend: immutable, so threads may share it."""
+
+    hidden: int
+
+    def __call__(
+        self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """obs [n,O], last_action [n] (-1: none yet), agent_id [n], hidden [n,H] -> q [n,A], next hidden [n,H]."""
+        ...
+
+
+class Team:
+    """n agents stepped at once. Agent i runs steps[i mod k] under the one-hot id agent_ids[i mod k], k = len(steps).
+
+    hidden [n,H] float32, last_action [n] int64 (-1: none yet) and q [n,A] float32 are the state, readable at any time.
+    """
+
+    def __init__(
+        self, contract: Contract, steps: Sequence[Step], agent_ids: Sequence[int], n: int, backend: str
+    ) -> None:
+        self.contract, self.backend, self.n = contract, backend, n
+        copies = n // len(steps)
+        self._agent_id = np.tile(np.asarray(agent_ids), copies)
+        owner = np.tile([id(step) for step in steps], copies)
+        unique = {id(step): step for step in steps}
+        self._groups = [
+            (step, slice(None) if len(unique) == 1 else np.flatnonzero(owner == key)) for key, step in unique.items()
+        ]
+        self._width = max(step.hidden for step in steps)
+        self.reset()
+
+    def reset(self, which: ArrayLike | None = None) -> None:
+        """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
+        if which is None:
+            self.hidden = np.zeros((self.n, self._width), np.float32)
+            self.last_action = np.full(self.n, -1, np.int64)
+            self.q = np.zeros((self.n, self.contract.n_actions), np.float32)
+        else:
+            chosen = np.asarray(which)
+            self.hidden[chosen], self.last_action[chosen], self.q[chosen] = 0.0, -1, 0.0
+
+    def act(self, obs: ArrayLike, avail_actions: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Greedy actions [n] for obs [n,O] and avail_actions [n,A] (None: all). Ties go to the lowest action.
+
+        Raises ObservationError, in which case the recurrent state is as it was.
+        """
+        obs = checked_obs(obs, (self.n, self.contract.obs_dim))
+        avail = checked_avail(avail_actions, (self.n, self.contract.n_actions))
+        q, hidden = np.empty_like(self.q), np.zeros_like(self.hidden)
+        for step, rows in self._groups:
+            q[rows], hidden[rows, : step.hidden] = step(
+                obs[rows], self.last_action[rows], self._agent_id[rows], self.hidden[rows, : step.hidden]
+            )
+        if not np.isfinite(q).all():
+            raise ObservationError("obs is so large that the action values overflow float32; scale the observations")
+        self.q, self.hidden = q, hidden
+        self.last_action = np.where(avail, q, -np.inf).argmax(1)
+        return self.last_action
+
+
+class Agent:
+    """One robot's policy: its network, its memory, its last action."""
+
+    def __init__(self, contract: Contract, step: Step, index: int, backend: str) -> None:
+        self.contract, self.index, self.backend = contract, index, backend
+        self._team = Team(contract, [step], [index], 1, backend)
+
+    def reset(self) -> None:
+        """Forget the episode: zero memory, no last action."""
+        self._team.reset()
+
+    def act(self, obs: ArrayLike, avail_actions: ArrayLike | None = None) -> int:
+        """The greedy available action for obs [O] and avail_actions [A] (None: all). Raises ObservationError."""
+        obs = np.asarray(obs)
+        avail = None if avail_actions is None else np.asarray(avail_actions)[None]
+        return int(self._team.act(obs[None], avail)[0])
+
+    @property
+    def q(self) -> NDArray[np.float32]:
+        """Action values [A] of the last decision."""
+        return self._team.q[0]
+
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        """Recurrent state [H]."""
+        return self._team.hidden[0]
+
+    @property
+    def last_action(self) -> int:
+        """The last action chosen, -1 before the first decision of an episode."""
+        return int(self._team.last_action[0])
+
+
+def checked_obs(obs: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """obs as float32 of `shape`, every value finite. Raises ObservationError."""
+    try:
+        array = np.asarray(obs, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ObservationError(f"obs is not an array of numbers ({error})") from error
+    if array.shape != shape:
+        raise ObservationError(f"obs has shape {_row(array.shape, shape)}, expected {_row(shape, shape)}")
+    if not np.isfinite(array).all():
+        i, j = np.argwhere(~np.isfinite(array))[0]
+        raise ObservationError(f"obs[{j}] of agent {i} is {array[i, j]}; values must be finite float32")
+    return array
+
+
+def checked_avail(avail_actions: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """avail_actions as bool of `shape`, at least one action per agent. Raises ObservationError."""
+    if avail_actions is None:
+        return np.ones(shape, np.bool_)
+    try:
+        array = np.asarray(avail_actions)
+        array = array if array.dtype == np.bool_ else array.astype(np.float64) != 0
+    except (TypeError, ValueError) as error:
+        raise ObservationError(f"avail_actions is not an array of flags ({error})") from error
+    if array.shape != shape:
+        raise ObservationError(f"avail_actions has shape {_row(array.shape, shape)}, expected {_row(shape, shape)}")
+    if not array.any(1).all():
+        agent = np.flatnonzero(~array.any(1))[0]
+        raise ObservationError(f"agent {agent} has no available action; at least one is needed")
+    return array
+
+
+def _row(given: tuple[int, ...], expected: tuple[int, int]) -> list[int]:
+    """A single agent's caller passed one row: speak of that row."""
+    return list(given[1:]) if expected[0] == 1 and len(given) >= 1 and given[0] == 1 else list(given)

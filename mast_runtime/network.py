@@ -1,0 +1,186 @@
+"""The network a policy is made of, as plain arrays: what every backend, file format and code generator reads.
+
+One agent's network (paper, section 3; oxwhirl/pymarl rnn_agent):
+
+    x  = obs ++ onehot(last_action) [++ onehot(agent_id)]
+    y  = relu(fc1 x + b1)
+    r  = sigmoid(W_ir y + W_hr h + b_r)        z = sigmoid(W_iz y + W_hz h + b_z)
+    n  = tanh(W_in y + b_nx + r * (W_hn h + b_nh))
+    h' = (1 - z) * n + z * h                   q = fc2 h' + b2
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+LAYERS = ("fc1", "weight_ih", "weight_hh", "fc2")
+SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "fc2": 1}
+"""A block never spans two GRU gates: the 3 x hidden outputs are three segments (r, z, n), each cut into blocks."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a policy reads and writes: observation, action and agent counts, and how its input is assembled."""
+
+    obs_dim: int
+    n_actions: int
+    n_agents: int
+    last_action: bool = True
+    agent_id: bool = False
+
+    @property
+    def input_dim(self) -> int:
+        return self.obs_dim + self.n_actions * self.last_action + self.n_agents * self.agent_id
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One weight matrix [outputs, inputs] stored by column blocks, or dense.
+
+    A block is `block` consecutive outputs of one segment that share one input; the last block of a segment is short
+    when `block` does not divide it, and its surplus values are zero. `block` = 1 is CSR.
+
+    counts [block_rows] int32: blocks in each block row. columns [n_blocks] uint16, strictly increasing in a row.
+    values [n_blocks, block] float32, float16 or int8; dense layers: columns is None and values is [outputs, inputs].
+    scale [outputs] float32 multiplies int8 values, else None.
+    """
+
+    outputs: int
+    inputs: int
+    values: NDArray
+    counts: NDArray[np.int32] | None = None
+    columns: NDArray[np.uint16] | None = None
+    scale: NDArray[np.float32] | None = None
+    block: int = 1
+    segments: int = 1
+
+    @property
+    def is_dense(self) -> bool:
+        return self.columns is None
+
+    @property
+    def block_rows(self) -> int:
+        return self.segments * -(-(self.outputs // self.segments) // self.block)
+
+    def first_output(self) -> NDArray[np.int64]:
+        """First output of each block row [block_rows]."""
+        size = self.outputs // self.segments
+        per_segment = -(-size // self.block)
+        row = np.arange(self.block_rows)
+        return (row // per_segment) * size + (row % per_segment) * self.block
+
+    def row_lengths(self) -> NDArray[np.int64]:
+        """Outputs covered by each block row [block_rows]; below `block` only at the end of a segment."""
+        size = self.outputs // self.segments
+        first = self.first_output()
+        return np.minimum(self.block, size - first % size) if size else np.zeros(self.block_rows, np.int64)
+
+    @property
+    def nnz(self) -> int:
+        """Connections: stored weights without the padding of short blocks."""
+        if self.counts is None:
+            return self.outputs * self.inputs
+        return int((self.counts.astype(np.int64) * self.row_lengths()).sum())
+
+    @property
+    def sparsity(self) -> float:
+        return 1.0 - self.nnz / max(1, self.outputs * self.inputs)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Connections as a bool matrix [outputs, inputs]."""
+        return self._scatter(np.ones(self.values.shape, np.float32)) != 0
+
+    def dense(self) -> NDArray[np.float32]:
+        """The matrix [outputs, inputs] in float32, int8 values scaled."""
+        matrix = self._scatter(self.values.astype(np.float32))
+        return matrix if self.scale is None else matrix * self.scale[:, None]
+
+    def _scatter(self, values: NDArray) -> NDArray[np.float32]:
+        if self.columns is None or self.counts is None:
+            return values.astype(np.float32)
+        matrix = np.zeros((self.outputs, self.inputs), np.float32)
+        row = np.repeat(np.arange(self.block_rows), self.counts)
+        first, length = self.first_output()[row], self.row_lengths()[row]
+        for k in range(self.block):
+            inside = k < length
+            matrix[first[inside] + k, self.columns[inside]] = values[inside, k]
+        return matrix
+
+    @staticmethod
+    def from_dense(weight: NDArray, mask: NDArray[np.bool_] | None, block: int = 1, segments: int = 1) -> Layer:
+        """Encode [outputs, inputs] under its mask (None: dense). The mask must be made of whole blocks.
+
+        Raises ValueError when a block is partly masked or a weight off the mask is not zero.
+        """
+        weight = np.ascontiguousarray(weight, np.float32)
+        outputs, inputs = weight.shape
+        if mask is None:
+            return Layer(outputs, inputs, weight, block=1, segments=segments)
+        if np.any(weight[~mask]):
+            raise ValueError("a weight off the mask is not zero")
+        layer = Layer(outputs, inputs, np.zeros((0, block), np.float32), block=block, segments=segments)
+        padded_mask = _pad_blocks(mask, block, segments)
+        alive = padded_mask.any(1)
+        full = np.arange(block)[None, :, None] < layer.row_lengths()[:, None, None]
+        if np.any(padded_mask != (alive[:, None, :] & full)):
+            raise ValueError(f"the mask is not made of whole {block}x1 blocks")
+        row, column = np.nonzero(alive)
+        values = _pad_blocks(weight, block, segments)[row, :, column]
+        return replace(
+            layer,
+            values=np.ascontiguousarray(values),
+            counts=alive.sum(1).astype(np.int32),
+            columns=column.astype(np.uint16),
+        )
+
+
+def _pad_blocks(matrix: NDArray, block: int, segments: int) -> NDArray:
+    """[outputs, inputs] -> [block_rows, block, inputs], each segment padded with zeros to whole blocks."""
+    outputs, inputs = matrix.shape
+    size = outputs // segments
+    per_segment = -(-size // block)
+    padded = np.zeros((segments, per_segment * block, inputs), matrix.dtype)
+    padded[:, :size] = matrix.reshape(segments, size, inputs)
+    return padded.reshape(segments * per_segment, block, inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """One agent's weights. gru_bias [4, hidden] holds b_r, b_z (input and hidden parts added), b_nx, b_nh."""
+
+    fc1: Layer
+    weight_ih: Layer
+    weight_hh: Layer
+    fc2: Layer
+    fc1_bias: NDArray[np.float32]
+    gru_bias: NDArray[np.float32]
+    fc2_bias: NDArray[np.float32]
+
+    @property
+    def hidden(self) -> int:
+        return self.weight_hh.inputs
+
+    def layers(self) -> dict[str, Layer]:
+        return {name: getattr(self, name) for name in LAYERS}
+
+    @property
+    def nnz(self) -> int:
+        return sum(layer.nnz for layer in self.layers().values())
+
+    @property
+    def n_weights(self) -> int:
+        return sum(layer.outputs * layer.inputs for layer in self.layers().values())
+
+    @property
+    def sparsity(self) -> float:
+        return 1.0 - self.nnz / self.n_weights
+
+    def densified(self) -> Network:
+        """The same network with every weight stored, zeros too: the dense baseline of a benchmark."""
+        dense = {
+            name: Layer.from_dense(layer.dense(), None, 1, SEGMENTS[name]) for name, layer in self.layers().items()
+        }
+        return replace(self, **dense)

@@ -1,0 +1,1 @@
+"""Sparse multi-agent Q-learning in PyTorch: environments, networks, targets, topology evolution."""

@@ -1,0 +1,79 @@
+"""What an environment is to the trainer: a batch of episodes stepped together, reset explicitly.
+
+Letters: E environments, N agents, O observation, A actions, S state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """The contract of one map. `episode_limit` is the largest number of transitions an episode can have."""
+
+    env: str
+    map: str
+    n_agents: int
+    obs_dim: int
+    state_dim: int
+    n_actions: int
+    episode_limit: int
+    agent_types: tuple[str, ...]
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.agent_types) != self.n_agents:
+            raise ValueError(f"agent_types has {len(self.agent_types)} entries, expected n_agents = {self.n_agents}")
+
+
+@dataclass
+class Observation:
+    """obs [E,N,O] float32, state [E,S] float32, avail_actions [E,N,A] bool (at least one True per row)."""
+
+    obs: torch.Tensor
+    state: torch.Tensor
+    avail_actions: torch.Tensor
+
+
+@dataclass
+class Transition:
+    """What one joint step returned, each [E]: reward float32, terminated / truncated / won bool.
+
+    `next` is the observation *after* the step, terminal observations included. A finished environment stays
+    finished until `reset`: stepping it again returns reward 0 and repeats its flags and last observation.
+    `truncated` and `terminated` are never both true; `won` is only true together with `terminated`.
+    """
+
+    next: Observation
+    reward: torch.Tensor
+    terminated: torch.Tensor
+    truncated: torch.Tensor
+    won: torch.Tensor
+
+
+class VecEnv(Protocol):
+    """E copies of one map. Tensors it returns may alias simulator memory: copy before writing or keeping."""
+
+    spec: EnvSpec
+    num_envs: int
+    device: torch.device
+
+    def reset(self) -> Observation:
+        """Start E fresh episodes, drawing from the environment's own random stream."""
+        ...
+
+    def step(self, actions: torch.Tensor) -> Transition:
+        """actions [E,N] int64, each available. Raises ValueError for a wrong shape."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The random stream (JSON-ready), valid between episodes."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
