@@ -1,0 +1,297 @@
+"""The whole of a run's settings: frozen dataclasses <-> TOML, with `--set section.key=value` on top."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mast_train.errors import UserError, check_choice, suggest
+
+CHOICES = {
+    "algorithm": ("qmix", "vdn"),
+    "device": ("auto", "cpu", "cuda"),
+    "sparse.allocation": ("erdos_renyi", "uniform"),
+    "sparse.grow": ("none", "random", "gradient"),
+    "target.operator": ("max", "softmax", "mellowmax", "soft_mellowmax"),
+    "target.returns": ("one_step", "n_step", "td_lambda"),
+    "train.optimizer": ("adam", "rmsprop"),
+}
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Environment and map; `reward_scale` multiplies SMAX's rewards to SMAC's scale (a won battle is about 20)."""
+
+    name: str = "smax"
+    map: str = "3m"
+    num_envs: int = 16
+    reward_scale: float = 10.0
+
+
+@dataclass(frozen=True)
+class NetConfig:
+    """Agent network fc1 -> GRU -> fc2; `shared`: one network for all agents, with agent ids in its input."""
+
+    hidden: int = 64
+    shared: bool = False
+    last_action: bool = True
+
+
+@dataclass(frozen=True)
+class MixerConfig:
+    """QMIX mixing network (Rashid et al. 2018): embedding width and the hypernetworks' hidden width."""
+
+    embed: int = 32
+    hypernet_hidden: int = 64
+
+
+@dataclass(frozen=True)
+class BlockConfig:
+    """Rows of a column block per layer: consecutive outputs of one input that live and die as one. 1: unstructured."""
+
+    fc1: int = 1
+    gru: int = 1
+    fc2: int = 1
+    mixer: int = 1
+
+
+@dataclass(frozen=True)
+class SparseConfig:
+    """Sparsity, allocation over layers, and topology evolution (interval in learner updates).
+
+    `tiny_of`: the sparsity whose number of weights the `tiny` row's small dense networks match.
+    """
+
+    agent_sparsity: float = 0.95
+    mixer_sparsity: float = 0.95
+    allocation: str = "erdos_renyi"
+    rescale_init: bool = True
+    grow: str = "gradient"
+    update_interval: int = 100
+    drop_fraction: float = 0.3
+    stop_fraction: float = 0.75
+    tiny_of: float = 0.95
+    block: BlockConfig = field(default_factory=BlockConfig)
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """TD targets: how actions are reduced, how returns are built, and from which share of the run (`start`, T_0)."""
+
+    operator: str = "soft_mellowmax"
+    double_q: bool = False
+    alpha: float = 1.0
+    omega: float = 10.0
+    returns: str = "td_lambda"
+    td_lambda: float = 0.6
+    n_step: int = 3
+    start: float = 0.1
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """Episodes kept and drawn; `recent_batch` of every batch come from the newest `recent_capacity` (0: one buffer)."""
+
+    capacity: int = 5000
+    batch: int = 32
+    recent_capacity: int = 100
+    recent_batch: int = 8
+    dynamic_capacity: bool = False
+    dynamic_interval: int = 100
+    dynamic_threshold: float = 0.5
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Length, optimiser, exploration and evaluation; steps are environment steps summed over environments."""
+
+    total_steps: int = 500_000
+    optimizer: str = "adam"
+    lr: float = 5e-4
+    gamma: float = 0.99
+    grad_clip: float = 10.0
+    episodes_per_update: int = 2
+    target_interval: int = 80
+    epsilon_start: float = 1.0
+    epsilon_end: float = 0.05
+    epsilon_steps: int = 50_000
+    eval_interval: int = 25_000
+    eval_episodes: int = 64
+    save_minutes: float = 5.0
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves."""
+
+    algorithm: str = "qmix"
+    method: str = "mast"
+    recipe: str = "modern"
+    seed: int = 0
+    device: str = "auto"
+    env: EnvConfig = field(default_factory=EnvConfig)
+    net: NetConfig = field(default_factory=NetConfig)
+    mixer: MixerConfig = field(default_factory=MixerConfig)
+    sparse: SparseConfig = field(default_factory=SparseConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def override(config: Config, values: Mapping[str, Any]) -> Config:
+    """A copy with dotted keys replaced: {"train.lr": 1e-3}. Raises UserError for an unknown key or a wrong type."""
+    for key, value in values.items():
+        config = _set(config, key.split("."), value, key)
+    return config
+
+
+def validate(config: Config) -> Config:
+    """The config itself, or UserError naming the first value that cannot be run."""
+    flat = flatten(config)
+    for key, choices in CHOICES.items():
+        check_choice(key, flat[key], choices)
+    for key, (low, high) in _RANGES.items():
+        if not low <= flat[key] <= high:
+            raise UserError(f"{key} = {flat[key]}: expected a value from {low} to {high}")
+    if config.replay.recent_batch > config.replay.batch:
+        raise UserError(
+            f"replay.recent_batch = {config.replay.recent_batch}: at most replay.batch, {config.replay.batch}"
+        )
+    if config.replay.batch > config.replay.capacity:
+        raise UserError(f"replay.batch = {config.replay.batch}: at most replay.capacity, {config.replay.capacity}")
+    if config.env.num_envs % config.train.episodes_per_update:
+        raise UserError(
+            f"env.num_envs = {config.env.num_envs}: expected a multiple of train.episodes_per_update = "
+            f"{config.train.episodes_per_update}, since every round of episodes is followed by whole updates"
+        )
+    return config
+
+
+_LARGE = 10**9
+_RANGES: dict[str, tuple[float, float]] = {
+    "env.num_envs": (1, 65_536),
+    "net.hidden": (1, 16_384),
+    "mixer.embed": (1, 16_384),
+    "mixer.hypernet_hidden": (1, 16_384),
+    "sparse.agent_sparsity": (0.0, 0.999),
+    "sparse.mixer_sparsity": (0.0, 0.999),
+    "sparse.update_interval": (1, _LARGE),
+    "sparse.tiny_of": (0.0, 0.999),
+    "sparse.drop_fraction": (0.0, 1.0),
+    "sparse.stop_fraction": (0.0, 1.0),
+    "sparse.block.fc1": (1, 64),
+    "sparse.block.gru": (1, 64),
+    "sparse.block.fc2": (1, 64),
+    "sparse.block.mixer": (1, 64),
+    "target.alpha": (0.0, 1e6),
+    "target.omega": (1e-6, 1e6),
+    "target.td_lambda": (0.0, 1.0),
+    "target.n_step": (1, 1000),
+    "target.start": (0.0, 1.0),
+    "replay.capacity": (1, _LARGE),
+    "replay.batch": (1, _LARGE),
+    "replay.recent_capacity": (1, _LARGE),
+    "replay.recent_batch": (0, _LARGE),
+    "replay.dynamic_interval": (1, _LARGE),
+    "replay.dynamic_threshold": (0.0, 1.0),
+    "train.total_steps": (1, 10**12),
+    "train.lr": (1e-12, 10.0),
+    "train.gamma": (0.0, 1.0),
+    "train.grad_clip": (1e-12, 1e12),
+    "train.episodes_per_update": (1, _LARGE),
+    "train.target_interval": (1, _LARGE),
+    "train.epsilon_start": (0.0, 1.0),
+    "train.epsilon_end": (0.0, 1.0),
+    "train.epsilon_steps": (1, 10**12),
+    "train.eval_interval": (1, 10**12),
+    "train.eval_episodes": (1, 10**6),
+    "train.save_minutes": (0.0, 1e6),
+}
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Dotted key -> value for every leaf."""
+    flat: dict[str, Any] = {}
+    for item in fields(config):
+        value = getattr(config, item.name)
+        flat |= flatten(value, f"{prefix}{item.name}.") if is_dataclass(value) else {prefix + item.name: value}
+    return flat
+
+
+def to_toml(config: Config) -> str:
+    """TOML text that `load_toml` reads back to an equal config."""
+    import tomli_w
+
+    return tomli_w.dumps(asdict(config))
+
+
+def parse_toml(text: str, base: Config | None = None, source: str = "config") -> Config:
+    """`base` with the TOML's values on top. Raises UserError."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{source} is not valid TOML: {error}") from error
+    return override(base or Config(), dict(_leaves(tree)))
+
+
+def load_toml(path: Path, base: Config | None = None) -> Config:
+    """`parse_toml` of a file. Raises UserError when it cannot be read."""
+    try:
+        return parse_toml(path.read_text(encoding="utf-8"), base, str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+
+def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
+    """["train.lr=1e-3", "env.map=8m"] -> {"train.lr": 0.001, "env.map": "8m"}; values are TOML, bare words are text."""
+    values = {}
+    for item in items:
+        key, separator, text = item.partition("=")
+        if not separator or not key.strip():
+            raise UserError(f"--set {item!r}: expected key=value, for example --set train.lr=1e-3")
+        try:
+            values[key.strip()] = tomllib.loads(f"x = {text.strip()}")["x"]
+        except tomllib.TOMLDecodeError:
+            values[key.strip()] = text.strip()
+    return values
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _set(node: Any, path: list[str], value: Any, key: str) -> Any:
+    names = [item.name for item in fields(node)]
+    if path[0] not in names:
+        raise UserError(f"unknown config key {key!r}: {suggest(key, flatten(Config()))}")
+    current = getattr(node, path[0])
+    if is_dataclass(current) != (len(path) > 1):
+        raise UserError(
+            f"config key {key!r} names {'a section' if is_dataclass(current) else 'a value inside a value'}"
+        )
+    if is_dataclass(current):
+        return replace(node, **{path[0]: _set(current, path[1:], value, key)})
+    return replace(node, **{path[0]: _coerce(value, current, key)})
+
+
+def _coerce(value: Any, current: Any, key: str) -> Any:
+    wanted = type(current)
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if wanted is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    if wanted is str and not isinstance(value, str):
+        return str(value)
+    if type(value) is not wanted or value != value:
+        raise UserError(f"{key} = {value!r}: expected {_NAMES[wanted]}, for example {current!r}")
+    return value
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}

@@ -1,0 +1,55 @@
+"""Environments by name. Importing this package loads no simulator and no torch; `make_env` loads the one it needs."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mast_train.errors import UserError, check_choice
+
+if TYPE_CHECKING:
+    import torch
+
+    from mast_train.envs.base import VecEnv
+
+
+class EnvEntry(NamedTuple):
+    """Where an environment lives, and the options its constructor takes by name."""
+
+    module: str
+    class_name: str
+    options: tuple[str, ...]
+
+
+ENVS = {
+    "smax": EnvEntry("mast_train.envs.smax", "SmaxEnv", ("reward_scale",)),
+    "smac": EnvEntry("mast_train.envs.smac", "SmacEnv", ("difficulty", "game_version", "replay_dir")),
+    "matrix": EnvEntry("mast_train.envs.matrix", "MatrixEnv", ()),
+}
+
+
+def make_env(
+    env: str, map_name: str, num_envs: int, seed: int, device: torch.device, options: dict[str, Any]
+) -> VecEnv:
+    """E = `num_envs` copies of one map, drawing from the stream `seed`, with tensors on `device`.
+
+    Raises UserError for an unknown environment, map or option, and for a simulator that is not installed.
+    """
+    cls = _env_class(env)
+    for name in options:
+        if not ENVS[env].options:
+            raise UserError(f"unknown option {name!r}: environment {env!r} takes no options")
+        check_choice(f"option of environment {env!r}", name, ENVS[env].options)
+    if num_envs < 1:
+        raise UserError(f"num_envs is {num_envs}, expected at least 1")
+    return cls(map_name, num_envs, seed, device, **options)
+
+
+def available_maps(env: str) -> tuple[str, ...]:
+    """Every map of one environment. Loads the simulator where the list belongs to it."""
+    return _env_class(env).maps()
+
+
+def _env_class(env: str) -> Any:
+    check_choice("environment", env, ENVS)
+    return getattr(import_module(ENVS[env].module), ENVS[env].class_name)

@@ -1,0 +1,161 @@
+"""SMAX as two compiled functions of arrays. Everything that touches JAX and JaxMARL, and no torch.
+
+Letters as in base.py, and U units (allies first, then enemies).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mast_train.errors import UserError
+
+HEALTH, POSITION, COOLDOWN = 0, slice(1, 3), 3
+
+
+class View(NamedTuple):
+    """What a step shows, per environment: see Observation and Transition in base.py."""
+
+    obs: Any
+    state: Any
+    avail_actions: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+    won: Any
+
+
+class Carry(NamedTuple):
+    """What one step hands to the next, per environment: simulator state, random key [2], and the last view."""
+
+    simulator: Any
+    key: Any
+    view: View
+
+
+class Programs(NamedTuple):
+    """reset: key [2] -> (key [2], Carry); step: (Carry, actions [E,N]) -> Carry."""
+
+    reset: Callable[[Any], tuple[Any, Carry]]
+    step: Callable[[Carry, Any], Carry]
+
+
+@contextmanager
+def _quiet_stdout() -> Iterator[None]:
+    # Importing JaxMARL prints, and half-way through it points sys.stdout and sys.stderr back at sys.__stdout__ and
+    # sys.__stderr__: plain redirection neither silences it nor survives it.
+    saved = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
+    sink = io.StringIO()
+    vars(sys).update(stdout=sink, __stdout__=sink)
+    try:
+        yield
+    finally:
+        vars(sys).update(saved)
+
+
+def import_jaxmarl() -> Any:
+    """The package `jaxmarl.environments.smax`, imported without its output. Raises UserError when it is missing."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    try:
+        with _quiet_stdout():
+            import jaxmarl.environments.smax as smax
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f'the smax environment needs JaxMARL ({error}): install it with pip install "mast-marl[train]"'
+        ) from error
+    return smax
+
+
+def use_cpu() -> None:
+    """Keep JAX off every accelerator. No effect once JAX has run something."""
+    import jax
+
+    jax.config.update("jax_platforms", "cpu")
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs in the user's cache directory, unless JAX was already told where to keep them."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(home / "mast" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def outcome(unit_alive: Any, n_allies: int, done: Any) -> tuple[Any, Any, Any]:
+    """unit_alive [U] bool, done [] bool (time limit included) -> terminated, truncated, won.
+
+    A battle in which both sides died together is terminated and not won. A battle decided on the last step allowed
+    is terminated, not truncated.
+    """
+    allies, enemies = unit_alive[:n_allies].any(), unit_alive[n_allies:].any()
+    terminated = ~allies | ~enemies
+    return terminated, done & ~terminated, allies & ~enemies
+
+
+def normalise_world_state(simulator: Any, world_state: Any, unit_types: Any) -> Any:
+    """SMAX's world_state [S] scaled to about [0, 1]; same layout and size.
+
+    Layout: per unit (health, x, y, weapon cooldown, one-hot type), zeros when dead; then U teams; then U types.
+    Health and teams are already in [0, 1]. Positions are divided by the map's size (a unit pushed over the edge may
+    leave [0, 1] before it dies). The cooldown in seconds is divided by the unit type's own and clipped to [0, 1], as
+    the agents observe it: the simulator lets it fall without limit while a weapon is ready. Types are divided by the
+    largest type number.
+    """
+    import jax.numpy as jnp
+
+    n_units, n_features = simulator.num_allies + simulator.num_enemies, len(simulator.own_features)
+    units = world_state[: n_units * n_features].reshape(n_units, n_features)
+    teams, types = world_state[n_units * n_features :].reshape(2, n_units)
+    map_size = jnp.array([simulator.map_width, simulator.map_height], dtype=jnp.float32)
+    cooldown = units[:, COOLDOWN] / simulator.unit_type_weapon_cooldowns[unit_types]
+    units = units.at[:, POSITION].divide(map_size).at[:, COOLDOWN].set(jnp.clip(cooldown, 0.0, 1.0))
+    return jnp.concatenate([units.reshape(-1), teams, types / (len(simulator.unit_type_names) - 1)])
+
+
+def build_programs(simulator: Any, num_envs: int, reward_scale: float) -> Programs:
+    """Compile-on-first-use reset and step for E copies of `simulator` (a JaxMARL HeuristicEnemySMAX)."""
+    import jax
+    import jax.numpy as jnp
+
+    agents = simulator.agents
+
+    def view(raw_obs: dict[str, Any], state: Any, reward: Any, done: Any) -> View:
+        avail = simulator.get_avail_actions(state)
+        units = state.state
+        return View(
+            jnp.stack([raw_obs[agent] for agent in agents]),
+            normalise_world_state(simulator, raw_obs["world_state"], units.unit_types),
+            jnp.stack([avail[agent] for agent in agents]).astype(bool),
+            jnp.float32(reward_scale) * reward,
+            *outcome(units.unit_alive, simulator.num_allies, done),
+        )
+
+    def reset_one(key: Any) -> Carry:
+        key, reset_key = jax.random.split(key)
+        raw_obs, state = simulator.reset(reset_key)
+        carry = Carry(state, key, view(raw_obs, state, jnp.float32(0.0), jnp.bool_(False)))
+        # The simulator starts some counters as weakly typed numbers and step returns them strongly typed; without
+        # this conversion step is compiled twice.
+        return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, leaf.dtype), carry)
+
+    def step_one(carry: Carry, actions: Any) -> Carry:
+        key, step_key = jax.random.split(carry.key)
+        joint = {agent: actions[index] for index, agent in enumerate(agents)}
+        raw_obs, state, rewards, dones, _ = simulator.step_env(step_key, carry.simulator, joint)
+        after = Carry(state, key, view(raw_obs, state, rewards[agents[0]], dones["__all__"]))
+        frozen = carry._replace(view=carry.view._replace(reward=jnp.float32(0.0)))
+        finished = carry.view.terminated | carry.view.truncated
+        return jax.tree.map(lambda old, new: jnp.where(finished, old, new), frozen, after)
+
+    def reset(key: Any) -> tuple[Any, Carry]:
+        key, episodes_key = jax.random.split(key)
+        return key, jax.vmap(reset_one)(jax.random.split(episodes_key, num_envs))
+
+    return Programs(jax.jit(reset), jax.jit(jax.vmap(step_one)))

@@ -1,0 +1,24 @@
+"""Errors a user can fix, and the words that help."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake the user can fix. The message is one line: what was given, what was expected, what to do."""
+
+
+def suggest(given: str, choices: Iterable[str]) -> str:
+    """The nearest choice as a question, or every choice when none is near."""
+    names = list(choices)
+    near = get_close_matches(given, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(names)}"
+
+
+def check_choice(kind: str, given: str, choices: Iterable[str]) -> None:
+    """Raise UserError unless `given` is one of `choices`; `kind` names the thing ("map", "environment")."""
+    names = list(choices)
+    if given not in names:
+        raise UserError(f"unknown {kind} {given!r}: {suggest(given, names)}")

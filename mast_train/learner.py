@@ -1,0 +1,229 @@
+"""The only place that steps optimisers, targets and masks."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mast_train import targets
+from mast_train.config import Config
+from mast_train.envs.base import EnvSpec
+from mast_train.episodes import EpisodeBatch
+from mast_train.losses import td_loss
+from mast_train.mixers import QMIX, VDN
+from mast_train.nets import AgentNets
+from mast_train.sparse.masks import MaskedLayer, Masks
+from mast_train.sparse.schedule import drop_fraction, evolves_at
+
+MIXERS = {"qmix": lambda spec, config: QMIX(spec.n_agents, spec.state_dim, config.mixer), "vdn": lambda *_: VDN()}
+"""algorithm -> mixing network."""
+
+
+def agent_inputs(config: Config, spec: EnvSpec, obs: Tensor, last_action: Tensor) -> Tensor:
+    """obs [...,N,O], last_action [...,N] int64 (-1: none yet) -> obs ++ onehot(last action) [++ onehot(id)]."""
+    parts = [obs]
+    if config.net.last_action:
+        parts.append((last_action.unsqueeze(-1) == torch.arange(spec.n_actions, device=obs.device)).to(obs.dtype))
+    if config.net.shared:
+        identity = torch.eye(spec.n_agents, device=obs.device)
+        parts.append(identity.expand(*obs.shape[:-1], spec.n_agents))
+    return torch.cat(parts, -1) if len(parts) > 1 else obs
+
+
+def input_dim(config: Config, spec: EnvSpec) -> int:
+    """Width of `agent_inputs`."""
+    return spec.obs_dim + spec.n_actions * config.net.last_action + spec.n_agents * config.net.shared
+
+
+def agent_layers(config: Config) -> list[MaskedLayer]:
+    """The agents' masked layers with their block rows."""
+    block = config.sparse.block
+    return [
+        MaskedLayer("fc1_weight", block.fc1),
+        MaskedLayer("weight_ih", block.gru, 3),
+        MaskedLayer("weight_hh", block.gru, 3),
+        MaskedLayer("fc2_weight", block.fc2),
+    ]
+
+
+class Learner:
+    """Online and target networks, their masks and the optimiser; `update` is one gradient step."""
+
+    def __init__(self, config: Config, spec: EnvSpec, device: torch.device) -> None:
+        self.config, self.spec, self.device = config, spec, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            groups = 1 if config.net.shared else spec.n_agents
+            self.agents = AgentNets(groups, input_dim(config, spec), config.net.hidden, spec.n_actions).to(device)
+            self.mixer: nn.Module = MIXERS[config.algorithm](spec, config).to(device)
+        self.generator = torch.Generator().manual_seed(config.seed + 1)
+        sparse = config.sparse
+        self.masks = {
+            "agents": Masks(
+                self.agents,
+                agent_layers(config),
+                sparse.agent_sparsity,
+                sparse.allocation,
+                sparse.rescale_init,
+                self.generator,
+            ),
+            "mixer": Masks(
+                self.mixer,
+                [MaskedLayer(name, sparse.block.mixer) for name, p in self.mixer.named_parameters() if p.dim() == 2],
+                sparse.mixer_sparsity,
+                sparse.allocation,
+                sparse.rescale_init,
+                self.generator,
+            ),
+        }
+        self.target_agents, self.target_mixer = copy.deepcopy(self.agents), copy.deepcopy(self.mixer)
+        self.parameters = [*self.agents.parameters(), *self.mixer.parameters()]
+        for parameter in itertools.chain(self.target_agents.parameters(), self.target_mixer.parameters()):
+            parameter.requires_grad_(False)
+        self.optimizer = _optimizer(config, self.parameters)
+        self.updates = 0
+
+    def update(self, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:
+        """One step on a batch of episodes; returns scalars (still on the device) for the log."""
+        config = self.config
+        previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+        x = agent_inputs(config, self.spec, batch.obs, previous).transpose(0, 1)
+        q = self.agents(x)[0].transpose(0, 1)
+        q_taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        q_tot = self.mixer(q_taken, batch.state[:, :-1])
+        with torch.no_grad():
+            y = self._targets(batch, x, q.detach(), env_steps)
+        loss = td_loss(q_tot, y, batch.filled)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.updates += 1
+        grad_norm, changed = self._step(env_steps / config.train.total_steps)
+        if self.updates % config.train.target_interval == 0:
+            self.sync_targets()
+        n = batch.filled.sum()
+        return {
+            "loss": loss.detach(),
+            "grad_norm": grad_norm,
+            "q_taken": q_taken.detach().mean(-1).masked_fill(~batch.filled, 0.0).sum() / n,
+            "q_tot": q_tot.detach().masked_fill(~batch.filled, 0.0).sum() / n,
+            "target": y.masked_fill(~batch.filled, 0.0).sum() / n,
+            "changed": torch.tensor(float(changed)),
+        }
+
+    def _targets(self, batch: EpisodeBatch, x: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
+        """y [B,T]: reduced target values mixed on every state, then one-step, n-step or TD(lambda) returns."""
+        c, gamma = self.config.target, self.config.train.gamma
+        q = self.target_agents(x)[0].transpose(0, 1)
+        value = self.target_mixer(self._reduce(q, batch.avail_actions, q_online), batch.state)
+        delayed = env_steps < c.start * self.config.train.total_steps
+        if c.returns == "one_step" or delayed:
+            return targets.one_step(batch.reward, value, batch.terminated, gamma)
+        if c.returns == "n_step":
+            return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
+        return targets.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
+
+    def _reduce(self, q: Tensor, avail: Tensor, q_online: Tensor) -> Tensor:
+        """Per-agent target values [B,T+1,N] by the configured operator."""
+        c = self.config.target
+        select = q_online if c.double_q else None
+        if c.operator == "max":
+            return targets.greedy_value(q, avail, select)
+        if c.operator == "softmax":
+            return targets.softmax_value(q, avail, c.alpha, select)
+        if c.operator == "mellowmax":
+            return targets.mellowmax(q, avail, c.omega)
+        return targets.soft_mellowmax(q, avail, c.alpha, c.omega, select)
+
+    def _step(self, progress: float) -> tuple[Tensor, int]:
+        sparse = self.config.sparse
+        evolving = sparse.grow != "none" and evolves_at(
+            self.updates, sparse.update_interval, progress, sparse.stop_fraction
+        )
+        gradients = {key: masks.dense_gradients() if evolving else {} for key, masks in self.masks.items()}
+        for masks in self.masks.values():
+            masks.apply_to_gradients()
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.train.grad_clip)
+        self.optimizer.step()
+        changed = 0
+        if evolving:
+            fraction = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction)
+            for key, masks in self.masks.items():
+                changed += masks.evolve(sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
+        return grad_norm, changed
+
+    @torch.no_grad()
+    def sync_targets(self) -> None:
+        """Copy the online networks, masks and all, into the target networks."""
+        self.target_agents.load_state_dict(self.agents.state_dict())
+        self.target_mixer.load_state_dict(self.mixer.state_dict())
+
+    def sparsity(self) -> dict[str, float]:
+        """Share of absent weights per masked module (biases are not counted)."""
+        return {key: _sparsity(module, self.masks[key]) for key, module in self._modules().items()}
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"agents": self.agents, "mixer": self.mixer}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every tensor that training depends on, flat, for a safetensors file."""
+        state: dict[str, Tensor] = {}
+        targets_ = {"target_agents": self.target_agents, "target_mixer": self.target_mixer}
+        for key, module in {**self._modules(), **targets_}.items():
+            state |= {f"{key}.{name}": tensor for name, tensor in module.state_dict().items()}
+        for key, masks in self.masks.items():
+            state |= {f"masks.{key}.{name}": tensor for name, tensor in masks.state_dict().items()}
+        for i, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                state[f"optimizer.{i}.{name}"] = torch.as_tensor(value)
+        state["generator"] = self.generator.get_state()
+        state["updates"] = torch.tensor(self.updates)
+        return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore `state_dict`. Raises ValueError naming what does not fit this configuration."""
+        groups: dict[str, dict[str, Any]] = {}
+        for name, tensor in state.items():
+            section, _, rest = name.partition(".")
+            groups.setdefault(section, {})[rest] = tensor
+        targets_ = {"target_agents": self.target_agents, "target_mixer": self.target_mixer}
+        for key, module in {**self._modules(), **targets_}.items():
+            _load_module(key, module, groups.get(key, {}))
+        for key, masks in self.masks.items():
+            prefix = f"{key}."
+            given = {n.removeprefix(prefix): t for n, t in groups.get("masks", {}).items() if n.startswith(prefix)}
+            masks.load_state_dict(given)
+        for name, tensor in groups.get("optimizer", {}).items():
+            index, _, key = name.partition(".")
+            parameter = self.parameters[int(index)]
+            self.optimizer.state[parameter][key] = tensor.to(
+                parameter.device if key != "step" else tensor.device
+            ).clone()
+        self.generator.set_state(state["generator"])
+        self.updates = int(state["updates"])
+
+
+def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
+    expected = module.state_dict()
+    for name, tensor in expected.items():
+        if name not in given:
+            raise ValueError(f"the checkpoint has no {key}.{name}")
+        if given[name].shape != tensor.shape:
+            raise ValueError(
+                f"{key}.{name} has shape {list(given[name].shape)} in the checkpoint, {list(tensor.shape)} in this configuration"
+            )
+    module.load_state_dict(given)
+
+
+def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if config.train.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True)
+    return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)
+
+
+def _sparsity(module: nn.Module, masks: Masks) -> float:
+    total = sum(p.numel() for name, p in module.named_parameters() if p.dim() >= 2 and not name.endswith("bias"))
+    return 1.0 - masks.nnz / total if masks.layers else 0.0

@@ -1,0 +1,43 @@
+"""Mixing networks: per-agent values and the state to the team's value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mast_train.config import MixerConfig
+
+
+class VDN(nn.Module):
+    """Q_tot = sum_i Q_i (Sunehag et al. 2018). It has no weights."""
+
+    def forward(self, q: Tensor, state: Tensor) -> Tensor:
+        """q [...,N], state [...,S] -> [...]."""
+        return q.sum(-1)
+
+
+class QMIX(nn.Module):
+    """Monotonic mixing network whose weights come from hypernetworks on the state (Rashid et al. 2018).
+
+    Q_tot = |w2(s)| . elu(|W1(s)| q + b1(s)) + b2(s); two-layer hypernetworks as in oxwhirl/pymarl's hypernet_layers = 2.
+    """
+
+    def __init__(self, n_agents: int, state_dim: int, config: MixerConfig) -> None:
+        super().__init__()
+        self.n_agents, self.embed = n_agents, config.embed
+        hidden = config.hypernet_hidden
+        self.w1_in, self.w1_out = nn.Linear(state_dim, hidden), nn.Linear(hidden, n_agents * config.embed)
+        self.w2_in, self.w2_out = nn.Linear(state_dim, hidden), nn.Linear(hidden, config.embed)
+        self.b1 = nn.Linear(state_dim, config.embed)
+        self.b2_in, self.b2_out = nn.Linear(state_dim, config.embed), nn.Linear(config.embed, 1)
+
+    def forward(self, q: Tensor, state: Tensor) -> Tensor:
+        """q [...,N], state [...,S] -> [...]."""
+        shape = q.shape[:-1]
+        state = state.reshape(-1, state.shape[-1])
+        w1 = self.w1_out(F.relu(self.w1_in(state))).abs().view(-1, self.n_agents, self.embed)
+        w2 = self.w2_out(F.relu(self.w2_in(state))).abs()
+        b2 = self.b2_out(F.relu(self.b2_in(state))).squeeze(-1)
+        mixed = torch.baddbmm(self.b1(state).unsqueeze(1), q.reshape(-1, 1, self.n_agents), w1).squeeze(1)
+        return ((F.elu(mixed) * w2).sum(-1) + b2).view(shape)

@@ -1,0 +1,105 @@
+"""The one table of methods: each row of the paper's comparison and what it switches on.
+
+A config is built from left to right: defaults <- recipe <- method <- recipe's word on the method <- the user's `--set`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mast_train.config import Config, override
+from mast_train.envs.base import EnvSpec
+from mast_train.errors import check_choice
+
+SPARSE_LR = 1.5e-3
+"""Sparse rows want about three times the dense row's rate; both were chosen on one grid (docs/results.md)."""
+
+_DENSE = {"sparse.agent_sparsity": 0.0, "sparse.mixer_sparsity": 0.0, "sparse.grow": "none"}
+_ONE_BUFFER = {"replay.recent_batch": 0}
+_MAX = {"target.operator": "max", "target.double_q": True, "target.start": 0.0}
+
+METHODS: dict[str, dict[str, Any]] = {
+    # row     connections                 targets       replay          optimiser
+    "dense": {**_DENSE, **_MAX, **_ONE_BUFFER},
+    "tiny": {**_DENSE, **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
+    "ss": {"sparse.grow": "none", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
+    "set": {"sparse.grow": "random", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
+    "rigl": {"sparse.grow": "gradient", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
+    "rlx2": {
+        "sparse.grow": "gradient",
+        **_MAX,
+        "target.returns": "n_step",
+        "target.start": 0.1,
+        **_ONE_BUFFER,
+        "replay.dynamic_capacity": True,
+        "train.lr": SPARSE_LR,
+    },
+    "mast": {
+        "sparse.grow": "gradient",
+        "target.operator": "soft_mellowmax",
+        "target.returns": "td_lambda",
+        "target.start": 0.1,
+        "replay.recent_batch": 8,
+        "train.lr": SPARSE_LR,
+    },
+}
+
+_PAPER = {
+    "env.num_envs": 1,
+    "train.episodes_per_update": 1,
+    "train.optimizer": "rmsprop",
+    "train.lr": 5e-4,
+    "train.target_interval": 200,
+    "train.total_steps": 2_000_000,
+    "train.eval_interval": 10_000,
+    "train.eval_episodes": 32,
+    "sparse.update_interval": 200,
+    "sparse.rescale_init": False,
+    "target.start": 0.375,
+}
+_PAPER_ONE_STEP = {"target.returns": "one_step", "target.start": 0.0}
+
+RECIPES: dict[str, dict[str, Any]] = {"modern": {}, "paper": _PAPER}
+"""modern: parallel environments, Adam, TD(lambda) for every row. paper: PyMARL's set-up, one-step baselines."""
+
+
+def preset(method: str, recipe: str = "modern") -> Config:
+    """The config of one method under one recipe. Raises UserError for an unknown name."""
+    check_choice("method", method, METHODS)
+    check_choice("recipe", recipe, RECIPES)
+    config = override(Config(), {"method": method, "recipe": recipe, **METHODS[method], **RECIPES[recipe]})
+    if recipe == "paper" and method not in ("mast", "rlx2"):
+        config = override(config, _PAPER_ONE_STEP)
+    return config
+
+
+def tiny_widths(config: Config, spec: EnvSpec) -> Config:
+    """Dense networks with about as many weights as the sparse row keeps (paper: "Tiny").
+
+    Widths shrink together: the largest hidden size whose agents have at most (1 - 95 %) of the dense weights, and the
+    mixer's widths likewise. `sparse.tiny_of` is the sparsity that is matched.
+    """
+    inputs = spec.obs_dim + spec.n_actions * config.net.last_action + spec.n_agents * config.net.shared
+    keep = 1.0 - config.sparse.tiny_of
+
+    def agent(h: int) -> int:
+        return h * inputs + 6 * h * h + spec.n_actions * h
+
+    def mixer(scale: float) -> int:
+        e, k = max(1, round(config.mixer.embed * scale)), max(1, round(config.mixer.hypernet_hidden * scale))
+        s = spec.state_dim
+        return s * k + k * spec.n_agents * e + s * k + k * e + s * e + s * e + e
+
+    hidden = max(
+        h for h in range(1, config.net.hidden + 1) if agent(h) <= max(keep * agent(config.net.hidden), agent(1))
+    )
+    scales = [k / 1000 for k in range(1, 1001)]
+    scale = max(x for x in scales if mixer(x) <= max(keep * mixer(1.0), mixer(scales[0])))
+    return override(
+        config,
+        {
+            "net.hidden": hidden,
+            "mixer.embed": max(1, round(config.mixer.embed * scale)),
+            "mixer.hypernet_hidden": max(1, round(config.mixer.hypernet_hidden * scale)),
+        },
+    )

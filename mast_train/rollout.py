@@ -1,0 +1,125 @@
+"""Environments and agents to whole episodes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mast_train.envs.base import EnvSpec, Observation, VecEnv
+from mast_train.episodes import EpisodeBatch
+from mast_train.nets import AgentNets
+
+Policy = Callable[[int, Observation], Tensor]
+"""(step index, observation of E environments) -> actions [E,N] int64, each available. Step 0 starts an episode."""
+
+
+@dataclass
+class Rollout:
+    """One episode per environment. won [E] bool, returns [E] float (undiscounted, as the learner sees rewards)."""
+
+    episodes: EpisodeBatch
+    won: Tensor
+    returns: Tensor
+
+    @property
+    def steps(self) -> int:
+        """Environment steps taken, summed over environments."""
+        return int(self.episodes.filled.sum())
+
+
+def rollout(env: VecEnv, policy: Policy) -> Rollout:
+    """Play one episode in every environment. Environments that finish early wait, unrecorded."""
+    storage = _allocate(env.spec, env.num_envs, env.device)
+    observation = env.reset()
+    _record(storage, 0, observation)
+    active = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    won = torch.zeros_like(active)
+    t = 0
+    while bool(active.any()):
+        actions = policy(t, observation)
+        transition = env.step(actions)
+        observation = transition.next
+        storage.actions[:, t] = actions.masked_fill(~active[:, None], 0)
+        storage.reward[:, t] = transition.reward.masked_fill(~active, 0.0)
+        storage.filled[:, t] = active
+        storage.terminated[:, t] = active & transition.terminated
+        storage.truncated[:, t] = active & transition.truncated
+        won |= active & transition.won
+        t += 1
+        _record(storage, t, observation)
+        active = active & ~(transition.terminated | transition.truncated)
+    return Rollout(_crop(storage, t), won, storage.reward[:, :t].sum(1))
+
+
+def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:
+    """Uniform over available actions: the floor every learned policy is compared with."""
+
+    def act(_: int, observation: Observation) -> Tensor:
+        return random_actions(observation.avail_actions, generator)
+
+    return act
+
+
+def random_actions(avail: Tensor, generator: torch.Generator) -> Tensor:
+    """One uniformly random available action per row: avail [...,A] bool -> [...] int64."""
+    noise = torch.rand(avail.shape, generator=generator, device=generator.device).to(avail.device)
+    return noise.masked_fill(~avail, -1.0).argmax(-1)
+
+
+def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
+    t, n, a = spec.episode_limit, spec.n_agents, spec.n_actions
+    flags = [torch.zeros(e, t, dtype=torch.bool, device=device) for _ in range(3)]
+    return EpisodeBatch(
+        torch.empty(e, t + 1, n, spec.obs_dim, device=device),
+        torch.empty(e, t + 1, spec.state_dim, device=device),
+        torch.empty(e, t + 1, n, a, dtype=torch.bool, device=device),
+        torch.zeros(e, t, n, dtype=torch.int64, device=device),
+        torch.zeros(e, t, device=device),
+        *flags,
+    )
+
+
+def _record(storage: EpisodeBatch, t: int, observation: Observation) -> None:
+    storage.obs[:, t] = observation.obs
+    storage.state[:, t] = observation.state
+    storage.avail_actions[:, t] = observation.avail_actions
+
+
+def _crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
+    long = {name: getattr(storage, name)[:, : t + 1] for name in ("obs", "state", "avail_actions")}
+    short = {name: getattr(storage, name)[:, :t] for name in ("actions", "reward", "terminated", "truncated", "filled")}
+    return EpisodeBatch(**long, **short)
+
+
+class AgentPolicy:
+    """Epsilon-greedy decisions of the agents' networks; keeps the recurrent state and last actions of an episode."""
+
+    def __init__(
+        self,
+        agents: AgentNets,
+        inputs: Callable[[Tensor, Tensor], Tensor],
+        epsilon: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self._agents, self._inputs, self._epsilon, self._generator = agents, inputs, epsilon, generator
+        self.seconds = 0.0
+
+    @torch.no_grad()
+    def __call__(self, t: int, observation: Observation) -> Tensor:
+        started = time.perf_counter()
+        avail = observation.avail_actions
+        e, n, _ = avail.shape
+        if t == 0:
+            self._hidden = self._agents.initial_hidden(e, n)
+            self._last = torch.full((e, n), -1, device=avail.device)
+        q, self._hidden = self._agents.step(self._inputs(observation.obs, self._last), self._hidden)
+        self._last = q.masked_fill(~avail, -torch.inf).argmax(-1)
+        if self._epsilon > 0.0 and self._generator is not None:
+            explore = torch.rand((e, n), generator=self._generator, device=self._generator.device).to(avail.device)
+            self._last = torch.where(explore < self._epsilon, random_actions(avail, self._generator), self._last)
+        self.seconds += time.perf_counter() - started
+        return self._last

@@ -1,0 +1,117 @@
+"""Masks and the parameters that wear them: creation, gradients, evolution, optimiser moments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mast_train.sparse.allocation import ALLOCATIONS
+from mast_train.sparse.topology import evolve, random_mask
+
+
+@dataclass(frozen=True)
+class MaskedLayer:
+    """One masked weight: its parameter name, block rows, and segments (3 for a GRU's gates)."""
+
+    name: str
+    rows: int = 1
+    segments: int = 1
+
+
+def grouped(tensor: Tensor) -> Tensor:
+    """A weight as [G, out, in]; a plain matrix is one group."""
+    return tensor if tensor.dim() == 3 else tensor.unsqueeze(0)
+
+
+class Masks:
+    """Masks of one module under one sparsity budget. A sparsity of 0 makes no masks at all.
+
+    Invariants (tests/test_sparse.py): weights are 0 off the mask; the number of blocks per layer is constant; optimiser
+    moments of a connection just dropped or grown are 0.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        layers: list[MaskedLayer],
+        sparsity: float,
+        allocation: str,
+        rescale_init: bool,
+        generator: torch.Generator,
+    ) -> None:
+        self.layers = layers if sparsity > 0.0 else []
+        parameters = dict(module.named_parameters())
+        self._weights = {layer.name: parameters[layer.name] for layer in self.layers}
+        shapes = [tuple(grouped(weight).shape) for weight in self._weights.values()]
+        densities = ALLOCATIONS[allocation](shapes, sparsity)
+        self._masks: dict[str, Tensor] = {}
+        for layer, shape, density in zip(self.layers, shapes, densities, strict=True):
+            mask = random_mask(shape, density, layer.rows, layer.segments, generator)
+            weight = self._weights[layer.name]
+            self._masks[layer.name] = mask.view(weight.shape).to(weight.device)
+            with torch.no_grad():
+                weight.mul_(self._masks[layer.name])
+                if rescale_init:
+                    weight.div_(mask.float().mean().sqrt().item())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._masks[name]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameter name -> bool mask of its shape."""
+        return dict(self._masks)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Replace the masks. Raises ValueError when names or shapes differ."""
+        if state.keys() != self._masks.keys():
+            raise ValueError(f"masks of {sorted(state)} given, expected {sorted(self._masks)}")
+        for name, mask in state.items():
+            if mask.shape != self._masks[name].shape:
+                raise ValueError(f"mask {name} has shape {list(mask.shape)}, expected {list(self._masks[name].shape)}")
+            self._masks[name].copy_(mask)
+
+    def apply_to_gradients(self) -> None:
+        """Zero the gradient of every absent connection, so that neither clipping nor the optimiser sees it."""
+        for name, weight in self._weights.items():
+            if weight.grad is not None:
+                weight.grad.mul_(self._masks[name])
+
+    def dense_gradients(self) -> dict[str, Tensor]:
+        """Copies of the gradients before masking: the score by which connections grow."""
+        return {name: weight.grad.clone() for name, weight in self._weights.items() if weight.grad is not None}
+
+    @torch.no_grad()
+    def evolve(
+        self,
+        grow: str,
+        gradients: Mapping[str, Tensor],
+        fraction: float,
+        generator: torch.Generator,
+        optimizer: torch.optim.Optimizer,
+    ) -> int:
+        """Drop by magnitude, grow by |gradient| or at random; new weights start at 0. Returns connections changed."""
+        changed = 0
+        for layer in self.layers:
+            weight, mask = self._weights[layer.name], self._masks[layer.name]
+            if grow == "random":
+                score = torch.rand(weight.shape, generator=generator).to(weight.device)
+            else:
+                score = gradients[layer.name].abs()
+            new = evolve(
+                grouped(mask), grouped(weight.abs()), grouped(score), fraction, layer.rows, layer.segments
+            ).view(mask.shape)
+            different = new ^ mask
+            changed += int(different.sum())
+            mask.copy_(new)
+            weight.mul_(new)
+            for moment in optimizer.state.get(weight, {}).values():
+                if isinstance(moment, Tensor) and moment.shape == weight.shape:
+                    moment.masked_fill_(different, 0.0)
+        return changed
+
+    @property
+    def nnz(self) -> int:
+        return sum(int(mask.sum()) for mask in self._masks.values())

@@ -1,0 +1,67 @@
+"""Drop and grow as one pure function over blocks of connections.
+
+A mask is bool [G, out, in]. A block is `rows` consecutive outputs of one segment that share one input; it lives or dies
+as one, by scores summed over it. Segments keep blocks inside one GRU gate. Where `rows` does not divide a segment, its
+last block is short. rows = 1 is the paper's unstructured case.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def to_blocks(values: Tensor, rows: int, segments: int) -> Tensor:
+    """Sum over blocks: [G, out, in] -> [G, segments * ceil(out / segments / rows), in]."""
+    if rows == 1:
+        return values
+    g, outputs, inputs = values.shape
+    size = outputs // segments
+    count = -(-size // rows)
+    padded = F.pad(values.view(g, segments, size, inputs), (0, 0, 0, count * rows - size))
+    return padded.view(g, segments * count, rows, inputs).sum(2)
+
+
+def from_blocks(alive: Tensor, rows: int, segments: int, outputs: int) -> Tensor:
+    """Spread a block mask [G, block_rows, in] over its connections: [G, out, in]."""
+    if rows == 1:
+        return alive
+    g, _, inputs = alive.shape
+    spread = alive.repeat_interleave(rows, 1).view(g, segments, -1, inputs)
+    return spread[:, :, : outputs // segments].reshape(g, outputs, inputs)
+
+
+def random_mask(
+    shape: tuple[int, int, int], density: float, rows: int, segments: int, generator: torch.Generator
+) -> Tensor:
+    """Uniformly random blocks, at least one, as many as `density` of all blocks rounded: bool [G, out, in]."""
+    g, outputs, inputs = shape
+    block_rows = segments * -(-(outputs // segments) // rows)
+    total = g * block_rows * inputs
+    keep = min(total, max(1, round(density * total)))
+    alive = torch.zeros(total, dtype=torch.bool)
+    alive[torch.randperm(total, generator=generator)[:keep]] = True
+    return from_blocks(alive.view(g, block_rows, inputs), rows, segments, outputs)
+
+
+def evolve(
+    mask: Tensor, drop_score: Tensor, grow_score: Tensor, fraction: float, rows: int = 1, segments: int = 1
+) -> Tensor:
+    """Drop the `fraction` of living blocks with the smallest drop score, grow as many dead ones with the largest grow
+    score; global over the layer's groups, so the groups (agents) compete for one budget.
+
+    mask bool, scores float, all [G, out, in] -> new mask. The number of living blocks never changes; a block dropped now
+    is not grown again in the same call (Evci et al. 2020, section 3). Ties are broken by position.
+    """
+    alive = to_blocks(mask.to(drop_score.dtype), rows, segments) > 0
+    shape, alive = alive.shape, alive.flatten()
+    count = min(int(fraction * int(alive.sum())), int((~alive).sum()))
+    if count == 0:
+        return mask.clone()
+    drop = to_blocks(drop_score, rows, segments).flatten().masked_fill(~alive, torch.inf)
+    grow = to_blocks(grow_score, rows, segments).flatten().masked_fill(alive, -torch.inf)
+    new = alive.clone()
+    new[torch.topk(drop, count, largest=False).indices] = False
+    new[torch.topk(grow, count).indices] = True
+    return from_blocks(new.view(shape), rows, segments, mask.shape[1])

@@ -1,0 +1,80 @@
+"""TD targets as pure functions. Nothing here holds parameters or gradients.
+
+Letters: B episodes, T transitions, N agents, A actions. Unavailable actions enter no sum: they are excluded inside the
+log-sum-exp, never multiplied by zero.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_EXCLUDED = -torch.inf
+
+
+def greedy_value(q: Tensor, avail: Tensor, q_select: Tensor | None = None) -> Tensor:
+    """max_u Q(u) over available actions; with `q_select`, Q at its greedy action (double Q, van Hasselt 2016).
+
+    q, q_select [...,A] float, avail [...,A] bool -> [...].
+    """
+    choice = (q if q_select is None else q_select).masked_fill(~avail, _EXCLUDED).argmax(-1, keepdim=True)
+    return q.gather(-1, choice).squeeze(-1)
+
+
+def softmax_value(q: Tensor, avail: Tensor, alpha: float, q_select: Tensor | None = None) -> Tensor:
+    """sum_u softmax(alpha Q_select)(u) Q(u) over available actions (Song et al. 2019). [...,A] -> [...]."""
+    return (_weights(q if q_select is None else q_select, avail, alpha) * q.masked_fill(~avail, 0.0)).sum(-1)
+
+
+def mellowmax(q: Tensor, avail: Tensor, omega: float) -> Tensor:
+    """(1/omega) log mean_u exp(omega Q(u)) over available actions (Asadi & Littman 2017). [...,A] -> [...]."""
+    total = torch.logsumexp((omega * q).masked_fill(~avail, _EXCLUDED), -1)
+    return (total - avail.sum(-1).to(q.dtype).log()) / omega
+
+
+def soft_mellowmax(q: Tensor, avail: Tensor, alpha: float, omega: float, q_select: Tensor | None = None) -> Tensor:
+    """(1/omega) log sum_u softmax(alpha Q_select)(u) exp(omega Q(u)) over available actions. [...,A] -> [...].
+
+    Gan et al. 2021, equation 4; MAST, section 4.2. `q_select` None takes the weights from Q itself.
+    """
+    logits = (alpha * (q if q_select is None else q_select)).masked_fill(~avail, _EXCLUDED)
+    joint = torch.logsumexp(logits + omega * q, -1)
+    return (joint - torch.logsumexp(logits, -1)) / omega
+
+
+def _weights(q: Tensor, avail: Tensor, alpha: float) -> Tensor:
+    return torch.softmax((alpha * q).masked_fill(~avail, _EXCLUDED), -1)
+
+
+def one_step(reward: Tensor, value: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    """r_t + gamma (1 - terminated_t) V_{t+1}. reward, terminated [B,T]; value [B,T+1] -> [B,T]."""
+    return reward + gamma * torch.where(terminated, 0.0, value[:, 1:])
+
+
+def n_step(reward: Tensor, value: Tensor, terminated: Tensor, last: Tensor, gamma: float, n: int) -> Tensor:
+    """sum_{k<n} gamma^k r_{t+k} + gamma^n V_{t+n}, cut at the episode's end. Shapes as td_lambda."""
+    target = one_step(reward, value, terminated, gamma)
+    for _ in range(n - 1):
+        following = torch.cat([target[:, 1:], value[:, -1:]], 1)
+        bootstrap = torch.where(last, value[:, 1:], following)
+        target = reward + gamma * torch.where(terminated, 0.0, bootstrap)
+    return target
+
+
+def td_lambda(reward: Tensor, value: Tensor, terminated: Tensor, last: Tensor, gamma: float, lam: float) -> Tensor:
+    """y_t = r_t + gamma (1 - terminated_t) ((1 - lambda) V_{t+1} + lambda y_{t+1}); V_{t+1} alone at the last step.
+
+    The recursive form of (1-lambda) sum_n lambda^(n-1) T^(n) (paper, equation 5). reward [B,T], value [B,T+1],
+    terminated [B,T] bool, last [B,T] bool (each episode's last transition, truncated or not) -> [B,T]. Entries after
+    `last` are padding: they never reach an earlier target.
+    """
+    bootstrap = value[:, 1:]
+    keep = torch.where(last, 0.0, lam)
+    fixed = reward + gamma * torch.where(terminated, 0.0, (1.0 - keep) * bootstrap)
+    carry = gamma * torch.where(terminated, 0.0, keep)
+    target = torch.empty_like(reward)
+    following = value[:, -1]
+    for t in range(reward.shape[1] - 1, -1, -1):
+        following = torch.addcmul(fixed[:, t], carry[:, t], following)
+        target[:, t] = following
+    return target

@@ -1,0 +1,270 @@
+"""The training loop as a generator of events. Logging, display and files other than checkpoints are outside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mast_train import checkpoint
+from mast_train.config import Config
+from mast_train.envs import make_env
+from mast_train.envs.base import VecEnv
+from mast_train.episodes import EpisodeBatch
+from mast_train.errors import UserError
+from mast_train.learner import Learner, agent_inputs
+from mast_train.presets import tiny_widths
+from mast_train.replay import EpisodeBuffer
+from mast_train.rollout import AgentPolicy, Policy, Rollout, rollout
+
+TRACE_STEPS = 200
+"""Recorded observations on which every export is verified (docs/format.md)."""
+
+
+@dataclass
+class Progress:
+    """After a round of episodes and its updates. seconds: time spent so far on environment, acting and learning."""
+
+    step: int
+    updates: int
+    epsilon: float
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+
+
+@dataclass
+class Evaluation:
+    """Greedy decentralised episodes. return_ is undiscounted and in the learner's reward scale."""
+
+    step: int
+    episodes: int
+    wins: int
+    return_mean: float
+    length_mean: float
+
+    @property
+    def win_rate(self) -> float:
+        return self.wins / self.episodes
+
+
+@dataclass
+class Saved:
+    """A resumable checkpoint is on the disk. reason: "interval", "interrupted" or "finished"."""
+
+    step: int
+    path: Path
+    reason: str
+
+
+Event = Progress | Evaluation | Saved
+
+
+@dataclass
+class _Clock:
+    environment: float = 0.0
+    acting: float = 0.0
+    learning: float = 0.0
+
+    def as_dict(self) -> dict[str, float]:
+        return {"environment": self.environment, "acting": self.acting, "learning": self.learning}
+
+
+def resolve_device(name: str) -> torch.device:
+    """auto: cuda when there is one. Raises UserError when cuda is asked for and absent."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda': this torch sees no CUDA GPU; use --device cpu, or see `mast doctor`")
+    return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+
+
+def play(env: VecEnv, policy: Policy, episodes: int) -> list[Rollout]:
+    """Whole rounds of one episode per environment until at least `episodes` were played."""
+    return [rollout(env, policy) for _ in range(-(-episodes // env.num_envs))]
+
+
+def summarise(rounds: list[Rollout], step: int) -> Evaluation:
+    """Rounds of `play` as one evaluation."""
+    won = torch.cat([r.won for r in rounds])
+    return Evaluation(
+        step,
+        won.numel(),
+        int(won.sum()),
+        float(torch.cat([r.returns for r in rounds]).mean()),
+        float(torch.cat([r.episodes.lengths for r in rounds]).float().mean()),
+    )
+
+
+class Trainer:
+    """One run: environments, replay, learner, and every random stream. `events` trains until total_steps."""
+
+    def __init__(self, config: Config, folder: Path | None = None) -> None:
+        self.device = resolve_device(config.device)
+        make = partial(make_env, config.env.name, config.env.map, config.env.num_envs, device=self.device)
+        options = {"reward_scale": config.env.reward_scale} if config.env.name == "smax" else {}
+        self.env, self.eval_env = (
+            make(seed=config.seed, options=options),
+            make(seed=config.seed + 10_000, options=options),
+        )
+        self.spec = self.env.spec
+        self.config = tiny_widths(config, self.spec) if config.method == "tiny" else config
+        self.folder = folder
+        self.learner = Learner(self.config, self.spec, self.device)
+        self.replay = EpisodeBuffer(self.config.replay, self.spec, self.device)
+        self.exploration = torch.Generator(self.device).manual_seed(config.seed + 2)
+        self.sampling = torch.Generator().manual_seed(config.seed + 3)
+        self.step = 0
+        self.stop_requested = False
+        self._clock = _Clock()
+        self._next_eval = 0
+        self._inputs = partial(agent_inputs, self.config, self.spec)
+        self._last_eval: Evaluation | None = None
+
+    @property
+    def epsilon(self) -> float:
+        """Linear from epsilon_start to epsilon_end over epsilon_steps."""
+        c = self.config.train
+        share = min(1.0, self.step / c.epsilon_steps)
+        return c.epsilon_start + share * (c.epsilon_end - c.epsilon_start)
+
+    def events(self) -> Iterator[Event]:
+        """Train; set `stop_requested` to end early, at a point from which `resume` continues exactly."""
+        saved_at = time.monotonic()
+        while self.step < self.config.train.total_steps and not self.stop_requested:
+            if self.step >= self._next_eval:
+                yield self._evaluate()
+            yield self._round()
+            if self.folder and time.monotonic() - saved_at > 60 * self.config.train.save_minutes:
+                yield self._save("interval")
+                saved_at = time.monotonic()
+        finished = self.step >= self.config.train.total_steps
+        if finished:
+            yield self._evaluate()
+        if self.folder:
+            yield self._save("finished" if finished else "interrupted")
+
+    def _round(self) -> Progress:
+        """One episode in every environment, then the updates they pay for."""
+        c = self.config
+        started = time.perf_counter()
+        policy = AgentPolicy(self.learner.agents, self._inputs, self.epsilon, self.exploration)
+        played = rollout(self.env, policy)
+        self.replay.add(played.episodes)
+        self.step += played.steps
+        self._clock.acting += policy.seconds
+        self._clock.environment += time.perf_counter() - started - policy.seconds
+        started = time.perf_counter()
+        rows = []
+        for _ in range(c.env.num_envs // c.train.episodes_per_update):
+            if self.replay.can_sample():
+                rows.append(self.learner.update(self.replay.sample(self.sampling), self.step))
+                if c.replay.dynamic_capacity and self.learner.updates % c.replay.dynamic_interval == 0:
+                    self._shrink_replay()
+        metrics = {key: float(torch.stack([row[key].cpu() for row in rows]).mean()) for key in rows[0]} if rows else {}
+        metrics |= {"train_win_rate": float(played.won.float().mean()), "train_return": float(played.returns.mean())}
+        self._clock.learning += time.perf_counter() - started
+        return Progress(self.step, self.learner.updates, self.epsilon, metrics, self._clock.as_dict())
+
+    def _evaluate(self) -> Evaluation:
+        policy = AgentPolicy(self.learner.agents, self._inputs)
+        rounds = play(self.eval_env, policy, self.config.train.eval_episodes)
+        self._last_eval = summarise(rounds, self.step)
+        self._next_eval = self.step + self.config.train.eval_interval
+        if self.folder:
+            self._snapshot(rounds[0].episodes)
+        return self._last_eval
+
+    @torch.no_grad()
+    def _shrink_replay(self) -> None:
+        """RLx2's dynamic capacity, adapted to episodes (docs/methods.md): when the current greedy policy disagrees with
+        more than `dynamic_threshold` of the actions in the oldest batch, that batch is forgotten."""
+        replay = self.replay
+        oldest = replay.gather(replay.size - 1 - torch.arange(min(replay.size, self.config.replay.batch)))
+        disagreement = policy_disagreement(self.learner, oldest)
+        if disagreement > self.config.replay.dynamic_threshold:
+            replay.drop_oldest(self.config.replay.batch)
+
+    def _meta(self) -> dict[str, Any]:
+        evaluation = self._last_eval
+        return {
+            "step": self.step,
+            "next_eval": self._next_eval,
+            "sparsity": self.learner.sparsity(),
+            "seconds": self._clock.as_dict(),
+            "env_state": self.env.state_dict(),
+            "eval_env_state": self.eval_env.state_dict(),
+            "evaluation": None
+            if evaluation is None
+            else {"step": evaluation.step, "episodes": evaluation.episodes, "wins": evaluation.wins},
+        }
+
+    def _snapshot(self, episodes: EpisodeBatch) -> None:
+        """Agents and masks at this evaluation, and the observations that exports are verified on."""
+        assert self.folder is not None
+        state = self.learner.state_dict()
+        tensors = {k: v for k, v in state.items() if k.startswith(("agents.", "masks.agents."))}
+        (self.folder / "snapshots").mkdir(exist_ok=True)
+        path = self.folder / "snapshots" / f"step-{self.step:010d}.safetensors"
+        checkpoint.write(path, tensors, self.config, self.spec, self._meta())
+        trace = {
+            "obs": episodes.obs[:, :-1][episodes.filled][:TRACE_STEPS],
+            "avail_actions": episodes.avail_actions[:, :-1][episodes.filled][:TRACE_STEPS],
+        }
+        checkpoint.write(self.folder / "trace.safetensors", trace, self.config, self.spec, {"step": self.step})
+
+    def _save(self, reason: str) -> Saved:
+        """A finished run keeps its networks, not its episodes."""
+        assert self.folder is not None
+        path, replay_path = self.folder / "checkpoint.safetensors", self.folder / "replay.safetensors"
+        tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
+        tensors |= {"exploration": self.exploration.get_state(), "sampling": self.sampling.get_state()}
+        meta = self._meta()
+        if reason != "finished":
+            checkpoint.write(replay_path, self.replay.state_dict(), self.config, self.spec, {"step": self.step})
+        checkpoint.write(path, tensors, self.config, self.spec, meta)
+        if reason == "finished":
+            replay_path.unlink(missing_ok=True)
+        return Saved(self.step, path, reason)
+
+    @classmethod
+    def resume(cls, folder: Path) -> Trainer:
+        """Continue the run in `folder` exactly where its checkpoint was written. Raises UserError."""
+        tensors, header = checkpoint.read(folder / "checkpoint.safetensors")
+        config = checkpoint.config_of(header)
+        if header["step"] >= config.train.total_steps:
+            raise UserError(f"{folder}: this run has finished its {config.train.total_steps} steps; start a new one")
+        episodes, episodes_header = checkpoint.read(folder / "replay.safetensors")
+        if episodes_header["step"] != header["step"]:
+            raise UserError(
+                f"{folder}: replay.safetensors is of step {episodes_header['step']}, checkpoint.safetensors of step "
+                f"{header['step']}; the run was cut off while saving and cannot be resumed exactly"
+            )
+        trainer = cls(config, folder)
+        try:
+            trainer.learner.load_state_dict(
+                {name.removeprefix("learner."): t for name, t in tensors.items() if name.startswith("learner.")}
+            )
+            trainer.replay.load_state_dict(episodes)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise UserError(f"{folder}: the checkpoint does not fit its configuration: {error}") from error
+        trainer.exploration.set_state(tensors["exploration"])
+        trainer.sampling.set_state(tensors["sampling"])
+        trainer.env.load_state_dict(header["env_state"])
+        trainer.eval_env.load_state_dict(header["eval_env_state"])
+        trainer.step, trainer._next_eval = header["step"], header["next_eval"]
+        trainer._clock = _Clock(**header["seconds"])
+        return trainer
+
+
+@torch.no_grad()
+def policy_disagreement(learner: Learner, batch: EpisodeBatch) -> float:
+    """Share of recorded actions that the greedy policy would not take now, where there was a choice."""
+    previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+    x = agent_inputs(learner.config, learner.spec, batch.obs, previous).transpose(0, 1)
+    q = learner.agents(x)[0].transpose(0, 1)
+    greedy = q.masked_fill(~batch.avail_actions, -torch.inf).argmax(-1)[:, :-1]
+    choice = (batch.avail_actions[:, :-1].sum(-1) > 1) & batch.filled.unsqueeze(-1)
+    return float(((greedy != batch.actions) & choice).sum() / choice.sum().clamp(min=1))
