@@ -1,0 +1,264 @@
+"""The `mast` command line: parse, import what the command needs, print. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+app = typer.Typer(
+    help="Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+EXTRAS = {
+    "train": ("torch", "jax", "jaxmarl", "six", "tensorboard", "tomli_w", "matplotlib", "smac"),
+    "export": ("onnx", "onnxruntime"),
+    "serve": ("starlette", "uvicorn", "prometheus_client"),
+}
+RUNS = Path("runs")
+
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file (default: the newest export under runs/).")]
+BackendOption = Annotated[str, typer.Option(help="auto, native, reference or onnx.")]
+
+
+def fail(message: object) -> typer.Exit:
+    """Print one line on standard error; the caller raises the returned exit with code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose user mistakes end in one line and exit code 2, never in a traceback."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from mast_export.errors import ExportError
+        from mast_runtime.errors import RuntimeFault
+        from mast_train.errors import UserError
+
+        try:
+            function(*args, **kwargs)
+        except (UserError, RuntimeFault, ExportError, IndexError) as error:
+            raise fail(error) from None
+        except ModuleNotFoundError as error:
+            name = (error.name or "").partition(".")[0]
+            extra = next((extra for extra, modules in EXTRAS.items() if name in modules), None)
+            if extra is None:
+                raise
+            raise fail(f'mast {function.__name__} needs {name}; pip install "mast-marl[{extra}]"') from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise fail(f"{where}{error.strerror or error}") from None
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
+
+    return app.command(name=function.__name__.rstrip("_"))(run)
+
+
+@command
+def train(
+    map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
+    env: Annotated[str | None, typer.Option(help="smax, smac or matrix.")] = None,
+    method: Annotated[str | None, typer.Option(help="dense, tiny, ss, set, rigl, rlx2 or mast.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="qmix or vdn.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,
+    sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,
+    block: Annotated[str | None, typer.Option(help="Block of the recurrent layer: 1x1, 8x1 or 16x1.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Environment steps in all.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
+    shared: Annotated[bool, typer.Option("--shared", help="One network for all agents.")] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.lr=1e-3")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
+    runs: RunsOption = RUNS,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue --name, or the newest unfinished run.")] = False,
+    show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved settings and stop.")] = False,
+) -> None:
+    """Train a team of sparse agents; Ctrl-C saves."""
+    from mast_train.config import to_toml, validate
+    from mast_train.presets import resolve
+
+    if resume:
+        from mast_train.runs import find_unfinished
+        from mast_train.session import resume as resume_run
+
+        resume_run(find_unfinished(name, runs), console)
+        return
+    flags = {
+        "env.map": map_, "env.name": env, "method": method, "algorithm": algorithm, "recipe": recipe, "sparsity": sparsity,
+        "block": block, "train.total_steps": steps, "seed": seed, "net.shared": shared or None, "device": device,
+    }  # fmt: skip
+    resolved = validate(resolve(config, {key: value for key, value in flags.items() if value is not None}, set_ or []))
+    if show_config:
+        print(to_toml(resolved), end="")
+        return
+    from mast_train.session import start
+
+    start(resolved, runs, name, console)
+
+
+@command
+def eval_(
+    target: Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")] = None,
+    map_: Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")] = None,
+    env: Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Greedy episodes.")] = 128,
+    num_envs: Annotated[int, typer.Option(min=1, help="Environments stepped together.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
+    backend: BackendOption = "auto",
+    at: Annotated[str, typer.Option(help="Of a run: last, best or a step.")] = "last",
+    random: Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")] = False,
+    runs: RunsOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """Win rate of a run's networks, or of an exported policy through its runtime."""
+    from mast_train.evaluate import evaluate, resolve_target
+
+    chosen, env_name, map_name = resolve_target(target, runs, at, random, env, map_)
+    result = evaluate(chosen, env_name, map_name, episodes, num_envs, seed, backend)
+    if json_:
+        print(json.dumps(result.as_dict()))
+        return
+    console.print(
+        f"{result.policy} ({result.backend}) on {result.env} {result.map}: win rate {result.win_rate:.3f} "
+        f"[{result.win_rate_low:.3f}, {result.win_rate_high:.3f}] (95 %), {result.wins} of {result.episodes} episodes, "
+        f"return {result.return_mean:.2f}, length {result.length_mean:.1f}"
+    )
+
+
+@command
+def export(
+    run: Annotated[str | None, typer.Argument(help="A run (default: the newest).")] = None,
+    format_: Annotated[str, typer.Option("--format", help="mast, onnx or onnx-sparse.")] = "mast",
+    agent: Annotated[int | None, typer.Option(help="One agent only.")] = None,
+    dtype: Annotated[str, typer.Option(help="Weights of a .mast file: f32, f16 or i8.")] = "f32",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
+    at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
+    runs: RunsOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """Turn a run into files that run without torch, each verified against the trained network."""
+    from mast_export.export import export_run
+    from mast_train.runs import find_run, find_snapshot
+
+    folder = find_run(run, runs)
+    snapshot = find_snapshot(folder, at)
+    files = export_run(folder, snapshot, format_, agent, output, dtype)
+    if json_:
+        print(json.dumps([{"path": str(f.path), "size_bytes": f.size_bytes, **f.report.to_dict()} for f in files]))
+        return
+    console.print(f"{folder}, {snapshot.stem.replace('-', ' ')}")
+    for file in files:
+        report = file.report
+        console.print(
+            f"{file.path}: {file.size_bytes:,} bytes; verified over {report.n_steps} recurrent steps: "
+            f"q within {report.max_q_error:.1e}, hidden within {report.max_hidden_error:.1e}, "
+            f"{report.actions_equal} of {report.n_steps * report.n_agents} actions equal"
+        )
+
+
+@command
+def bench(
+    policy: PolicyArgument = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Only these backends (default: all installed).")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 7,
+    runs: RunsOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """FLOPs, size, latency, memory and start-up of a policy, sparse beside dense."""
+    from mast_runtime import load
+    from mast_runtime.bench import bench as measure
+    from mast_runtime.bench import print_bench
+    from mast_runtime.bundle import find_policy
+
+    result = measure(load(find_policy(policy, runs)), backend, rounds=rounds)
+    if json_:
+        print(json.dumps(result.as_dict()))
+    else:
+        print_bench(console, result)
+
+
+@command
+def inspect(
+    policy: PolicyArgument = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the masks to this file.")] = None,
+    runs: RunsOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """Sparsity by layer and agent, connections per input and output, and the masks as a picture."""
+    from mast_runtime import load
+    from mast_runtime.bundle import find_policy
+    from mast_runtime.inspect import describe, print_description
+
+    bundle = load(find_policy(policy, runs))
+    description = describe(bundle)
+    if json_:
+        print(json.dumps(description.as_dict()))
+    else:
+        print_description(console, description)
+    if png is not None:
+        from mast_runtime.pictures import masks_png
+
+        masks_png(bundle, png)
+        print(f"masks drawn to {png}", file=sys.stderr)
+
+
+@command
+def serve(
+    policy: PolicyArgument = None,
+    agent: Annotated[int | None, typer.Option(help="Serve this agent only.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    backend: BackendOption = "auto",
+    idle_limit: Annotated[float, typer.Option(help="Seconds after which an idle sequence is forgotten.")] = 60.0,
+    max_sequences: Annotated[int, typer.Option(min=1, help="Sequences kept at once.")] = 1024,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Serve a policy over HTTP by the Open Inference Protocol V2."""
+    from mast_runtime import load
+    from mast_runtime.bundle import find_policy
+    from mast_runtime.serve import serve as run_server
+
+    run_server(load(find_policy(policy, runs)), host, port, agent, backend, idle_limit, max_sequences)
+
+
+@command
+def doctor(json_: JsonOption = False) -> None:
+    """What is installed here, what is missing, and the command that would help."""
+    from mast_train.doctor import diagnose
+
+    checks = diagnose()
+    if json_:
+        print(json.dumps([vars(check) for check in checks]))
+        return
+    table = Table(box=None)
+    for column in ("", "what", "found", "to do"):
+        table.add_column(column)
+    marks = {"ok": "ok", "warn": "!", "missing": "-"}
+    for check in checks:
+        table.add_row(marks[check.status], check.name, check.detail, check.advice)
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point of the `mast` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -132,6 +132,7 @@ class Config:
     recipe: str = "modern"
     seed: int = 0
     device: str = "auto"
+    threads: int = 1
     env: EnvConfig = field(default_factory=EnvConfig)
     net: NetConfig = field(default_factory=NetConfig)
     mixer: MixerConfig = field(default_factory=MixerConfig)
@@ -172,6 +173,7 @@ def validate(config: Config) -> Config:
 
 _LARGE = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
+    "threads": (1, 1024),
     "env.num_envs": (1, 65_536),
     "net.hidden": (1, 16_384),
     "mixer.embed": (1, 16_384),

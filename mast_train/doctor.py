@@ -6,24 +6,30 @@ import os
 import platform
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-from mast_train.envs import starcraft
+from mast_train.envs import smax_jax, starcraft
 from mast_train.errors import UserError
 
 TRAIN = 'pip install "mast-marl[train]"'
 EXPORT = 'pip install "mast-marl[export]"'
 SERVE = 'pip install "mast-marl[serve]"'
+BASE = "pip install mast-marl"
+JAX_GPU = 'pip install "jax[cuda13]" (or cuda12, to match the driver)'
+TORCH_GPU = "for a GPU, choose a CUDA build at https://pytorch.org/get-started/locally"
+
 Status = Literal["ok", "warn", "missing"]
+Finding = tuple[Status, str]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. `warn`: works, with a limit; `missing`: a feature cannot be used. `advice` is empty when ok."""
+    """One finding. "warn": usable, with a limit; "missing": cannot be used. `advice` is empty when all is well."""
 
     name: str
     status: Status
@@ -32,36 +38,126 @@ class Check:
 
 
 def diagnose() -> list[Check]:
-    """Every check, in the order to show them. Never raises: a package that breaks on import is reported as missing.
+    """Every check, in the order to show them. Loads torch, JAX and the other optional packages: some seconds.
 
-    Loads torch, JAX and the other optional packages, which takes some seconds.
+    Never raises: a package that fails while it is imported is a finding.
     """
-    checks = [_guarded(name, advice, probe) for name, (probe, advice) in PROBES.items()]
-    return [Check(check.name, check.status, check.detail, check.advice if check.status != "ok" else "") for check in checks]
+    return [_check(name, probe, advice) for name, probe, advice in PROBES]
 
 
-Finding = tuple[Status, str]
-
-
-def _guarded(name: str, advice: str, probe: Callable[[], Finding]) -> Check:
+def _check(name: str, probe: Callable[[], Finding], advice: str) -> Check:
     try:
-        status, detail = probe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            status, detail = probe()
     except ModuleNotFoundError as error:
-        status, detail = "missing", f"not installed ({error})" if error.name != name else "not installed"
+        status, detail = "missing", f"not installed ({error})"
     except UserError as error:
         status, detail = "missing", str(error)
-    except Exception as error:
-        text = " ".join(str(error).split())
-        status, detail = "missing", f"installed but broken: {type(error).__name__}: {text}"
-    return Check(name, status, detail, advice)
+    except (Exception, SystemExit) as error:
+        status, detail = "missing", f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
+    return Check(name, status, detail, "" if status == "ok" else advice)
 
 
-def _package(*modules: str) -> Callable[[], Finding]:
-    """A probe that imports `modules` and reports the versions of the distributions of those names."""
+def _packages(*modules: str) -> Callable[[], Finding]:
+    """A probe that imports every module and reports the version of the distribution it is named after."""
 
     def probe() -> Finding:
         for module in modules:
             import_module(module)
-        return "ok", ", ".join(_version(module) for module in modules)
+        return "ok", ", ".join(f"{module} {version(module)}" for module in modules)
 
     return probe
+
+
+def _python() -> Finding:
+    detail = f"{platform.python_version()} ({sys.executable}), {platform.machine()}"
+    return ("ok" if sys.version_info >= (3, 11) else "missing"), detail
+
+
+def _mast() -> Finding:
+    try:
+        return "ok", f"mast-marl {version('mast-marl')}"
+    except PackageNotFoundError:
+        return "warn", "not installed: running from a checkout"
+
+
+def _torch_gpu() -> Finding:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "warn", "torch sees no GPU: training runs on the CPU"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return "ok", f"CUDA {torch.version.cuda}: {', '.join(names)}"
+
+
+def _jax_devices() -> Finding:
+    jax = smax_jax.import_jax()
+    devices = jax.devices()
+    detail = ", ".join(f"{device.platform}:{device.id} {device.device_kind}" for device in devices)
+    if all(device.platform == "cpu" for device in devices) and _torch_gpu()[0] == "ok":
+        return "warn", f"{detail}: JAX does not see torch's GPU, so SMAX runs on the CPU and steps are copied"
+    return "ok", detail
+
+
+def _jaxmarl() -> Finding:
+    smax_jax.import_jaxmarl()
+    import_module("six")
+    return "ok", f"jaxmarl {version('jaxmarl')}, six {version('six')}"
+
+
+def _native_kernel() -> Finding:
+    runtime = import_module("mast_runtime")
+    if not hasattr(runtime, "native_status"):
+        return "warn", "not built"
+    detail = str(runtime.native_status())
+    return ("warn" if "not built" in detail else "ok"), detail
+
+
+def _compiler() -> Finding:
+    for name in [*os.environ.get("CC", "").split()[:1], "cc", "gcc", "clang"]:
+        if found := shutil.which(name):
+            return "ok", found
+    return "missing", "no cc, gcc or clang on PATH"
+
+
+def _smac() -> Finding:
+    kind = starcraft.which_smac()
+    if kind == "other":
+        return "missing", f"smac {version('smac')} is SMAC3, a hyper-parameter optimiser, not the StarCraft challenge"
+    if kind == "none":
+        return "missing", "not installed"
+    return "ok", f"SMAC {version('smac')}"
+
+
+def _starcraft() -> Finding:
+    path = starcraft.game_path()
+    found = starcraft.game_version(path)
+    return ("ok", f"{found} at {path}") if found else ("missing", f"not found at {path} (SC2PATH)")
+
+
+def _smac_maps() -> Finding:
+    path = starcraft.game_path()
+    found = starcraft.maps_path(path)
+    return ("ok", str(found)) if found else ("missing", f"not found in {path / 'Maps' / 'SMAC_Maps'}")
+
+
+PROBES: tuple[tuple[str, Callable[[], Finding], str], ...] = (
+    ("Python", _python, "use Python 3.11 or newer"),
+    ("mast", _mast, "pip install -e . in the checkout"),
+    ("numpy", _packages("numpy"), BASE),
+    ("safetensors", _packages("safetensors"), BASE),
+    ("native kernel", _native_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
+    ("C compiler", _compiler, "apt install gcc (needed only to build the native kernel and exported C)"),
+    ("torch", _packages("torch"), TRAIN),
+    ("torch GPU", _torch_gpu, TORCH_GPU),
+    ("jax", _packages("jax", "jaxlib"), TRAIN),
+    ("jax devices", _jax_devices, JAX_GPU),
+    ("jaxmarl", _jaxmarl, TRAIN),
+    ("onnx", _packages("onnx"), EXPORT),
+    ("onnxruntime", _packages("onnxruntime"), EXPORT),
+    ("serve", _packages("starlette", "uvicorn", "prometheus_client"), SERVE),
+    ("smac", _smac, f"for the real game: {starcraft.SMAC_INSTALL} (after pip uninstall smac, if another is installed)"),
+    ("StarCraft II", _starcraft, f"for the real game: {starcraft.GAME_INSTALL}"),
+    ("SMAC maps", _smac_maps, f"for the real game: {starcraft.MAPS_INSTALL}"),
+)

@@ -39,6 +39,13 @@ def input_dim(config: Config, spec: EnvSpec) -> int:
     return spec.obs_dim + spec.n_actions * config.net.last_action + spec.n_agents * config.net.shared
 
 
+def agent_nets(config: Config, spec: EnvSpec) -> AgentNets:
+    """The agents' networks: one group per agent, or one shared group."""
+    return AgentNets(
+        1 if config.net.shared else spec.n_agents, input_dim(config, spec), config.net.hidden, spec.n_actions
+    )
+
+
 def agent_layers(config: Config) -> list[MaskedLayer]:
     """The agents' masked layers with their block rows."""
     block = config.sparse.block
@@ -57,8 +64,7 @@ class Learner:
         self.config, self.spec, self.device = config, spec, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            groups = 1 if config.net.shared else spec.n_agents
-            self.agents = AgentNets(groups, input_dim(config, spec), config.net.hidden, spec.n_actions).to(device)
+            self.agents = agent_nets(config, spec).to(device)
             self.mixer: nn.Module = MIXERS[config.algorithm](spec, config).to(device)
         self.generator = torch.Generator().manual_seed(config.seed + 1)
         sparse = config.sparse

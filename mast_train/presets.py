@@ -5,11 +5,13 @@ A config is built from left to right: defaults <- recipe <- method <- recipe's w
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from mast_train.config import Config, override
+from mast_train.config import Config, load_toml, override, parse_assignments
 from mast_train.envs.base import EnvSpec
-from mast_train.errors import check_choice
+from mast_train.errors import UserError, check_choice
 
 SPARSE_LR = 1.5e-3
 """Sparse rows want about three times the dense row's rate; both were chosen on one grid (docs/results.md)."""
@@ -71,6 +73,35 @@ def preset(method: str, recipe: str = "modern") -> Config:
     if recipe == "paper" and method not in ("mast", "rlx2"):
         config = override(config, _PAPER_ONE_STEP)
     return config
+
+
+def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[str]) -> Config:
+    """The config a user asked for: preset, then the TOML file, then flags, then `--set key=value`. Raises UserError.
+
+    flags: dotted config keys, and the short forms "sparsity" (agents and mixer) and "block" (the recurrent layer).
+    """
+    base = load_toml(file) if file else Config()
+    settings = {**flags, **parse_assignments(assignments)}
+    config = preset(settings.get("method", base.method), settings.get("recipe", base.recipe))
+    config = load_toml(file, config) if file else config
+    dotted = {key: value for key, value in settings.items() if key not in ("sparsity", "block")}
+    if "sparsity" in settings:
+        if config.sparse.agent_sparsity == 0.0 and not METHODS[config.method].get("train.lr"):
+            raise UserError(
+                f"--sparsity with --method {config.method}: that row is dense; choose ss, set, rigl, rlx2 or mast"
+            )
+        names = ("sparse.tiny_of",) if config.method == "tiny" else ("sparse.agent_sparsity", "sparse.mixer_sparsity")
+        dotted = {**dict.fromkeys(names, settings["sparsity"]), **dotted}
+    if "block" in settings:
+        dotted = {"sparse.block.gru": _block_rows(settings["block"]), **dotted}
+    return override(config, dotted)
+
+
+def _block_rows(text: str) -> int:
+    rows, _, columns = text.partition("x")
+    if not rows.isdigit() or int(rows) < 1 or columns != "1":
+        raise UserError(f"--block {text!r}: expected ROWSx1, for example 1x1, 8x1 or 16x1")
+    return int(rows)
 
 
 def tiny_widths(config: Config, spec: EnvSpec) -> Config:

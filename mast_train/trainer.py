@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from mast_train import checkpoint
-from mast_train.config import Config
-from mast_train.envs import make_env
+from mast_train.config import Config, EnvConfig
+from mast_train.envs import ENVS, make_env
 from mast_train.envs.base import VecEnv
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
@@ -79,6 +79,13 @@ def resolve_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("device 'cuda': this torch sees no CUDA GPU; use --device cpu, or see `mast doctor`")
     return torch.device("cuda" if name == "auto" and torch.cuda.is_available() else name.replace("auto", "cpu"))
+
+
+def build_env(config: EnvConfig, seed: int, device: torch.device) -> VecEnv:
+    """The configured environment, with those of its settings that it knows. Raises UserError."""
+    known = ENVS[config.name].options if config.name in ENVS else ()
+    options = {name: getattr(config, name) for name in known if hasattr(config, name)}
+    return make_env(config.name, config.map, config.num_envs, seed, device, options)
 
 
 def play(env: VecEnv, policy: Policy, episodes: int) -> list[Rollout]:

@@ -5,7 +5,6 @@ Source: Rutherford et al., JaxMARL: Multi-Agent RL Environments and Algorithms i
 
 from __future__ import annotations
 
-import warnings
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 
 from mast_train.envs import smax_jax
 from mast_train.envs.base import EnvSpec, Observation, Transition
-from mast_train.errors import check_choice
 
 
 class SmaxEnv:
@@ -28,15 +26,10 @@ class SmaxEnv:
         self, map_name: str, num_envs: int, seed: int, device: torch.device, reward_scale: float = 10.0
     ) -> None:
         """Raises UserError for an unknown map or a missing JaxMARL. Compiling waits for the first reset and step."""
-        smax = smax_jax.import_jaxmarl()
-        check_choice("smax map", map_name, self.maps())
         self.num_envs, self.device = num_envs, device
-        self._jax_device = _jax_device(device)
-        smax_jax.use_compilation_cache()
-        scenario = smax.map_name_to_scenario(map_name)
-        simulator = smax.HeuristicEnemySMAX(scenario=scenario)
-        self.spec = _spec(map_name, scenario, simulator)
-        self._programs = smax_jax.build_programs(simulator, num_envs, reward_scale)
+        self._jax_device = smax_jax.find_device(device.type, device.index or 0)
+        self.spec = _spec(map_name)
+        self._programs = smax_jax.programs(map_name, num_envs, reward_scale)
         self._carry: smax_jax.Carry | None = None
         self._put_key([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF])
 
@@ -48,7 +41,7 @@ class SmaxEnv:
     def reset(self) -> Observation:
         """Start E fresh battles. The first call compiles."""
         self._key, self._carry = self._programs.reset(self._key)
-        return self._transition().next
+        return self._transition(self._carry).next
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape. The first call compiles."""
@@ -58,7 +51,7 @@ class SmaxEnv:
         if self._carry is None:
             raise ValueError("step was called before reset")
         self._carry = self._programs.step(self._carry, self._to_jax(actions))
-        return self._transition()
+        return self._transition(self._carry)
 
     def state_dict(self) -> dict[str, Any]:
         """The key from which the next reset draws whole episodes, as two integers."""
@@ -80,11 +73,11 @@ class SmaxEnv:
             return actions.cpu().numpy()
         import jax
 
-        return jax.dlpack.from_dlpack(actions.to(torch.int32))
+        return jax.dlpack.from_dlpack(actions.to(torch.int32).contiguous())
 
-    def _transition(self) -> Transition:
-        view = self._carry.view
-        # DLPack shares memory, which JAX may still be writing.
+    def _transition(self, carry: smax_jax.Carry) -> Transition:
+        view = carry.view
+        # DLPack shares memory that JAX may still be writing; one program writes all of it.
         view.obs.block_until_ready()
         shown = smax_jax.View(*(torch.from_dlpack(array).to(self.device) for array in view))
         return Transition(
@@ -96,12 +89,13 @@ class SmaxEnv:
         )
 
 
-def _spec(map_name: str, scenario: Any, simulator: Any) -> EnvSpec:
-    names = simulator.unit_type_names
-    if scenario.smacv2_unit_type_generation:
+def _spec(map_name: str) -> EnvSpec:
+    simulator = smax_jax.simulator(map_name)
+    if simulator.smacv2_unit_type_generation:
         agent_types = ("random",) * simulator.num_allies
     else:
-        agent_types = tuple(names[kind] for kind in np.asarray(scenario.unit_types)[: simulator.num_allies])
+        unit_types = np.asarray(simulator.scenario)[: simulator.num_allies]
+        agent_types = tuple(simulator.unit_type_names[kind] for kind in unit_types)
     return EnvSpec(
         env="smax",
         map=map_name,
@@ -114,21 +108,3 @@ def _spec(map_name: str, scenario: Any, simulator: Any) -> EnvSpec:
         agent_types=agent_types,
         version=f"jaxmarl {version('jaxmarl')}",
     )
-
-
-def _jax_device(device: torch.device) -> Any:
-    """Where JAX simulates for tensors on `device`: the same GPU if JAX sees it, else the CPU (steps are copied)."""
-    import jax
-
-    if device.type == "cpu":
-        smax_jax.use_cpu()
-    if device.type == "cuda":
-        try:
-            return jax.devices("cuda")[device.index or 0]
-        except RuntimeError:
-            warnings.warn(
-                "JAX sees no GPU, so SMAX runs on the CPU and every step is copied to the GPU: "
-                'install the JAX that matches your driver, e.g. pip install "jax[cuda13]"',
-                stacklevel=3,
-            )
-    return jax.devices("cpu")[0]

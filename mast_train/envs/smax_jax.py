@@ -8,14 +8,16 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mast_train.errors import UserError
+from mast_train.errors import UserError, check_choice
 
-HEALTH, POSITION, COOLDOWN = 0, slice(1, 3), 3
+POSITION, COOLDOWN = slice(1, 3), 3
 
 
 class View(NamedTuple):
@@ -45,47 +47,73 @@ class Programs(NamedTuple):
     step: Callable[[Carry, Any], Carry]
 
 
+def import_jax() -> Any:
+    """The package `jax`, told not to reserve most of a GPU's memory, and to keep what it compiles.
+
+    Compiled programs go to the user's cache directory, unless JAX was already told where to keep them. Raises
+    UserError when JAX is missing.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    with _installed():
+        import jax
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        config.update("jax_compilation_cache_dir", str(home / "mast" / "jax"))
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    return jax
+
+
+def import_jaxmarl() -> Any:
+    """The package `jaxmarl.environments.smax`, imported without its output. Raises UserError when it is missing."""
+    import_jax()
+    with _installed(), _quiet_stdout():
+        import jaxmarl.environments.smax as smax
+    return smax
+
+
+def find_device(kind: str, index: int) -> Any:
+    """Where to simulate for tensors on `kind` ("cpu", "cuda", ...): that GPU, or the CPU when JAX does not see it.
+
+    For "cpu" it also keeps JAX off every accelerator, which works only before JAX is first used: importing JaxMARL
+    uses it.
+    """
+    jax = import_jax()
+    if kind == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    if kind == "cuda":
+        try:
+            return jax.devices("cuda")[index]
+        except RuntimeError:
+            warnings.warn(
+                "JAX sees no GPU, so SMAX runs on the CPU and every step is copied to the GPU: "
+                'install the JAX that matches your driver, e.g. pip install "jax[cuda13]"',
+                stacklevel=4,
+            )
+    return jax.devices("cpu")[0]
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f'the smax environment needs JaxMARL ({error}): install it with pip install "mast-marl[train]"'
+        ) from error
+
+
 @contextmanager
 def _quiet_stdout() -> Iterator[None]:
     # Importing JaxMARL prints, and half-way through it points sys.stdout and sys.stderr back at sys.__stdout__ and
     # sys.__stderr__: plain redirection neither silences it nor survives it.
     saved = {name: getattr(sys, name) for name in ("stdout", "stderr", "__stdout__")}
     sink = io.StringIO()
-    vars(sys).update(stdout=sink, __stdout__=sink)
+    sys.__dict__.update(stdout=sink, __stdout__=sink)
     try:
         yield
     finally:
-        vars(sys).update(saved)
-
-
-def import_jaxmarl() -> Any:
-    """The package `jaxmarl.environments.smax`, imported without its output. Raises UserError when it is missing."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    try:
-        with _quiet_stdout():
-            import jaxmarl.environments.smax as smax
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'the smax environment needs JaxMARL ({error}): install it with pip install "mast-marl[train]"'
-        ) from error
-    return smax
-
-
-def use_cpu() -> None:
-    """Keep JAX off every accelerator. No effect once JAX has run something."""
-    import jax
-
-    jax.config.update("jax_platforms", "cpu")
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache directory, unless JAX was already told where to keep them."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(home / "mast" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        sys.__dict__.update(saved)
 
 
 def outcome(unit_alive: Any, n_allies: int, done: Any) -> tuple[Any, Any, Any]:
@@ -99,7 +127,7 @@ def outcome(unit_alive: Any, n_allies: int, done: Any) -> tuple[Any, Any, Any]:
     return terminated, done & ~terminated, allies & ~enemies
 
 
-def normalise_world_state(simulator: Any, world_state: Any, unit_types: Any) -> Any:
+def normalise_world_state(battle: Any, world_state: Any, unit_types: Any) -> Any:
     """SMAX's world_state [S] scaled to about [0, 1]; same layout and size.
 
     Layout: per unit (health, x, y, weapon cooldown, one-hot type), zeros when dead; then U teams; then U types.
@@ -110,36 +138,46 @@ def normalise_world_state(simulator: Any, world_state: Any, unit_types: Any) -> 
     """
     import jax.numpy as jnp
 
-    n_units, n_features = simulator.num_allies + simulator.num_enemies, len(simulator.own_features)
+    n_units, n_features = battle.num_allies + battle.num_enemies, len(battle.own_features)
     units = world_state[: n_units * n_features].reshape(n_units, n_features)
     teams, types = world_state[n_units * n_features :].reshape(2, n_units)
-    map_size = jnp.array([simulator.map_width, simulator.map_height], dtype=jnp.float32)
-    cooldown = units[:, COOLDOWN] / simulator.unit_type_weapon_cooldowns[unit_types]
+    map_size = jnp.array([battle.map_width, battle.map_height], dtype=jnp.float32)
+    cooldown = units[:, COOLDOWN] / battle.unit_type_weapon_cooldowns[unit_types]
     units = units.at[:, POSITION].divide(map_size).at[:, COOLDOWN].set(jnp.clip(cooldown, 0.0, 1.0))
-    return jnp.concatenate([units.reshape(-1), teams, types / (len(simulator.unit_type_names) - 1)])
+    return jnp.concatenate([units.reshape(-1), teams, types / (len(battle.unit_type_names) - 1)])
 
 
-def build_programs(simulator: Any, num_envs: int, reward_scale: float) -> Programs:
-    """Compile-on-first-use reset and step for E copies of `simulator` (a JaxMARL HeuristicEnemySMAX)."""
+@lru_cache
+def simulator(map_name: str) -> Any:
+    """JaxMARL's HeuristicEnemySMAX of one map. Raises UserError for an unknown map."""
+    smax = import_jaxmarl()
+    check_choice("smax map", map_name, smax.smax_env.MAP_NAME_TO_SCENARIO)
+    return smax.HeuristicEnemySMAX(scenario=smax.map_name_to_scenario(map_name))
+
+
+@lru_cache
+def programs(map_name: str, num_envs: int, reward_scale: float) -> Programs:
+    """reset and step of E copies of one map, compiled at their first call; the same call returns the same programs."""
     import jax
     import jax.numpy as jnp
 
-    agents = simulator.agents
+    battle = simulator(map_name)
+    agents = battle.agents
 
     def view(raw_obs: dict[str, Any], state: Any, reward: Any, done: Any) -> View:
-        avail = simulator.get_avail_actions(state)
+        avail = battle.get_avail_actions(state)
         units = state.state
         return View(
             jnp.stack([raw_obs[agent] for agent in agents]),
-            normalise_world_state(simulator, raw_obs["world_state"], units.unit_types),
+            normalise_world_state(battle, raw_obs["world_state"], units.unit_types),
             jnp.stack([avail[agent] for agent in agents]).astype(bool),
             jnp.float32(reward_scale) * reward,
-            *outcome(units.unit_alive, simulator.num_allies, done),
+            *outcome(units.unit_alive, battle.num_allies, done),
         )
 
     def reset_one(key: Any) -> Carry:
         key, reset_key = jax.random.split(key)
-        raw_obs, state = simulator.reset(reset_key)
+        raw_obs, state = battle.reset(reset_key)
         carry = Carry(state, key, view(raw_obs, state, jnp.float32(0.0), jnp.bool_(False)))
         # The simulator starts some counters as weakly typed numbers and step returns them strongly typed; without
         # this conversion step is compiled twice.
@@ -148,7 +186,7 @@ def build_programs(simulator: Any, num_envs: int, reward_scale: float) -> Progra
     def step_one(carry: Carry, actions: Any) -> Carry:
         key, step_key = jax.random.split(carry.key)
         joint = {agent: actions[index] for index, agent in enumerate(agents)}
-        raw_obs, state, rewards, dones, _ = simulator.step_env(step_key, carry.simulator, joint)
+        raw_obs, state, rewards, dones, _ = battle.step_env(step_key, carry.simulator, joint)
         after = Carry(state, key, view(raw_obs, state, rewards[agents[0]], dones["__all__"]))
         frozen = carry._replace(view=carry.view._replace(reward=jnp.float32(0.0)))
         finished = carry.view.terminated | carry.view.truncated

@@ -98,7 +98,7 @@ def maps_path(path: Path) -> Path | None:
 
 
 def which_smac() -> str:
-    """"smac" for the StarCraft challenge, "other" for PyPI's package of that name, "none". Imports neither."""
+    """Which package `smac` is: "smac" (the StarCraft challenge), "other" (PyPI's) or "none". Imports neither."""
     found = find_spec("smac")
     if found is None:
         return "none"

@@ -1,0 +1,82 @@
+"""From a trained run to files that run without torch: extract, narrow, verify, write."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mast_export.errors import ExportError
+from mast_export.extract import extract, record_trace
+from mast_export.quantise import quantise
+from mast_export.verify import Report, Trace, verify
+from mast_runtime import Bundle, load, save
+
+FORMATS = {"mast": "policy bundle", "onnx": "ONNX", "onnx-sparse": "ONNX with sparse initialisers"}
+"""--format values, and what each writes."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One written file and how far it is from the trainer's network."""
+
+    path: Path
+    size_bytes: int
+    report: Report
+
+
+def export_run(
+    folder: Path, snapshot: Path, format_: str, agent: int | None, output: Path | None, dtype: str
+) -> list[Exported]:
+    """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
+
+    Raises UserError (run), ExportError (verification, destination), IndexError (agent), OSError (disk).
+    """
+    if format_ not in FORMATS:
+        raise ExportError(f"unknown format {format_!r}; choose from {', '.join(FORMATS)}")
+    if format_ != "mast" and dtype != "f32":
+        raise ExportError(f"--dtype {dtype} with --format {format_}: ONNX exports are float32; use --format mast")
+    bundle = extract(snapshot)
+    trace = record_trace(snapshot, folder / "trace.safetensors")
+    path = output or folder / _default_name(format_, agent, dtype)
+    if not path.parent.is_dir():
+        raise ExportError(f"{path.parent}: no such folder; create it first")
+    if format_ == "mast":
+        if agent is not None:
+            bundle, trace = single(bundle, agent), trace.agent(agent)
+        return [write_bundle(quantise(bundle, dtype), trace, path)]
+    from mast_export.onnx import export_onnx
+
+    files = export_onnx(bundle, path, agent, format_ == "onnx-sparse", trace)
+    return [Exported(file.path, file.path.stat().st_size, file.report) for file in files if file.report is not None]
+
+
+def write_bundle(bundle: Bundle, trace: Trace, path: Path) -> Exported:
+    """Write a bundle, read it back, compare it with the trace, and only then put it at `path`. Raises ExportError."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trial = Path(scratch, "trial.mast")
+        save(bundle, trial)
+        report = verify(load(trial), trace).require(str(path))
+    summary = {
+        "steps": report.n_steps,
+        "max_q_error": float(f"{report.max_q_error:.2g}"),
+        "max_hidden_error": float(f"{report.max_hidden_error:.2g}"),
+        "action_agreement": round(report.agreement, 4),
+    }
+    return Exported(path, save(replace(bundle, info={**bundle.info, "verification": summary}), path), report)
+
+
+def single(bundle: Bundle, agent: int) -> Bundle:
+    """The bundle of one agent, for one robot. Raises IndexError."""
+    if not 0 <= agent < len(bundle.agents):
+        raise IndexError(f"agent {agent}: the run has agents 0 to {len(bundle.agents) - 1}")
+    info = bundle.agents[agent]
+    return replace(bundle, agents=(replace(info, network=0),), networks=(bundle.networks[info.network],))
+
+
+def _default_name(format_: str, agent: int | None, dtype: str) -> str:
+    stem = "policy" + ("" if agent is None else f"-agent{agent}") + ("" if dtype == "f32" else f"-{dtype}")
+    if format_ == "mast":
+        return f"{stem}.mast"
+    stem += "-sparse" if format_ == "onnx-sparse" else ""
+    return f"{stem}-onnx" if agent is None else f"{stem}.onnx"

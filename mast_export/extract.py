@@ -1,0 +1,97 @@
+"""Checkpoint to plain arrays: the one file of mast_export that touches mast_train and torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mast_export.verify import Trace
+from mast_runtime import AgentInfo, Bundle, Contract, Layer, Network, __version__
+from mast_runtime.network import SEGMENTS
+from mast_train import checkpoint
+from mast_train.config import Config
+from mast_train.envs.base import EnvSpec
+from mast_train.learner import agent_inputs, agent_nets
+from mast_train.nets import AgentNets
+
+LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "fc2_weight": "fc2"}
+
+
+def extract(snapshot: Path) -> Bundle:
+    """The agents of a snapshot as a float32 bundle. Raises UserError for an unreadable file."""
+    tensors, header = checkpoint.read(snapshot)
+    config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
+    contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, config.net.last_action, config.net.shared)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    groups = 1 if config.net.shared else spec.n_agents
+    networks = tuple(_network(arrays, g, config) for g in range(groups))
+    agents = tuple(AgentInfo(f"agent_{i}", kind, i, min(i, groups - 1)) for i, kind in enumerate(spec.agent_types))
+    return Bundle(contract, agents, networks, _info(config, spec, header))
+
+
+def record_trace(snapshot: Path, trace: Path) -> Trace:
+    """What the trainer's own networks answer to the recorded observations, one unbroken recurrence. Raises UserError."""
+    tensors, header = checkpoint.read(snapshot)
+    config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
+    nets = agent_nets(config, spec)
+    nets.load_state_dict({name.removeprefix("agents."): t for name, t in tensors.items() if name.startswith("agents.")})
+    recorded, _ = checkpoint.read(trace)
+    obs, avail = recorded["obs"], recorded["avail_actions"]
+    q, hidden = _run(nets, config, spec, obs, avail)
+    return Trace(obs.numpy(), avail.numpy(), q.numpy(), hidden.numpy())
+
+
+@torch.no_grad()
+def _run(nets: AgentNets, config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor) -> tuple[Tensor, Tensor]:
+    """obs [T,N,O], avail [T,N,A] -> q [T,N,A], hidden [T,N,H], acting greedily."""
+    hidden = nets.initial_hidden(1, spec.n_agents)
+    last = torch.full((1, spec.n_agents), -1)
+    all_q, all_hidden = [], []
+    for o, a in zip(obs, avail, strict=True):
+        q, hidden = nets.step(agent_inputs(config, spec, o[None], last), hidden)
+        last = q.masked_fill(~a[None], -torch.inf).argmax(-1)
+        all_q.append(q[0])
+        all_hidden.append(hidden.reshape(spec.n_agents, -1))
+    return torch.stack(all_q), torch.stack(all_hidden)
+
+
+def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
+    block = config.sparse.block
+    rows = {"fc1_weight": block.fc1, "weight_ih": block.gru, "weight_hh": block.gru, "fc2_weight": block.fc2}
+    layers = {}
+    for name, layer in LAYER_OF.items():
+        mask = arrays.get(f"masks.agents.{name}")
+        layers[layer] = Layer.from_dense(
+            arrays[f"agents.{name}"][group],
+            None if mask is None else mask[group],
+            1 if mask is None else rows[name],
+            SEGMENTS[layer],
+        )
+    bias_ih, bias_hh = (arrays[f"agents.{name}"][group].reshape(3, -1) for name in ("bias_ih", "bias_hh"))
+    return Network(
+        **layers,
+        fc1_bias=arrays["agents.fc1_bias"][group],
+        gru_bias=np.stack([bias_ih[0] + bias_hh[0], bias_ih[1] + bias_hh[1], bias_ih[2], bias_hh[2]]),
+        fc2_bias=arrays["agents.fc2_bias"][group],
+    )
+
+
+def _info(config: Config, spec: EnvSpec, header: dict[str, Any]) -> dict[str, Any]:
+    """The free part of the manifest: where this policy comes from."""
+    evaluation = header["evaluation"]
+    return {
+        "env": spec.env,
+        "env_version": spec.version,
+        "map": spec.map,
+        "algorithm": config.algorithm,
+        "method": config.method,
+        "seed": config.seed,
+        "steps": header["step"],
+        "win_rate": None if evaluation is None else round(evaluation["wins"] / evaluation["episodes"], 4),
+        "producer": f"mast-marl {__version__}",
+    }

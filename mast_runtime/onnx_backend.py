@@ -1,0 +1,228 @@
+"""The network as an ONNX graph: the exported model, and the backend that runs it with ONNX Runtime.
+
+A published model (an `agent` is given) is self-contained: obs [B,O] float32, last_action [B] int64 (-1: none yet),
+avail_actions [B,A] bool, hidden [B,H] float32 -> q [B,A] float32, action [B] int64 (greedy over the available, lowest
+index on ties), next_hidden [B,H] float32. B is dynamic. ONNX names are unique in a graph, hence `next_hidden`; feed it
+back as `hidden`. A row without an available action gets action 0. The agent's one-hot id is part of the weights.
+
+The backend's graph (`agent` is None) has no avail_actions and no action; with agent ids, an input agent_id [B] int64.
+
+A one-hot vector times a matrix is a row of the matrix, so Gather replaces it. The GRU is explicit products: as fast as
+the GRU operator for one agent, up to 1.5 times as fast for many.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import asdict
+from functools import reduce
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast_runtime.format import AgentInfo
+from mast_runtime.network import Contract, Network
+
+if TYPE_CHECKING:
+    import onnx
+    from onnxruntime import InferenceSession, IOBinding
+
+OPSET, IR_VERSION = 17, 8
+"""Read by onnxruntime 1.12 (2022) and later."""
+
+
+def build_model(
+    contract: Contract,
+    network: Network,
+    agent: AgentInfo | None = None,
+    info: dict[str, Any] | None = None,
+    sparse: bool = False,
+) -> onnx.ModelProto:
+    """One network as an ONNX model, float32. Its metadata property `mast` is a JSON manifest: contract, agent, info.
+
+    sparse: matrices that this makes smaller (a third full or less) are stored sparse (COO, linear indices), as the
+    sparse_value of a Constant: onnx.checker's full mode refuses an operator that reads a sparse_initializer.
+    """
+    from onnx import helper
+
+    from mast_runtime import __version__
+
+    graph = _Graph(sparse)
+    _first_layer(graph, contract, network, agent)
+    _gru(graph, network)
+    weights = graph.matrix("fc2", network.fc2.dense().T)
+    graph.node("Gemm", "next_hidden", weights, graph.constant("fc2.bias", network.fc2_bias), to="q")
+    if agent is not None:
+        lowest = graph.constant("unavailable", np.float32(-np.inf))
+        graph.node("ArgMax", graph.node("Where", "avail_actions", "q", lowest), to="action", axis=1, keepdims=0)
+    inputs, outputs = _signature(contract, network.hidden, published=agent is not None)
+    proto = helper.make_graph(graph.nodes, "mast", inputs, outputs, graph.initialisers)
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(
+        proto, opset_imports=opset, ir_version=IR_VERSION, producer_name="mast-marl", producer_version=__version__
+    )
+    manifest = {"contract": asdict(contract), "agent": agent and asdict(agent), "info": info or {}}
+    helper.set_model_props(model, {"mast": json.dumps(manifest, allow_nan=False)})
+    return model
+
+
+def open_session(model: bytes | str) -> InferenceSession:
+    """An ONNX Runtime session on one thread for serialised bytes or a path; speaks only of errors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class _Bound(NamedTuple):
+    """Arrays that a session reads and writes in place, for one batch size in one thread."""
+
+    binding: IOBinding
+    inputs: dict[str, NDArray]
+    outputs: dict[str, NDArray]
+
+
+class OnnxStep:
+    """One network in ONNX Runtime. Threads may share it: each has its own bound arrays."""
+
+    def __init__(self, contract: Contract, network: Network) -> None:
+        self.hidden = network.hidden
+        self._contract = contract
+        self._session = open_session(build_model(contract, network).SerializeToString())
+        self._local = threading.local()
+
+    def __call__(
+        self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """obs [n,O], last_action [n] (-1: none yet), agent_id [n], hidden [n,H] -> q [n,A], next hidden [n,H]."""
+        bound = getattr(self._local, "bound", None)
+        if bound is None or len(bound.inputs["obs"]) != len(obs):
+            bound = self._local.bound = self._bind(len(obs))
+        bound.inputs["obs"][...] = obs
+        bound.inputs["last_action"][...] = last_action
+        bound.inputs["hidden"][...] = hidden
+        if self._contract.agent_id:
+            bound.inputs["agent_id"][...] = agent_id
+        self._session.run_with_iobinding(bound.binding)
+        return bound.outputs["q"].copy(), bound.outputs["next_hidden"].copy()
+
+    def _bind(self, n: int) -> _Bound:
+        from onnxruntime import OrtValue
+
+        inputs = {
+            "obs": np.zeros((n, self._contract.obs_dim), np.float32),
+            "last_action": np.zeros(n, np.int64),
+            "hidden": np.zeros((n, self.hidden), np.float32),
+        }
+        if self._contract.agent_id:
+            inputs["agent_id"] = np.zeros(n, np.int64)
+        outputs = {
+            "q": np.zeros((n, self._contract.n_actions), np.float32),
+            "next_hidden": np.zeros((n, self.hidden), np.float32),
+        }
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, OrtValue.ortvalue_from_numpy(array))
+        return _Bound(binding, inputs, outputs)
+
+
+class _Graph:
+    """Nodes and initialisers in the making."""
+
+    def __init__(self, sparse: bool) -> None:
+        self.sparse = sparse
+        self.nodes: list[onnx.NodeProto] = []
+        self.initialisers: list[onnx.TensorProto] = []
+
+    def node(self, operator: str, *inputs: str, to: str = "", **attributes: Any) -> str:
+        """Append a node with one output, named `to` or after its place; returns that name."""
+        from onnx import helper
+
+        to = to or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [to], to, **attributes))
+        return to
+
+    def constant(self, name: str, array: NDArray | np.floating) -> str:
+        """An initialiser."""
+        from onnx import numpy_helper
+
+        self.initialisers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def matrix(self, name: str, array: NDArray[np.float32]) -> str:
+        """Weights: sparse if that was asked for and is smaller, else an initialiser."""
+        from onnx import helper, numpy_helper
+
+        flat = np.ravel(array)
+        indices = np.flatnonzero(flat).astype(np.int64)
+        if not self.sparse or indices.size * (indices.itemsize + flat.itemsize) > flat.nbytes:
+            return self.constant(name, array)
+        values = numpy_helper.from_array(flat[indices], name)
+        tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(indices, f"{name}.indices"), array.shape)
+        self.nodes.append(helper.make_node("Constant", [], [name], name, sparse_value=tensor))
+        return name
+
+
+def _first_layer(graph: _Graph, contract: Contract, network: Network, agent: AgentInfo | None) -> None:
+    """fc1_out = relu(fc1 x + b1), x = obs ++ onehot(last_action) [++ onehot(agent_id)]."""
+    first_id = contract.obs_dim + contract.n_actions * contract.last_action
+    obs, action, ids = np.split(network.fc1.dense().T, [contract.obs_dim, first_id])
+    bias, tables = network.fc1_bias, []
+    if contract.agent_id and agent is None:
+        tables.append(("fc1.agent_id", ids, "agent_id"))
+    elif contract.agent_id and agent is not None:
+        bias = bias + ids[agent.index]
+    if contract.last_action:
+        # ONNX counts index -1 from the end: the row of zeros is "none yet".
+        tables.append(("fc1.last_action", np.concatenate([action, np.zeros_like(obs[:1])]), "last_action"))
+    if tables and not graph.sparse:
+        name, rows, index = tables.pop()
+        addends = [graph.node("Gather", graph.constant(name, rows + bias), index)]
+    else:
+        addends = [graph.constant("fc1.bias", bias)]
+    addends += [graph.node("Gather", graph.matrix(name, rows), index) for name, rows, index in tables]
+    total = reduce(lambda a, b: graph.node("Add", a, b), addends)
+    graph.node("Relu", graph.node("Gemm", "obs", graph.matrix("fc1.obs", obs), total), to="fc1_out")
+
+
+def _gru(graph: _Graph, network: Network) -> None:
+    """next_hidden = n + z (hidden - n); r, z and n as in mast_runtime.network, from fc1_out and hidden."""
+
+    def product(of: str, name: str, rows: NDArray, addend: str) -> str:
+        return graph.node("Gemm", of, graph.matrix(name, rows.T), addend)
+
+    from_input = dict(zip("rzn", np.split(network.weight_ih.dense(), 3), strict=True))
+    from_hidden = dict(zip("rzn", np.split(network.weight_hh.dense(), 3), strict=True))
+    bias = dict(zip(("r", "z", "nx", "nh"), network.gru_bias, strict=True))
+    gate = {}
+    for k in "rz":
+        recurrent = product("hidden", f"hidden_{k}", from_hidden[k], graph.constant(f"bias_{k}", bias[k]))
+        gate[k] = graph.node("Sigmoid", product("fc1_out", f"input_{k}", from_input[k], recurrent), to=k)
+    recurrent = product("hidden", "hidden_n", from_hidden["n"], graph.constant("bias_nh", bias["nh"]))
+    reset = graph.node("Add", graph.node("Mul", gate["r"], recurrent), graph.constant("bias_nx", bias["nx"]))
+    new = graph.node("Tanh", product("fc1_out", "input_n", from_input["n"], reset), to="n")
+    kept = graph.node("Mul", gate["z"], graph.node("Sub", "hidden", new))
+    graph.node("Add", new, kept, to="next_hidden")
+
+
+def _signature(contract: Contract, hidden: int, published: bool) -> tuple[list, list]:
+    from onnx import TensorProto, helper
+
+    def value(name: str, dtype: int, *width: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, dtype, ["batch", *width])
+
+    real, whole = TensorProto.FLOAT, TensorProto.INT64
+    inputs = [value("obs", real, contract.obs_dim), value("last_action", whole)]
+    outputs = [value("q", real, contract.n_actions)]
+    if published:
+        inputs.append(value("avail_actions", TensorProto.BOOL, contract.n_actions))
+        outputs.append(value("action", whole))
+    elif contract.agent_id:
+        inputs.append(value("agent_id", whole))
+    return [*inputs, value("hidden", real, hidden)], [*outputs, value("next_hidden", real, hidden)]

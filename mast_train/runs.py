@@ -1,0 +1,174 @@
+"""Run folders: where a run's files lie, how the newest is found, and the log of its events.
+
+config.toml             the resolved settings; `mast train --config` on it repeats the run
+run.json                versions, command, environment contract, status
+metrics.jsonl           one object per line: kind "train" or "evaluation"
+tensorboard/            the same numbers
+checkpoint.safetensors  networks, masks, optimiser, random streams
+replay.safetensors      episodes, while the run is unfinished
+snapshots/              agents and masks at each evaluation
+trace.safetensors       recorded observations on which exports are verified
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mast_runtime.bundle import write_atomically
+from mast_train.config import Config, to_toml
+from mast_train.envs.base import EnvSpec
+from mast_train.errors import UserError
+
+PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "safetensors")
+
+
+def new_run(root: Path, config: Config, name: str | None = None) -> Path:
+    """Create the folder of a new run, named after what it trains. Raises UserError when it exists or cannot be made."""
+    stem = name or f"{config.env.map}-{config.algorithm}-{config.method}-seed{config.seed}"
+    folder = root / stem
+    suffix = 2
+    while name is None and folder.exists():
+        folder, suffix = root / f"{stem}-{suffix}", suffix + 1
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"{folder}: a run of this name exists; choose another --name or continue it with --resume"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be created ({error.strerror})") from error
+    return folder
+
+
+def find_run(given: str | None, root: Path) -> Path:
+    """The named run (a path, or a name under `root`), or the newest one. Raises UserError."""
+    if given is not None:
+        for folder in (Path(given), root / given):
+            if (folder / "run.json").is_file():
+                return folder
+        raise UserError(f"{given}: no run there or under {root}/ (a run folder holds run.json)")
+    runs = sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise UserError(f"no run under {root}/; train one first: mast train --map 3m")
+    return runs[-1].parent
+
+
+def find_unfinished(name: str | None, root: Path) -> Path:
+    """The named run, or the newest one that has not finished. Raises UserError."""
+    if name is not None:
+        return find_run(name, root)
+    for path in sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True):
+        if json.loads(path.read_text(encoding="utf-8"))["status"] != "finished":
+            return path.parent
+    raise UserError(f"no unfinished run under {root}/")
+
+
+def find_snapshot(folder: Path, which: str = "last") -> Path:
+    """The networks of one evaluation: "last", "best" (highest win rate, the later of equals) or a step. UserError."""
+    snapshots = {
+        int(path.stem.removeprefix("step-")): path for path in sorted((folder / "snapshots").glob("step-*.safetensors"))
+    }
+    if not snapshots:
+        raise UserError(f"{folder}: no snapshot yet; a run writes one at each evaluation")
+    if which == "last":
+        return snapshots[max(snapshots)]
+    if which == "best":
+        rows = [row for row in read_metrics(folder, "evaluation") if row["step"] in snapshots]
+        return snapshots[max(rows, key=lambda row: (row["win_rate"], row["step"]))["step"]]
+    if not which.isdigit() or int(which) not in snapshots:
+        raise UserError(f"--at {which!r}: expected last, best or one of the steps {', '.join(map(str, snapshots))}")
+    return snapshots[int(which)]
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with: packages, Python, platform and, in a git checkout, the commit."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    here = Path(__file__).resolve().parent
+    git = subprocess.run(["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True)
+    if git.returncode == 0:
+        found["commit"] = git.stdout.strip()
+    return found
+
+
+def read_metrics(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The rows of one kind from a run's metrics.jsonl; a last line cut off by a crash is ignored."""
+    rows = []
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["kind"] == kind:
+            rows.append(row)
+    return rows
+
+
+class RunLog:
+    """Writes a run's config, versions and metrics. Use as a context manager; `status` ends up in run.json."""
+
+    def __init__(self, folder: Path, config: Config, spec: EnvSpec, resumed_at: int | None = None) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.folder, self.status = folder, "running"
+        self._started = time.time()
+        self._info = {
+            "status": self.status,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "command": sys.argv,
+            "versions": versions(),
+            "spec": asdict(spec),
+            "seed": config.seed,
+        }
+        if resumed_at is None:
+            write_atomically(folder / "config.toml", to_toml(config).encode())
+        else:
+            self._drop_after(resumed_at)
+        self._write_info()
+        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at)
+
+    def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Append one line of numbers."""
+        elapsed = round(time.time() - self._started, 3)
+        self._metrics.write(json.dumps({"kind": kind, "step": step, "elapsed_s": elapsed, **values}) + "\n")
+        for key, value in values.items():
+            if isinstance(value, (int, float)):
+                self._board.add_scalar(f"{kind}/{key}", value, step)
+
+    def _drop_after(self, step: int) -> None:
+        """A resumed run rewrites what the interrupted one logged after its checkpoint."""
+        rows = [
+            row for kind in ("train", "evaluation") for row in read_metrics(self.folder, kind) if row["step"] <= step
+        ]
+        rows.sort(key=lambda row: row["step"])
+        write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+
+    def _write_info(self) -> None:
+        info = {**self._info, "status": self.status}
+        write_atomically(self.folder / "run.json", (json.dumps(info, indent=1) + "\n").encode())
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.status = "failed"
+        self._write_info()
+        self._metrics.close()
+        self._board.close()
