@@ -80,9 +80,9 @@ def _write_folder(bundle: Bundle, path: Path, models: dict[int, bytes]) -> None:
     """The folder is filled beside `path` and renamed; an earlier export there is replaced, anything else is kept."""
     if path.exists() and not _is_export(path):
         raise ExportError(f"{path} exists and is not an ONNX export; choose another destination")
+    chosen = {_file_name(k): bundle.agents[k] for k in models}
     agents = [
-        {"file": _file_name(k), "name": bundle.agents[k].name, "type": bundle.agents[k].type, "index": k}
-        for k in models
+        {"file": file, "name": info.name, "type": info.type, "index": info.index} for file, info in chosen.items()
     ]
     manifest = {"format": FORMAT, "agents": agents, "info": bundle.info}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as temporary:

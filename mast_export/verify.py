@@ -67,7 +67,7 @@ class Trace:
     @cached_property
     def actions(self) -> NDArray[np.int64]:
         """The trainer's greedy actions [T,N]."""
-        return np.where(self.avail_actions, self.q, -np.inf).argmax(-1)
+        return _greedy(self.q, self.avail_actions)
 
     @cached_property
     def last_actions(self) -> NDArray[np.int64]:
@@ -139,11 +139,13 @@ def verify(bundle: Bundle, trace: Trace, backend: str = "auto", tolerance: Toler
     team = bundle.team(backend=backend)
     if team.n != trace.obs.shape[1]:
         raise ValueError(f"a trace of {trace.obs.shape[1]} agents, the bundle has {team.n}")
-    q, hidden, actions = np.empty_like(trace.q), np.empty_like(trace.hidden), np.empty_like(trace.actions)
-    for t, (obs, avail) in enumerate(zip(trace.obs, trace.avail_actions, strict=True)):
-        team.last_action[:] = trace.last_actions[t]
-        actions[t] = team.act(obs, avail)
+    q, hidden = np.empty_like(trace.q), np.empty_like(trace.hidden)
+    # The only action available is the trainer's, so that it is the last action of the next step.
+    forced = np.arange(trace.q.shape[-1]) == trace.actions[..., None]
+    for t, (obs, avail) in enumerate(zip(trace.obs, forced, strict=True)):
+        team.act(obs, avail)
         q[t], hidden[t] = team.q, team.hidden
+    actions = _greedy(q, trace.avail_actions)
     return _compare(trace, q, hidden, actions, tolerance or TOLERANCES[weights_dtype(bundle)])
 
 
@@ -157,9 +159,13 @@ def verify_onnx(
     memory = np.zeros_like(trace.hidden[0])
     for t, (obs, avail) in enumerate(zip(trace.obs, trace.avail_actions, strict=True)):
         inputs = {"obs": obs, "last_action": trace.last_actions[t], "avail_actions": avail, "hidden": memory}
-        q[t], actions[t], memory = session.run(["q", "action", "next_hidden"], inputs)
+        q[t], actions[t], memory = map(np.asarray, session.run(["q", "action", "next_hidden"], inputs))
         hidden[t] = memory
     return _compare(trace, q, hidden, actions, tolerance)
+
+
+def _greedy(q: NDArray, avail_actions: NDArray) -> NDArray[np.int64]:
+    return np.where(avail_actions, q, -np.inf).argmax(-1)
 
 
 def _compare(trace: Trace, q: NDArray, hidden: NDArray, actions: NDArray, tolerance: Tolerance) -> Report:

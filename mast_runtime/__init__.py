@@ -16,5 +16,13 @@ __all__ = [
     "ObservationError",
     "RuntimeFault",
     "load",
+    "native_status",
     "save",
 ]
+
+
+def native_status() -> str:
+    """One line: the instruction set of the C kernels in use ("native: avx512"), or why there are none."""
+    from mast_runtime.native import status
+
+    return status()

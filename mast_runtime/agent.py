@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,7 +51,7 @@ class Team:
             self.last_action = np.full(self.n, -1, np.int64)
             self.q = np.zeros((self.n, self.contract.n_actions), np.float32)
         else:
-            chosen = np.asarray(which)
+            chosen = np.asarray(which) if np.size(which) else slice(0)
             self.hidden[chosen], self.last_action[chosen], self.q[chosen] = 0.0, -1, 0.0
 
     def act(self, obs: ArrayLike, avail_actions: ArrayLike | None = None) -> NDArray[np.int64]:
@@ -67,10 +67,10 @@ class Team:
                 obs[rows], self.last_action[rows], self._agent_id[rows], self.hidden[rows, : step.hidden]
             )
         if not np.isfinite(q).all():
-            raise ObservationError("obs is so large that the action values overflow float32; scale the observations")
+            overflow()
         self.q, self.hidden = q, hidden
         self.last_action = np.where(avail, q, -np.inf).argmax(1)
-        return self.last_action
+        return self.last_action.copy()
 
 
 class Agent:
@@ -86,9 +86,7 @@ class Agent:
 
     def act(self, obs: ArrayLike, avail_actions: ArrayLike | None = None) -> int:
         """The greedy available action for obs [O] and avail_actions [A] (None: all). Raises ObservationError."""
-        obs = np.asarray(obs)
-        avail = None if avail_actions is None else np.asarray(avail_actions)[None]
-        return int(self._team.act(obs[None], avail)[0])
+        return int(self._team.act([obs], None if avail_actions is None else [avail_actions])[0])
 
     @property
     def q(self) -> NDArray[np.float32]:
@@ -106,10 +104,16 @@ class Agent:
         return int(self._team.last_action[0])
 
 
+def overflow() -> NoReturn:
+    """Refuse observations whose action values are not finite."""
+    raise ObservationError("obs is so large that the action values overflow float32; scale the observations")
+
+
 def checked_obs(obs: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
     """obs as float32 of `shape`, every value finite. Raises ObservationError."""
     try:
-        array = np.asarray(obs, np.float32)
+        with np.errstate(over="ignore"):
+            array = np.asarray(obs, np.float32)
     except (TypeError, ValueError) as error:
         raise ObservationError(f"obs is not an array of numbers ({error})") from error
     if array.shape != shape:
@@ -126,7 +130,11 @@ def checked_avail(avail_actions: ArrayLike | None, shape: tuple[int, int]) -> ND
         return np.ones(shape, np.bool_)
     try:
         array = np.asarray(avail_actions)
-        array = array if array.dtype == np.bool_ else array.astype(np.float64) != 0
+        if array.dtype != np.bool_:
+            array = array.astype(np.float64)
+            if np.isnan(array).any():
+                raise ValueError("it holds nan")
+            array = array != 0
     except (TypeError, ValueError) as error:
         raise ObservationError(f"avail_actions is not an array of flags ({error})") from error
     if array.shape != shape:

@@ -19,3 +19,7 @@ class ObservationError(RuntimeFault, ValueError):
 
 class BackendError(RuntimeFault):
     """A backend that is unknown, not installed, or cannot run this network."""
+
+
+class ServeError(RuntimeFault):
+    """The server cannot start: a port in use, a missing extra, an agent or a limit that cannot be."""

@@ -199,7 +199,7 @@ def _gru(graph: _Graph, network: Network) -> None:
 
     from_input = dict(zip("rzn", np.split(network.weight_ih.dense(), 3), strict=True))
     from_hidden = dict(zip("rzn", np.split(network.weight_hh.dense(), 3), strict=True))
-    bias = dict(zip(("r", "z", "nx", "nh"), network.gru_bias, strict=True))
+    bias = dict(zip(["r", "z", "nx", "nh"], network.gru_bias, strict=True))
     gate = {}
     for k in "rz":
         recurrent = product("hidden", f"hidden_{k}", from_hidden[k], graph.constant(f"bias_{k}", bias[k]))

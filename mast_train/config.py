@@ -12,6 +12,7 @@ from mast_train.errors import UserError, check_choice, suggest
 
 CHOICES = {
     "algorithm": ("qmix", "vdn"),
+    "kernel": ("auto", "native", "torch"),
     "device": ("auto", "cpu", "cuda"),
     "sparse.allocation": ("erdos_renyi", "uniform"),
     "sparse.grow": ("none", "random", "gradient"),
@@ -125,13 +126,17 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves."""
+    """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves.
+
+    `kernel`: what carries the agents' sequences on a CPU, our C pass or torch. `threads`: of torch and of the C pass.
+    """
 
     algorithm: str = "qmix"
     method: str = "mast"
     recipe: str = "modern"
     seed: int = 0
     device: str = "auto"
+    kernel: str = "auto"
     threads: int = 1
     env: EnvConfig = field(default_factory=EnvConfig)
     net: NetConfig = field(default_factory=NetConfig)
@@ -276,7 +281,7 @@ def _set(node: Any, path: list[str], value: Any, key: str) -> Any:
     current = getattr(node, path[0])
     if is_dataclass(current) != (len(path) > 1):
         raise UserError(
-            f"config key {key!r} names {'a section' if is_dataclass(current) else 'a value inside a value'}"
+            f"config key {key!r} is {'a section' if is_dataclass(current) else 'no section'}"
         )
     if is_dataclass(current):
         return replace(node, **{path[0]: _set(current, path[1:], value, key)})

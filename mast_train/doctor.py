@@ -21,6 +21,10 @@ EXPORT = 'pip install "mast-marl[export]"'
 SERVE = 'pip install "mast-marl[serve]"'
 BASE = "pip install mast-marl"
 JAX_GPU = 'pip install "jax[cuda13]" (or cuda12, to match the driver)'
+SMAC = (
+    f"for the real game: pip uninstall smac, then {starcraft.SMAC_INSTALL}, in an environment of its own "
+    "(it needs protobuf < 3.21, which onnx does not accept)"
+)
 TORCH_GPU = "for a GPU, choose a CUDA build at https://pytorch.org/get-started/locally"
 
 Status = Literal["ok", "warn", "missing"]
@@ -107,10 +111,9 @@ def _jaxmarl() -> Finding:
 
 
 def _native_kernel() -> Finding:
-    runtime = import_module("mast_runtime")
-    if not hasattr(runtime, "native_status"):
-        return "warn", "not built"
-    detail = str(runtime.native_status())
+    from mast_runtime import native_status
+
+    detail = native_status()
     return ("warn" if "not built" in detail else "ok"), detail
 
 
@@ -157,7 +160,7 @@ PROBES: tuple[tuple[str, Callable[[], Finding], str], ...] = (
     ("onnx", _packages("onnx"), EXPORT),
     ("onnxruntime", _packages("onnxruntime"), EXPORT),
     ("serve", _packages("starlette", "uvicorn", "prometheus_client"), SERVE),
-    ("smac", _smac, f"for the real game: {starcraft.SMAC_INSTALL} (after pip uninstall smac, if another is installed)"),
+    ("smac", _smac, SMAC),
     ("StarCraft II", _starcraft, f"for the real game: {starcraft.GAME_INSTALL}"),
     ("SMAC maps", _smac_maps, f"for the real game: {starcraft.MAPS_INSTALL}"),
 )

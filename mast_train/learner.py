@@ -13,8 +13,10 @@ from mast_train import targets
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
+from mast_train.errors import UserError
 from mast_train.losses import td_loss
 from mast_train.mixers import QMIX, VDN
+from mast_train.native import SparseSequence, available, status
 from mast_train.nets import AgentNets
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.schedule import drop_fraction, evolves_at
@@ -57,6 +59,14 @@ def agent_layers(config: Config) -> list[MaskedLayer]:
     ]
 
 
+def use_native(config: Config, device: torch.device) -> bool:
+    """Whether the agents' sequences run in C: `kernel` is native, or auto and it can. Raises UserError."""
+    possible = available() and device.type == "cpu"
+    if config.kernel == "native" and not possible:
+        raise UserError(f"kernel 'native' needs the C extension and the CPU; {status()}; use kernel = 'torch'")
+    return possible and config.kernel != "torch"
+
+
 class Learner:
     """Online and target networks, their masks and the optimiser; `update` is one gradient step."""
 
@@ -92,39 +102,57 @@ class Learner:
             parameter.requires_grad_(False)
         self.optimizer = _optimizer(config, self.parameters)
         self.updates = 0
+        native = use_native(config, device)
+        self._online = SparseSequence(self.agents, self.masks["agents"].state_dict()) if native else None
+        self._target = SparseSequence(self.target_agents, None) if native else None
+
+    @property
+    def actor(self) -> AgentNets | SparseSequence:
+        """What acts: `step` on the online agents, in C where that is possible."""
+        return self.agents if self._online is None else self._online
+
+    def _sequence(self, x: Tensor, evolving: bool) -> Tensor:
+        """Online action values: x [T,B,N,I] -> q [T,B,N,A]; gradients of absent weights only when `evolving`."""
+        return self.agents(x)[0] if self._online is None else self._online.forward(x, dense_gradients=evolving)
+
+    def _target_sequence(self, x: Tensor) -> Tensor:
+        return self.target_agents(x)[0] if self._target is None else self._target.forward(x)
 
     def update(self, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:
         """One step on a batch of episodes; returns scalars (still on the device) for the log."""
         config = self.config
+        self.updates += 1
+        evolving = self._evolving(env_steps)
         previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
         x = agent_inputs(config, self.spec, batch.obs, previous).transpose(0, 1)
-        q = self.agents(x)[0].transpose(0, 1)
-        q_taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
-        q_tot = self.mixer(q_taken, batch.state[:, :-1])
+        q = self._sequence(x, evolving).transpose(0, 1)
+        real = batch.filled
+        q_taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)[real]
+        q_tot = self.mixer(q_taken, batch.state[:, :-1][real])
         with torch.no_grad():
-            y = self._targets(batch, x, q.detach(), env_steps)
-        loss = td_loss(q_tot, y, batch.filled)
+            y = self._targets(batch, x, q.detach(), env_steps)[real]
+        loss = td_loss(q_tot, y)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.updates += 1
-        grad_norm, changed = self._step(env_steps / config.train.total_steps)
+        grad_norm, changed = self._step(env_steps / config.train.total_steps, evolving)
         if self.updates % config.train.target_interval == 0:
             self.sync_targets()
-        n = batch.filled.sum()
         return {
             "loss": loss.detach(),
             "grad_norm": grad_norm,
-            "q_taken": q_taken.detach().mean(-1).masked_fill(~batch.filled, 0.0).sum() / n,
-            "q_tot": q_tot.detach().masked_fill(~batch.filled, 0.0).sum() / n,
-            "target": y.masked_fill(~batch.filled, 0.0).sum() / n,
+            "q_taken": q_taken.detach().mean(),
+            "q_tot": q_tot.detach().mean(),
+            "target": y.mean(),
             "changed": torch.tensor(float(changed)),
         }
 
     def _targets(self, batch: EpisodeBatch, x: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
-        """y [B,T]: reduced target values mixed on every state, then one-step, n-step or TD(lambda) returns."""
-        c, gamma = self.config.target, self.config.train.gamma
-        q = self.target_agents(x)[0].transpose(0, 1)
-        value = self.target_mixer(self._reduce(q, batch.avail_actions, q_online), batch.state)
+        """y [B,T]: reduced target values mixed on every next state, then one-step, n-step or TD(lambda) returns."""
+        c, gamma, real = self.config.target, self.config.train.gamma, batch.filled
+        q = self._target_sequence(x).transpose(0, 1)
+        following = self._reduce(q[:, 1:][real], batch.avail_actions[:, 1:][real], q_online[:, 1:][real])
+        value = torch.zeros_like(batch.reward)
+        value[real] = self.target_mixer(following, batch.state[:, 1:][real])
         delayed = env_steps < c.start * self.config.train.total_steps
         if c.returns == "one_step" or delayed:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
@@ -133,7 +161,7 @@ class Learner:
         return targets.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
 
     def _reduce(self, q: Tensor, avail: Tensor, q_online: Tensor) -> Tensor:
-        """Per-agent target values [B,T+1,N] by the configured operator."""
+        """Per-agent target values by the configured operator: q, q_online [R,N,A], avail bool [R,N,A] -> [R,N]."""
         c = self.config.target
         select = q_online if c.double_q else None
         if c.operator == "max":
@@ -144,11 +172,14 @@ class Learner:
             return targets.mellowmax(q, avail, c.omega)
         return targets.soft_mellowmax(q, avail, c.alpha, c.omega, select)
 
-    def _step(self, progress: float) -> tuple[Tensor, int]:
+    def _evolving(self, env_steps: int) -> bool:
         sparse = self.config.sparse
-        evolving = sparse.grow != "none" and evolves_at(
-            self.updates, sparse.update_interval, progress, sparse.stop_fraction
-        )
+        progress = env_steps / self.config.train.total_steps
+        wanted = sparse.grow != "none" and any(masks.layers for masks in self.masks.values())
+        return wanted and evolves_at(self.updates, sparse.update_interval, progress, sparse.stop_fraction)
+
+    def _step(self, progress: float, evolving: bool) -> tuple[Tensor, int]:
+        sparse = self.config.sparse
         gradients = {key: masks.dense_gradients() if evolving else {} for key, masks in self.masks.items()}
         for masks in self.masks.values():
             masks.apply_to_gradients()

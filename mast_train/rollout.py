@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from mast_train.envs.base import EnvSpec, Observation, VecEnv
 from mast_train.episodes import EpisodeBatch
-from mast_train.nets import AgentNets
 
 Policy = Callable[[int, Observation], Tensor]
 """(step index, observation of E environments) -> actions [E,N] int64, each available. Step 0 starts an episode."""
@@ -95,12 +95,20 @@ def _crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
     return EpisodeBatch(**long, **short)
 
 
+class Actor(Protocol):
+    """One decision of the networks: x [B,N,I], hidden [G,R,H] -> q [B,N,A], next hidden [G,R,H]."""
+
+    def initial_hidden(self, batch: int, n_agents: int) -> Tensor: ...
+
+    def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
 class AgentPolicy:
     """Epsilon-greedy decisions of the agents' networks; keeps the recurrent state and last actions of an episode."""
 
     def __init__(
         self,
-        agents: AgentNets,
+        agents: Actor,
         inputs: Callable[[Tensor, Tensor], Tensor],
         epsilon: float = 0.0,
         generator: torch.Generator | None = None,

@@ -46,34 +46,32 @@ def _weights(q: Tensor, avail: Tensor, alpha: float) -> Tensor:
     return torch.softmax((alpha * q).masked_fill(~avail, _EXCLUDED), -1)
 
 
-def one_step(reward: Tensor, value: Tensor, terminated: Tensor, gamma: float) -> Tensor:
-    """r_t + gamma (1 - terminated_t) V_{t+1}. reward, terminated [B,T]; value [B,T+1] -> [B,T]."""
-    return reward + gamma * torch.where(terminated, 0.0, value[:, 1:])
+def one_step(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: float) -> Tensor:
+    """r_t + gamma (1 - terminated_t) V_{t+1}. reward, next_value (V at t+1), terminated bool: [B,T] -> [B,T]."""
+    return reward + gamma * torch.where(terminated, 0.0, next_value)
 
 
-def n_step(reward: Tensor, value: Tensor, terminated: Tensor, last: Tensor, gamma: float, n: int) -> Tensor:
+def n_step(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, gamma: float, n: int) -> Tensor:
     """sum_{k<n} gamma^k r_{t+k} + gamma^n V_{t+n}, cut at the episode's end. Shapes as td_lambda."""
-    target = one_step(reward, value, terminated, gamma)
+    target = one_step(reward, next_value, terminated, gamma)
     for _ in range(n - 1):
-        following = torch.cat([target[:, 1:], value[:, -1:]], 1)
-        bootstrap = torch.where(last, value[:, 1:], following)
-        target = reward + gamma * torch.where(terminated, 0.0, bootstrap)
+        following = torch.cat([target[:, 1:], target[:, -1:]], 1)
+        target = one_step(reward, torch.where(last, next_value, following), terminated, gamma)
     return target
 
 
-def td_lambda(reward: Tensor, value: Tensor, terminated: Tensor, last: Tensor, gamma: float, lam: float) -> Tensor:
+def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, gamma: float, lam: float) -> Tensor:
     """y_t = r_t + gamma (1 - terminated_t) ((1 - lambda) V_{t+1} + lambda y_{t+1}); V_{t+1} alone at the last step.
 
-    The recursive form of (1-lambda) sum_n lambda^(n-1) T^(n) (paper, equation 5). reward [B,T], value [B,T+1],
-    terminated [B,T] bool, last [B,T] bool (each episode's last transition, truncated or not) -> [B,T]. Entries after
-    `last` are padding: they never reach an earlier target.
+    The recursive form of (1-lambda) sum_n lambda^(n-1) T^(n) (paper, equation 5). reward and next_value (V at t+1)
+    [B,T], terminated [B,T] bool, last [B,T] bool (each episode's last transition, truncated or not) -> [B,T]. Entries
+    after `last` are padding: they never reach an earlier target.
     """
-    bootstrap = value[:, 1:]
     keep = torch.where(last, 0.0, lam)
-    fixed = reward + gamma * torch.where(terminated, 0.0, (1.0 - keep) * bootstrap)
+    fixed = one_step(reward, (1.0 - keep) * next_value, terminated, gamma)
     carry = gamma * torch.where(terminated, 0.0, keep)
     target = torch.empty_like(reward)
-    following = value[:, -1]
+    following = next_value[:, -1]
     for t in range(reward.shape[1] - 1, -1, -1):
         following = torch.addcmul(fixed[:, t], carry[:, t], following)
         target[:, t] = following

@@ -157,7 +157,7 @@ class Trainer:
         """One episode in every environment, then the updates they pay for."""
         c = self.config
         started = time.perf_counter()
-        policy = AgentPolicy(self.learner.agents, self._inputs, self.epsilon, self.exploration)
+        policy = AgentPolicy(self.learner.actor, self._inputs, self.epsilon, self.exploration)
         played = rollout(self.env, policy)
         self.replay.add(played.episodes)
         self.step += played.steps
@@ -176,7 +176,7 @@ class Trainer:
         return Progress(self.step, self.learner.updates, self.epsilon, metrics, self._clock.as_dict())
 
     def _evaluate(self) -> Evaluation:
-        policy = AgentPolicy(self.learner.agents, self._inputs)
+        policy = AgentPolicy(self.learner.actor, self._inputs)
         rounds = play(self.eval_env, policy, self.config.train.eval_episodes)
         self._last_eval = summarise(rounds, self.step)
         self._next_eval = self.step + self.config.train.eval_interval

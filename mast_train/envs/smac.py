@@ -106,11 +106,11 @@ class SmacEnv:
         for index, request in requests.items():
             self._workers[index].send(request)
         answers = {index: self._workers[index].receive() for index in requests}
-        for index, (done, result) in answers.items():
-            if not done:
+        for result in answers.values():
+            if isinstance(result, UserError):
                 self.close()
-                raise UserError(f"smac environment {index} of {self.num_envs} failed: {result}")
-        return {index: result for index, (_, result) in answers.items()}
+                raise result
+        return answers
 
     def _spec(self, info: dict[str, int]) -> EnvSpec:
         version = self._options.get("game_version") or starcraft.game_version(starcraft.game_path())
@@ -145,12 +145,11 @@ class _Local:
 
     def __init__(self, *arguments: Any) -> None:
         self._battle = starcraft.Battle(*arguments)
-        self._answer: tuple[bool, Any] = (True, None)
 
     def send(self, request: Request) -> None:
         self._answer = starcraft.answer(self._battle, request)
 
-    def receive(self) -> tuple[bool, Any]:
+    def receive(self) -> Any:
         return self._answer
 
     def close(self) -> None:
@@ -171,12 +170,12 @@ class _Process:
         with suppress(BrokenPipeError):  # receive says what happened
             self._pipe.send(request)
 
-    def receive(self) -> tuple[bool, Any]:
+    def receive(self) -> Any:
         try:
             return self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join(1)
-            return False, f"its process stopped with exit code {self._process.exitcode}"
+            return UserError(f"the process of a smac environment stopped with exit code {self._process.exitcode}")
 
     def close(self) -> None:
         self._pipe.close()

@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,16 +50,15 @@ class Programs(NamedTuple):
 def import_jax() -> Any:
     """The package `jax`, told not to reserve most of a GPU's memory, and to keep what it compiles.
 
-    Compiled programs go to the user's cache directory, unless JAX was already told where to keep them. Raises
-    UserError when JAX is missing.
+    Compiled programs go to the user's cache directory if it can be written, unless JAX was already told where to keep
+    them. Raises UserError when JAX is missing.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with _installed():
         import jax
     config: Any = jax.config
-    if config.jax_compilation_cache_dir is None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        config.update("jax_compilation_cache_dir", str(home / "mast" / "jax"))
+    if config.jax_compilation_cache_dir is None and (folder := _cache_folder()) is not None:
+        config.update("jax_compilation_cache_dir", str(folder))
         config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return jax
 
@@ -91,6 +90,13 @@ def find_device(kind: str, index: int) -> Any:
                 stacklevel=4,
             )
     return jax.devices("cpu")[0]
+
+
+def _cache_folder() -> Path | None:
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mast" / "jax"
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder if os.access(folder, os.W_OK) else None
 
 
 @contextmanager

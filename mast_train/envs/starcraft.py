@@ -182,15 +182,15 @@ class Battle:
         return Frame(obs, np.asarray(self._env.get_state(), dtype=np.float32), avail)
 
 
-def answer(battle: Battle, request: Request) -> tuple[bool, Any]:
-    """Call one method of `battle`: (True, its result), or (False, one line about what went wrong)."""
+def answer(battle: Battle, request: Request) -> Any:
+    """What one method of `battle` returns, or, if it raises, the error as a UserError (returned, to cross a pipe)."""
     method, arguments = request
     try:
-        return True, getattr(battle, method)(*arguments)
+        return getattr(battle, method)(*arguments)
     except UserError as error:
-        return False, str(error)
+        return error
     except Exception as error:
-        return False, f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return UserError(f"a smac environment failed: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
 def serve(pipe: Connection, *arguments: Any) -> None:

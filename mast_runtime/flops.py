@@ -1,0 +1,171 @@
+"""Inference FLOPs and parameters, by the paper's convention and with everything counted. Plain numbers in and out.
+
+The paper (section "FLOPs", S a layer's sparsity): Linear (1-S)(2I-1)O; GRU (1-S) 3h [2(h+I)-1]; parameters (1-S) I O and
+(1-S) 3h(h+I). A GRU is therefore one matrix [3h, h+I], and both are nnz (2I-1)/I with I the matrix's inputs. The paper
+leaves out biases, activations, the one-hot input and the choice of the action; `counted_*` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from mast_runtime.bundle import Bundle
+    from mast_runtime.network import Contract, Network
+
+TANH = 23
+"""One tanh as a 13/6 rational: clamp 2, square 1, numerator 6 multiply-adds and 1 product, denominator 3, division 1."""
+SIGMOID = TANH + 3
+"""0.5 + 0.5 tanh(x / 2)."""
+GRU_ELEMENTWISE = 8
+"""Per unit: x- and h-parts of r and z joined (2), r times and plus (2), (1-z) n + z h (4)."""
+
+
+class Counts(Protocol):
+    """A part of the model whose forward pass on one sample can be counted."""
+
+    @property
+    def paper_flops(self) -> float: ...
+    @property
+    def counted_flops(self) -> float: ...
+    @property
+    def paper_parameters(self) -> int: ...
+    @property
+    def counted_parameters(self) -> int: ...
+    def dense(self) -> Counts: ...
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight matrix [outputs, inputs] with nnz connections."""
+
+    outputs: int
+    inputs: int
+    nnz: int
+
+    @staticmethod
+    def full(outputs: int, inputs: int) -> Matrix:
+        return Matrix(outputs, inputs, outputs * inputs)
+
+    def dense(self) -> Matrix:
+        """The same shape with every connection."""
+        return Matrix.full(self.outputs, self.inputs)
+
+    def thinned(self, sparsity: float) -> Matrix:
+        """The same shape at `sparsity`, rounded to whole connections."""
+        return replace(self, nnz=round((1.0 - sparsity) * self.outputs * self.inputs))
+
+    @property
+    def paper_flops(self) -> float:
+        """(1-S)(2I-1)O with 1-S = nnz / (I O)."""
+        return self.nnz * (2 * self.inputs - 1) / self.inputs
+
+    @property
+    def counted_flops(self) -> int:
+        """A product and a sum per connection, a bias per output."""
+        return 2 * self.nnz + self.outputs
+
+
+@dataclass(frozen=True)
+class AgentCounts:
+    """One agent's network; `gru` is [3h, h + fc1 outputs]. `one_hots` are the parts of fc1 that read a one-hot."""
+
+    fc1: Matrix
+    gru: Matrix
+    fc2: Matrix
+    one_hots: tuple[Matrix, ...] = ()
+
+    @property
+    def hidden(self) -> int:
+        return self.gru.outputs // 3
+
+    @property
+    def paper_flops(self) -> float:
+        return self.fc1.paper_flops + self.gru.paper_flops + self.fc2.paper_flops
+
+    @property
+    def paper_parameters(self) -> int:
+        return self.fc1.nnz + self.gru.nnz + self.fc2.nnz
+
+    @property
+    def counted_parameters(self) -> int:
+        """Connections and biases: fc1, the GRU's four (b_r, b_z, b_nx, b_nh), fc2."""
+        return self.paper_parameters + self.fc1.outputs + 4 * self.hidden + self.fc2.outputs
+
+    @property
+    def counted_flops(self) -> float:
+        """Multiply-adds, biases, activations, one column of sums per one-hot input (its mean), masked argmax.
+
+        2 nnz - sum over one-hots (2 nnz_k - nnz_k / I_k) + biases + relu + 2h sigmoid + h tanh + 8h + (2A - 1)
+        """
+        matrices = self.fc1.counted_flops + 2 * self.gru.nnz + 4 * self.hidden + self.fc2.counted_flops
+        one_hots = sum(part.nnz / part.inputs - 2 * part.nnz for part in self.one_hots)
+        activations = self.fc1.outputs + self.hidden * (2 * SIGMOID + TANH + GRU_ELEMENTWISE)
+        return matrices + one_hots + activations + 2 * self.fc2.outputs - 1
+
+    def dense(self) -> AgentCounts:
+        """The same shape with every connection."""
+        return AgentCounts(
+            self.fc1.dense(), self.gru.dense(), self.fc2.dense(), tuple(part.dense() for part in self.one_hots)
+        )
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of one pass and parameters, both ways."""
+
+    paper_flops: float
+    counted_flops: float
+    paper_parameters: int
+    counted_parameters: int
+
+
+def agent_counts(
+    input_dim: int,
+    n_actions: int,
+    hidden: int = 64,
+    fc1: int | None = None,
+    nnz: Mapping[str, int] | None = None,
+    one_hots: tuple[Matrix, ...] = (),
+) -> AgentCounts:
+    """One agent's network from its sizes and connections per layer (fc1, weight_ih, weight_hh, fc2; None: dense)."""
+    fc1 = hidden if fc1 is None else fc1
+    gru = Matrix.full(3 * hidden, hidden + fc1)
+    counts = AgentCounts(Matrix.full(fc1, input_dim), gru, Matrix.full(n_actions, hidden), one_hots)
+    if nnz is None:
+        return counts
+    return replace(
+        counts,
+        fc1=replace(counts.fc1, nnz=nnz["fc1"]),
+        gru=replace(gru, nnz=nnz["weight_ih"] + nnz["weight_hh"]),
+        fc2=replace(counts.fc2, nnz=nnz["fc2"]),
+    )
+
+
+def network_counts(contract: Contract, network: Network) -> AgentCounts:
+    """The counts of one network of a bundle."""
+    fc1 = network.fc1
+    per_input, one_hots, start = fc1.mask().sum(0), [], contract.obs_dim
+    for width in (contract.n_actions * contract.last_action, contract.n_agents * contract.agent_id):
+        if width:
+            one_hots.append(Matrix(fc1.outputs, width, int(per_input[start : start + width].sum())))
+        start += width
+    nnz = {name: layer.nnz for name, layer in network.layers().items()}
+    return agent_counts(fc1.inputs, contract.n_actions, network.hidden, fc1.outputs, nnz, tuple(one_hots))
+
+
+def bundle_cost(bundle: Bundle) -> tuple[Cost, Cost]:
+    """(as it is, dense of the same shape): FLOPs of one decision of every agent, parameters of every network."""
+    counts = [network_counts(bundle.contract, network) for network in bundle.networks]
+    return _team_cost(bundle, counts), _team_cost(bundle, [part.dense() for part in counts])
+
+
+def _team_cost(bundle: Bundle, counts: list[AgentCounts]) -> Cost:
+    return Cost(
+        sum(counts[agent.network].paper_flops for agent in bundle.agents),
+        sum(counts[agent.network].counted_flops for agent in bundle.agents),
+        sum(part.paper_parameters for part in counts),
+        sum(part.counted_parameters for part in counts),
+    )

@@ -1,0 +1,135 @@
+"""The native backend: C kernels for the instruction set of this machine, chosen at run time.
+
+The environment variable MAST_NATIVE_LEVEL (avx512, avx2, neon or scalar) chooses another than the best.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mast_runtime.agent import checked_avail, checked_obs, overflow
+from mast_runtime.errors import BackendError
+from mast_runtime.native.packing import pack
+from mast_runtime.network import Contract, Network
+
+_native: Any
+try:
+    from mast_runtime.native import _native
+
+    _import_error = ""
+except ImportError as error:
+    _native, _import_error = None, str(error)
+
+LANES_FROM = 8
+"""Agents of one network from which they are stepped side by side, as lanes."""
+
+
+def missing() -> str:
+    """What the backend needs here and how to get it; empty when it can run."""
+    return f"the C extension ({_import_error}); install a C compiler and mast-marl again" if _import_error else ""
+
+
+def status() -> str:
+    """One line: the instruction set in use ("native: avx512"), or why there is none."""
+    return f"native: not built: needs {missing()}" if missing() else f"native: {default_level()}"
+
+
+def levels() -> tuple[str, ...]:
+    """Instruction sets whose kernels run here, best first; empty when the extension is not built."""
+    return () if _native is None else _native.levels()
+
+
+def default_level() -> str:
+    """MAST_NATIVE_LEVEL, or the best. Raises BackendError."""
+    return _checked_level(os.environ.get("MAST_NATIVE_LEVEL") or levels()[0])
+
+
+def _checked_level(level: str) -> str:
+    if level not in levels():
+        raise BackendError(f"native level {level!r}: this machine runs {', '.join(levels())}")
+    return level
+
+
+class NativeStep:
+    """mast_runtime.agent.Step on the C kernels, one row after another. Immutable, so threads may share it.
+
+    `level` is one of levels(); lanes: pack for many agents at once, which only a Team can run. Raises BackendError.
+    """
+
+    def __init__(
+        self, contract: Contract, network: Network, level: str | None = None, lanes: bool = False
+    ) -> None:
+        if missing():
+            raise BackendError(f"backend 'native' needs {missing()}")
+        self.contract, self.hidden = contract, network.hidden
+        level = _checked_level(level) if level else default_level()
+        self.compiled = _native.Network(level, lanes, *pack(contract, network, lanes))
+
+    def __call__(
+        self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """obs [n,O], last_action [n] (-1: none yet), agent_id [n], hidden [n,H] -> q [n,A], next hidden [n,H]."""
+        return self.compiled.step(
+            np.ascontiguousarray(obs, np.float32),
+            np.ascontiguousarray(last_action, np.int64),
+            np.ascontiguousarray(agent_id, np.int64),
+            np.ascontiguousarray(hidden, np.float32),
+        )
+
+
+def new_agent(contract: Contract, step: Any, index: int, backend: str = "native") -> Any:
+    """A fresh agent on a NativeStep, with the interface of mast_runtime.agent.Agent."""
+    return _native.Agent(contract, step.compiled, index, backend)
+
+
+def make_team(
+    contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int, level: str | None = None
+) -> Any:
+    """n agents with the interface of mast_runtime.agent.Team; agent i runs networks[i mod k] under agent_ids[i mod k].
+
+    LANES_FROM agents or more of one network are stepped as lanes. Raises BackendError.
+    """
+    copies = n // len(networks)
+    owner = np.tile([id(network) for network in networks], copies)
+    groups = []
+    for network in {id(network): network for network in networks}.values():
+        members = np.flatnonzero(owner == id(network)).astype(np.int32)
+        step = NativeStep(contract, network, level, lanes=members.size >= LANES_FROM)
+        groups.append((step.compiled, members))
+    ids = np.tile(np.asarray(agent_ids, np.int32), copies)
+    width = max(network.hidden for network in networks)
+    return _native.Team(contract, "native", ids, (contract.obs_dim, contract.n_actions), width, tuple(groups))
+
+
+def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32]:
+    """obs as the kernels read it; rows 0: one agent's, [columns]. Raises ObservationError."""
+    array = checked_obs(obs if rows else [obs], (max(rows, 1), columns))
+    return np.ascontiguousarray(array if rows else array[0])
+
+
+def _convert_avail(avail_actions: ArrayLike, rows: int, columns: int) -> NDArray[np.bool_]:
+    """Likewise."""
+    array = checked_avail(avail_actions if rows else [avail_actions], (max(rows, 1), columns))
+    return np.ascontiguousarray(array if rows else array[0])
+
+
+def _convert_which(which: ArrayLike | None, n: int) -> NDArray[np.int64]:
+    """Indices of the agents that `which` (bool [n], indices, or None: all) means."""
+    everyone = np.arange(n, dtype=np.int64)
+    if which is None:
+        return everyone
+    return np.ascontiguousarray(everyone[np.asarray(which) if np.size(which) else slice(0)])
+
+
+def _make_array(data: bytearray, dtype: str, rows: int, columns: int) -> NDArray:
+    array = np.frombuffer(data, dtype)
+    return array.reshape(rows, columns) if rows else array
+
+
+if _native is not None:
+    _native.configure(_convert_obs, _convert_avail, _convert_which, _make_array, overflow)

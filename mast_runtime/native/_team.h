@@ -1,0 +1,341 @@
+/* Team: n agents stepped at once. Part of _native.c. */
+
+/* Agents of one network: in lanes (hidden, next: [tile][hidden padded][MAST_LANES]), or one state each. */
+typedef struct {
+    Network *network;
+    uint32_t size;
+    int32_t *member;
+    float *hidden, *next, *work;
+    mast_state *states;
+} Group;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *contract, *backend;
+    Py_ssize_t n, n_groups, width;
+    uint32_t obs, actions;
+    Group *groups;
+    float *q, *next_q;
+    int32_t *id, *last_action, *next_action;
+    size_t weights;
+    int busy;
+} Team;
+
+static uint32_t group_tiles(const Group *g) { return (g->size + MAST_LANES - 1u) / MAST_LANES; }
+static size_t tile_floats(const Group *g) { return (size_t)MAST_PAD(g->network->net.hidden) * MAST_LANES; }
+
+/* (Network, members int32) -> group; the members lie within n. */
+static int take_group(Team *team, Group *g, PyObject *pair)
+{
+    PyObject *network;
+    Py_buffer members;
+    if (!PyArg_ParseTuple(pair, "O!y*", network_type, &network, &members))
+        return -1;
+    Py_INCREF(network);
+    g->network = (Network *)network;
+    const mast_network *n = &g->network->net;
+    g->size = (uint32_t)(members.len / 4);
+    g->member = allocate((size_t)members.len);
+    if (g->member)
+        memcpy(g->member, members.buf, 4u * (size_t)g->size);
+    PyBuffer_Release(&members);
+    if (!g->member)
+        return -1;
+    for (uint32_t i = 0; i < g->size; i++) {
+        if (g->member[i] < 0 || g->member[i] >= team->n || (uint32_t)team->id[g->member[i]] >= n->agents) {
+            PyErr_SetString(PyExc_ValueError, "a member or an agent id out of range");
+            return -1;
+        }
+    }
+    if (n->obs != team->obs || n->actions != team->actions) {
+        PyErr_SetString(PyExc_ValueError, "networks of different contracts");
+        return -1;
+    }
+    team->weights += g->network->weights * g->size;
+    if (g->network->lanes) {
+        const size_t size = group_tiles(g) * tile_floats(g) * sizeof(float);
+        return (g->hidden = allocate(size)) && (g->next = allocate(size))
+                       && (g->work = allocate(mast_tile_floats(n) * sizeof(float)))
+                   ? 0
+                   : -1;
+    }
+    const size_t each = mast_state_floats(n);
+    if (!(g->states = allocate(g->size * sizeof(mast_state))) || !(g->work = allocate(each * g->size * sizeof(float))))
+        return -1;
+    for (uint32_t i = 0; i < g->size; i++)
+        mast_state_init(n, &g->states[i], g->work + i * each, (uint32_t)team->id[g->member[i]]);
+    return 0;
+}
+
+/* Team(contract, backend, ids int32 [n], (obs, actions), width, groups) */
+static PyObject *team_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    PyObject *contract, *backend, *groups;
+    Py_buffer ids;
+    unsigned int obs, actions;
+    Py_ssize_t width;
+    if (!PyArg_ParseTuple(args, "OOy*(II)nO!", &contract, &backend, &ids, &obs, &actions, &width, &PyTuple_Type, &groups))
+        return NULL;
+    Team *self = (Team *)PyType_GenericAlloc(type, 0);
+    if (!self) {
+        PyBuffer_Release(&ids);
+        return NULL;
+    }
+    Py_INCREF(contract), Py_INCREF(backend);
+    self->contract = contract, self->backend = backend, self->obs = obs, self->actions = actions, self->width = width;
+    self->n = ids.len / 4;
+    self->n_groups = PyTuple_Size(groups);
+    const size_t n = (size_t)self->n, q_size = n * actions * sizeof(float);
+    const int ready = (self->id = allocate(4 * n)) && (self->last_action = allocate(4 * n))
+                      && (self->next_action = allocate(4 * n)) && (self->q = allocate(q_size))
+                      && (self->next_q = allocate(q_size))
+                      && (self->groups = allocate((size_t)self->n_groups * sizeof(Group)));
+    if (ready) {
+        memcpy(self->id, ids.buf, 4 * n);
+        memset(self->last_action, 0xff, 4 * n);
+    }
+    PyBuffer_Release(&ids);
+    int fault = !ready;
+    for (Py_ssize_t i = 0; !fault && i < self->n_groups; i++)
+        fault = take_group(self, &self->groups[i], PyTuple_GetItem(groups, i));
+    if (fault) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void team_dealloc(PyObject *object)
+{
+    Team *self = (Team *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    for (Py_ssize_t i = 0; self->groups && i < self->n_groups; i++) {
+        Group *g = &self->groups[i];
+        Py_XDECREF((PyObject *)g->network);
+        release(g->member), release(g->hidden), release(g->next), release(g->work), release(g->states);
+    }
+    release(self->groups), release(self->q), release(self->next_q);
+    release(self->id), release(self->last_action), release(self->next_action);
+    Py_XDECREF(self->contract);
+    Py_XDECREF(self->backend);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static int group_act(Team *team, Group *g, const float *obs, const uint8_t *avail)
+{
+    const mast_network *n = &g->network->net;
+    const mast_kernels *k = g->network->kernels;
+    for (uint32_t t = 0; g->hidden && t < group_tiles(g); t++) {
+        const uint32_t first = t * MAST_LANES, left = g->size - first;
+        const mast_tile tile = {.lanes = left < MAST_LANES ? left : MAST_LANES, .member = g->member + first, .obs = obs,
+                                .avail = avail, .id = team->id, .last_action = team->last_action,
+                                .hidden = g->hidden + t * tile_floats(g), .next = g->next + t * tile_floats(g),
+                                .q = team->next_q, .action = team->next_action};
+        const int fault = k->tile(n, g->work, &tile);
+        if (fault)
+            return fault;
+    }
+    for (uint32_t i = 0; g->states && i < g->size; i++) {
+        const size_t who = (size_t)g->member[i];
+        const int fault = k->forward(n, &g->states[i], obs + who * n->obs);
+        if (fault)
+            return fault;
+        memcpy(team->next_q + who * n->actions, g->states[i].next_q, n->actions * sizeof(float));
+        team->next_action[who] = k->choose(g->states[i].next_q, avail ? avail + who * n->actions : NULL, n->actions);
+    }
+    return 0;
+}
+
+/* One decision of all agents, or a mast_fault with nothing changed. */
+static int team_step(Team *self, const float *obs, const uint8_t *avail)
+{
+    for (Py_ssize_t i = 0; i < self->n_groups; i++) {
+        const int fault = group_act(self, &self->groups[i], obs, avail);
+        if (fault)
+            return fault;
+    }
+    for (Py_ssize_t i = 0; i < self->n; i++)
+        if (self->next_action[i] < 0)
+            return MAST_NO_ACTION;
+    for (Py_ssize_t i = 0; i < self->n_groups; i++) {
+        Group *g = &self->groups[i];
+        float *const hidden = g->hidden;
+        g->hidden = g->next, g->next = hidden;
+        for (uint32_t j = 0; g->states && j < g->size; j++)
+            mast_commit(&g->network->net, &g->states[j], self->next_action[g->member[j]]);
+    }
+    float *const q = self->q;
+    self->q = self->next_q, self->next_q = q;
+    int32_t *const action = self->last_action;
+    self->last_action = self->next_action, self->next_action = action;
+    return 0;
+}
+
+/* Refuses a second thread while the first computes without the GIL. */
+static int team_free(const Team *self)
+{
+    if (self->busy)
+        PyErr_SetString(PyExc_RuntimeError, "the team is acting in another thread; give each thread a team of its own");
+    return !self->busy;
+}
+
+static PyObject *team_last_action(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Team *self = (Team *)object;
+    PyObject *bytes = team_free(self) ? PyByteArray_FromStringAndSize(NULL, 8 * self->n) : NULL;
+    if (!bytes)
+        return NULL;
+    int64_t *to = (int64_t *)(void *)PyByteArray_AsString(bytes);
+    for (Py_ssize_t i = 0; i < self->n; i++)
+        to[i] = self->last_action[i];
+    return PyObject_CallFunction(make_array, "Nsnn", bytes, "q", (Py_ssize_t)0, self->n);
+}
+
+static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    Team *self = (Team *)object;
+    PyObject *obs, *avail;
+    Py_buffer obs_view, avail_view;
+    if (!team_free(self) || act_arguments(args, given, names, &obs, &avail) < 0
+        || any_buffer(obs, convert_obs, &obs_view, 'f', 2, self->n, self->obs) < 0)
+        return NULL;
+    if (avail && any_buffer(avail, convert_avail, &avail_view, '?', 2, self->n, self->actions) < 0) {
+        PyBuffer_Release(&obs_view);
+        return NULL;
+    }
+    int fault;
+    if (self->weights < WEIGHTS_WORTH_THE_GIL) {
+        fault = team_step(self, obs_view.buf, avail ? avail_view.buf : NULL);
+    } else {
+        self->busy = 1;
+        Py_BEGIN_ALLOW_THREADS
+        fault = team_step(self, obs_view.buf, avail ? avail_view.buf : NULL);
+        Py_END_ALLOW_THREADS
+        self->busy = 0;
+    }
+    PyBuffer_Release(&obs_view);
+    if (avail)
+        PyBuffer_Release(&avail_view);
+    return fault ? raise_fault(fault, obs, avail, self->n, self->obs, self->actions) : team_last_action(object, NULL);
+}
+
+/* _bench(obs, rounds) -> seconds. */
+static PyObject *team_bench(PyObject *object, PyObject *args)
+{
+    Team *self = (Team *)object;
+    PyObject *obs;
+    Py_ssize_t rounds;
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "On", &obs, &rounds)
+        || any_buffer(obs, convert_obs, &view, 'f', 2, self->n, self->obs) < 0)
+        return NULL;
+    const double start = now();
+    for (Py_ssize_t i = 0; i < rounds; i++)
+        team_step(self, view.buf, NULL);
+    const double seconds = now() - start;
+    PyBuffer_Release(&view);
+    return PyFloat_FromDouble(seconds);
+}
+
+/* reset(which=None): forget the episode of these agents. */
+static PyObject *team_reset(PyObject *object, PyObject *const *args, Py_ssize_t given)
+{
+    Team *self = (Team *)object;
+    Py_buffer view;
+    if (!team_free(self))
+        return NULL;
+    PyObject *indices = PyObject_CallFunction(convert_which, "On", given > 0 ? args[0] : Py_None, self->n);
+    const int fault = !indices || PyObject_GetBuffer(indices, &view, PyBUF_SIMPLE) < 0;
+    Py_XDECREF(indices);
+    if (fault)
+        return NULL;
+    /* next_action marks the chosen ones: it is free between decisions */
+    memset(self->next_action, 0, 4 * (size_t)self->n);
+    for (Py_ssize_t i = 0; i < view.len / 8; i++) {
+        const int64_t who = ((const int64_t *)view.buf)[i];
+        if (who >= 0 && who < self->n)
+            self->next_action[who] = 1;
+    }
+    PyBuffer_Release(&view);
+    for (Py_ssize_t i = 0; i < self->n_groups; i++) {
+        Group *g = &self->groups[i];
+        for (uint32_t j = 0; j < g->size; j++) {
+            if (!self->next_action[g->member[j]])
+                continue;
+            if (g->states)
+                mast_reset(&g->network->net, &g->states[j], (uint32_t)self->id[g->member[j]]);
+            float *lane = g->hidden ? g->hidden + j / MAST_LANES * tile_floats(g) + j % MAST_LANES : NULL;
+            for (uint32_t h = 0; lane && h < g->network->net.hidden; h++)
+                lane[h * MAST_LANES] = 0.0f;
+        }
+    }
+    for (Py_ssize_t i = 0; i < self->n; i++) {
+        if (self->next_action[i]) {
+            self->last_action[i] = -1;
+            memset(self->q + (size_t)i * self->actions, 0, self->actions * sizeof(float));
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *team_q(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Team *self = (Team *)object;
+    if (!team_free(self))
+        return NULL;
+    return array_of(self->q, (size_t)self->n * self->actions * sizeof(float), "f", self->n, self->actions);
+}
+
+static PyObject *team_hidden(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Team *self = (Team *)object;
+    PyObject *bytes = team_free(self) ? PyByteArray_FromStringAndSize(NULL, 4 * self->n * self->width) : NULL;
+    if (!bytes)
+        return NULL;
+    float *to = (float *)(void *)PyByteArray_AsString(bytes);
+    memset(to, 0, 4u * (size_t)(self->n * self->width));
+    for (Py_ssize_t i = 0; i < self->n_groups; i++) {
+        const Group *g = &self->groups[i];
+        const mast_network *n = &g->network->net;
+        for (uint32_t j = 0; j < g->size; j++) {
+            float *row = to + g->member[j] * self->width;
+            const float *from = g->states ? g->states[j].yh + MAST_PAD(n->fc1_size)
+                                          : g->hidden + j / MAST_LANES * tile_floats(g) + j % MAST_LANES;
+            for (uint32_t h = 0; h < n->hidden; h++)
+                row[h] = from[g->states ? h : h * MAST_LANES];
+        }
+    }
+    return PyObject_CallFunction(make_array, "Nsnn", bytes, "f", self->n, self->width);
+}
+
+static PyMethodDef team_methods[] = {
+    {"act", (PyCFunction)(void (*)(void))team_act, METH_FASTCALL | METH_KEYWORDS,
+     "act(obs, avail_actions=None) -> int64 [n]\n\nGreedy actions for obs [n,O] and avail_actions [n,A] (None: all). "
+     "Raises ObservationError, in which case the\nrecurrent state is as it was."},
+    {"reset", (PyCFunction)(void (*)(void))team_reset, METH_FASTCALL,
+     "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
+    {"_bench", team_bench, METH_VARARGS, "_bench(obs, rounds) -> seconds"},
+    {0}};
+static PyGetSetDef team_getset[] = {
+    {"q", team_q, NULL, "Action values [n,A] of the last decision (a copy).", NULL},
+    {"hidden", team_hidden, NULL, "Recurrent state [n,H] (a copy).", NULL},
+    {"last_action", team_last_action, NULL, "The last actions [n], -1 before the first of an episode.", NULL},
+    {0}};
+static PyMemberDef team_members[] = {
+    {"contract", T_OBJECT, offsetof(Team, contract), READONLY, "What the policies read and write."},
+    {"backend", T_OBJECT, offsetof(Team, backend), READONLY, "Name of the backend."},
+    {"n", T_PYSSIZET, offsetof(Team, n), READONLY, "Agents."},
+    {0}};
+static PyType_Slot team_slots[] = {{Py_tp_doc, "n agents stepped at once."},
+                                   {Py_tp_new, team_new},
+                                   {Py_tp_dealloc, team_dealloc},
+                                   {Py_tp_methods, team_methods},
+                                   {Py_tp_getset, team_getset},
+                                   {Py_tp_members, team_members},
+                                   {0, NULL}};
+static PyType_Spec team_spec = {"mast_runtime.native._native.Team", sizeof(Team), 0, Py_TPFLAGS_DEFAULT, team_slots};

@@ -1,0 +1,177 @@
+/* One decision of a sparse recurrent policy (C99; no heap, no libc, no threads, nothing global that changes).
+ *
+ *     x  = obs ++ onehot(last_action) [++ onehot(agent_id)]
+ *     y  = relu(fc1 x + b1)
+ *     r  = sigmoid(W_ir y + W_hr h + b_r)        z = sigmoid(W_iz y + W_hz h + b_z)
+ *     n  = tanh(W_in y + b_nx + r * (W_hn h + b_nh))
+ *     h' = (1 - z) * n + z * h                   q = fc2 h' + b2
+ *
+ * Firmware: compile mast.c, make the tables of a mast_network const, give mast_state_init an array of
+ * mast_state_floats() floats, and call mast_act. Tables are trusted: whoever builds them has checked them.
+ * mast.c is NEON on aarch64 and plain C elsewhere; mast_v3.c and mast_v4.c are the same kernels for AVX2 and AVX-512.
+ */
+#ifndef MAST_H
+#define MAST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define MAST_X86_LEVELS /* mast_v3.c and mast_v4.c are worth compiling */
+#endif
+
+/* Outputs, gates and vectors are padded with zeros to whole panels of this many floats. */
+#define MAST_PANEL 16u
+#define MAST_PAD(n) (((uint32_t)(n) + MAST_PANEL - 1u) & ~(MAST_PANEL - 1u))
+
+/* Agents stepped side by side by mast_kernels.tile, as [feature][lane]. */
+#define MAST_LANES 32u
+
+/* Largest error of the kernels' tanh and sigmoid against the exact functions. */
+#define MAST_TANH_ERROR 6e-7f
+#define MAST_SIGMOID_ERROR 4e-7f
+
+enum mast_layout {
+    MAST_DENSE,    /* 16 rows a panel, consecutive columns from columns[panel] */
+    MAST_SLICES,   /* 8 rows of like length a panel, each with columns of its own: columns[entry][8], rows[panel][8] */
+    MAST_ROWS,     /* 1 row a panel, columns[entry] (lanes only) */
+    MAST_BLOCKS8,  /* 8 rows a panel that share columns[entry] */
+    MAST_BLOCKS16, /* 16 rows a panel that share columns[entry] */
+    MAST_PERMUTED  /* 16 rows a panel over 32 inputs held in registers: see pack_permuted (AVX-512 only) */
+};
+
+/* One matrix, [rows padded, inputs]. Entry e of a panel holds one weight for each of the panel's rows:
+ * values[e][rows of a panel]; panel p has entries start[p] to start[p + 1]. */
+typedef struct {
+    uint32_t layout;
+    uint32_t panels; /* 0: no matrix */
+    uint32_t offset; /* the input that column 0 stands for */
+    const uint32_t *start;
+    const uint16_t *columns;
+    const uint16_t *rows;
+    const float *values;
+} mast_matrix;
+
+/* Everything constant. gru[0] and gru[1] add up to one matrix from [y padded | h] to four padded gates: r, z, the
+ * input part of n, the recurrent part of n. fc1_bias [fc1 padded], gru_bias [4][hidden padded],
+ * fc2_bias [actions padded]; their padding is zero. */
+typedef struct {
+    uint32_t obs, actions, agents;
+    uint32_t last_action, agent_id; /* bool: is the one-hot part of the input there? */
+    uint32_t fc1_size, hidden;
+    mast_matrix fc1, gru[2], fc2;
+    const float *fc1_bias, *gru_bias, *fc2_bias;
+} mast_network;
+
+/* One agent's memory: pointers into one array of floats. x keeps the one-hot parts of the input up to date. */
+typedef struct {
+    float *x;        /* [inputs padded] */
+    float *yh;       /* [fc1 padded | hidden padded]: the second half is the recurrent state */
+    float *gates;    /* [4][hidden padded] */
+    float *next;     /* [hidden padded] computed by forward, taken over by mast_commit */
+    float *next_q;   /* [actions padded], likewise */
+    float *q;        /* [actions padded] of the last decision */
+    int32_t last_action; /* -1: none yet */
+} mast_state;
+
+enum mast_fault { MAST_OBS_NOT_FINITE = -1, MAST_NO_ACTION = -2, MAST_OVERFLOW = -3 };
+
+/* The agents of one tile. Lane l is agent member[l] of the team: its obs, avail, id, last action, q and action lie there. */
+typedef struct {
+    uint32_t lanes; /* 1 to MAST_LANES */
+    const int32_t *member;
+    const float *obs;     /* [n][obs] */
+    const uint8_t *avail; /* [n][actions] or NULL */
+    const int32_t *id, *last_action;
+    const float *hidden; /* [hidden padded][MAST_LANES] */
+    float *next;         /* likewise, written */
+    float *q;            /* [n][actions], written */
+    int32_t *action;     /* [n], written; -1: no action available */
+} mast_tile;
+
+/* The kernels of one instruction set. All return 0 (or an action) or a mast_fault. */
+typedef struct {
+    const char *name;
+    /* Compute next and next_q; nothing else of the state changes. */
+    int (*forward)(const mast_network *network, mast_state *state, const float *obs);
+    /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
+    int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
+    /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed in rows. */
+    int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
+} mast_kernels;
+
+extern const mast_kernels mast_generic;
+#ifdef MAST_X86_LEVELS
+extern const mast_kernels mast_v3, mast_v4; /* call only where the processor has AVX2 and FMA, AVX-512 F BW DQ VL */
+#endif
+
+static inline uint32_t mast_inputs(const mast_network *n)
+{
+    return n->obs + (n->last_action ? n->actions : 0u) + (n->agent_id ? n->agents : 0u);
+}
+
+static inline size_t mast_state_floats(const mast_network *n)
+{
+    return (size_t)MAST_PAD(mast_inputs(n)) + MAST_PAD(n->fc1_size) + 6u * (size_t)MAST_PAD(n->hidden)
+           + 2u * MAST_PAD(n->actions);
+}
+
+static inline size_t mast_tile_floats(const mast_network *n)
+{
+    return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden)
+                         + 4u * MAST_PANEL + MAST_PAD(n->actions));
+}
+
+/* Forget the episode. `id` is the agent's one-hot id where the network has one. */
+static inline void mast_reset(const mast_network *n, mast_state *s, uint32_t id)
+{
+    float *const first = s->x;
+    for (size_t i = 0, size = mast_state_floats(n); i < size; i++)
+        first[i] = 0.0f;
+    if (n->agent_id)
+        s->x[mast_inputs(n) - n->agents + id] = 1.0f;
+    s->last_action = -1;
+}
+
+/* Lay the state out over `floats` [mast_state_floats], best aligned to 64 bytes, and reset it. */
+static inline void mast_state_init(const mast_network *n, mast_state *s, float *floats, uint32_t id)
+{
+    s->x = floats;
+    s->yh = s->x + MAST_PAD(mast_inputs(n));
+    s->gates = s->yh + MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden);
+    s->next = s->gates + 4u * MAST_PAD(n->hidden);
+    s->next_q = s->next + MAST_PAD(n->hidden);
+    s->q = s->next_q + MAST_PAD(n->actions);
+    mast_reset(n, s, id);
+}
+
+/* Take over what forward computed, `action` being the decision. */
+static inline void mast_commit(const mast_network *n, mast_state *s, int32_t action)
+{
+    float *const h = s->yh + MAST_PAD(n->fc1_size);
+    for (uint32_t i = 0; i < MAST_PAD(n->hidden); i++)
+        h[i] = s->next[i];
+    for (uint32_t i = 0; i < MAST_PAD(n->actions); i++)
+        s->q[i] = s->next_q[i];
+    if (n->last_action) {
+        if (s->last_action >= 0)
+            s->x[n->obs + (uint32_t)s->last_action] = 0.0f;
+        s->x[n->obs + (uint32_t)action] = 1.0f;
+    }
+    s->last_action = action;
+}
+
+/* One decision: the action, or a mast_fault, in which case the state is as it was. */
+static inline int mast_act(const mast_kernels *k, const mast_network *n, mast_state *s, const float *obs,
+                           const uint8_t *avail)
+{
+    const int fault = k->forward(n, s, obs);
+    if (fault < 0)
+        return fault;
+    const int action = k->choose(s->next_q, avail, n->actions);
+    if (action >= 0)
+        mast_commit(n, s, action);
+    return action;
+}
+
+#endif

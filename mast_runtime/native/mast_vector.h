@@ -1,0 +1,185 @@
+/* Vectors of 8 and 16 floats for one instruction set. Private to mast.c.
+ *
+ * Only types that the instruction set has: wider vector types are lowered very badly by some compilers, so a panel of 16
+ * is two or four registers where registers are short.
+ */
+#include <stddef.h>
+#include <stdint.h>
+
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#if defined(MAST_V4) || defined(MAST_V3)
+#include <immintrin.h>
+typedef __m256 vec8;
+INLINE vec8 load8(const float *p) { return _mm256_loadu_ps(p); }
+INLINE void store8(float *p, vec8 a) { _mm256_storeu_ps(p, a); }
+INLINE vec8 set8(float a) { return _mm256_set1_ps(a); }
+INLINE vec8 add8(vec8 a, vec8 b) { return _mm256_add_ps(a, b); }
+INLINE vec8 mul8(vec8 a, vec8 b) { return _mm256_mul_ps(a, b); }
+INLINE vec8 div8(vec8 a, vec8 b) { return _mm256_div_ps(a, b); }
+INLINE vec8 fma8(vec8 a, vec8 b, vec8 c) { return _mm256_fmadd_ps(a, b, c); }
+/* a NaN in the second argument comes through */
+INLINE vec8 min8(vec8 a, vec8 b) { return _mm256_min_ps(a, b); }
+INLINE vec8 max8(vec8 a, vec8 b) { return _mm256_max_ps(a, b); }
+INLINE vec8 pick8(const float *x, const uint16_t *c)
+{
+    return _mm256_set_ps(x[c[7]], x[c[6]], x[c[5]], x[c[4]], x[c[3]], x[c[2]], x[c[1]], x[c[0]]);
+}
+#else
+#if defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+typedef float32x4_t vec4;
+INLINE vec4 load4(const float *p) { return vld1q_f32(p); }
+INLINE void store4(float *p, vec4 a) { vst1q_f32(p, a); }
+INLINE vec4 set4(float a) { return vdupq_n_f32(a); }
+INLINE vec4 add4(vec4 a, vec4 b) { return vaddq_f32(a, b); }
+INLINE vec4 mul4(vec4 a, vec4 b) { return vmulq_f32(a, b); }
+INLINE vec4 div4(vec4 a, vec4 b) { return vdivq_f32(a, b); }
+INLINE vec4 fma4(vec4 a, vec4 b, vec4 c) { return vfmaq_f32(c, a, b); }
+INLINE vec4 min4(vec4 a, vec4 b) { return vminq_f32(a, b); }
+INLINE vec4 max4(vec4 a, vec4 b) { return vmaxq_f32(a, b); }
+INLINE vec4 pick4(const float *x, const uint16_t *c)
+{
+    vec4 v = vld1q_dup_f32(x + c[0]);
+    v = vld1q_lane_f32(x + c[1], v, 1);
+    v = vld1q_lane_f32(x + c[2], v, 2);
+    return vld1q_lane_f32(x + c[3], v, 3);
+}
+#else
+typedef struct {
+    float v[4];
+} vec4;
+#define EACH4(result, value)                                                                                           \
+    vec4 result;                                                                                                       \
+    UNROLL for (int i = 0; i < 4; i++) result.v[i] = (value);                                                          \
+    return result
+INLINE vec4 load4(const float *p) { EACH4(y, p[i]); }
+INLINE void store4(float *p, vec4 a)
+{
+    UNROLL for (int i = 0; i < 4; i++) p[i] = a.v[i];
+}
+INLINE vec4 set4(float a) { EACH4(y, a); }
+INLINE vec4 add4(vec4 a, vec4 b) { EACH4(y, a.v[i] + b.v[i]); }
+INLINE vec4 mul4(vec4 a, vec4 b) { EACH4(y, a.v[i] * b.v[i]); }
+INLINE vec4 div4(vec4 a, vec4 b) { EACH4(y, a.v[i] / b.v[i]); }
+INLINE vec4 fma4(vec4 a, vec4 b, vec4 c) { EACH4(y, a.v[i] * b.v[i] + c.v[i]); }
+INLINE vec4 min4(vec4 a, vec4 b) { EACH4(y, a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+INLINE vec4 max4(vec4 a, vec4 b) { EACH4(y, a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+INLINE vec4 pick4(const float *x, const uint16_t *c) { EACH4(y, x[c[i]]); }
+#endif
+typedef struct {
+    vec4 a, b;
+} vec8;
+INLINE vec8 load8(const float *p) { return (vec8){load4(p), load4(p + 4)}; }
+INLINE void store8(float *p, vec8 a)
+{
+    store4(p, a.a);
+    store4(p + 4, a.b);
+}
+INLINE vec8 set8(float a) { return (vec8){set4(a), set4(a)}; }
+INLINE vec8 add8(vec8 a, vec8 b) { return (vec8){add4(a.a, b.a), add4(a.b, b.b)}; }
+INLINE vec8 mul8(vec8 a, vec8 b) { return (vec8){mul4(a.a, b.a), mul4(a.b, b.b)}; }
+INLINE vec8 div8(vec8 a, vec8 b) { return (vec8){div4(a.a, b.a), div4(a.b, b.b)}; }
+INLINE vec8 fma8(vec8 a, vec8 b, vec8 c) { return (vec8){fma4(a.a, b.a, c.a), fma4(a.b, b.b, c.b)}; }
+INLINE vec8 min8(vec8 a, vec8 b) { return (vec8){min4(a.a, b.a), min4(a.b, b.b)}; }
+INLINE vec8 max8(vec8 a, vec8 b) { return (vec8){max4(a.a, b.a), max4(a.b, b.b)}; }
+INLINE vec8 pick8(const float *x, const uint16_t *c) { return (vec8){pick4(x, c), pick4(x, c + 4)}; }
+#endif
+
+#if defined(MAST_V4)
+typedef __m512 vec16;
+INLINE vec16 load16(const float *p) { return _mm512_loadu_ps(p); }
+INLINE void store16(float *p, vec16 a) { _mm512_storeu_ps(p, a); }
+INLINE vec16 set16(float a) { return _mm512_set1_ps(a); }
+INLINE vec16 add16(vec16 a, vec16 b) { return _mm512_add_ps(a, b); }
+INLINE vec16 mul16(vec16 a, vec16 b) { return _mm512_mul_ps(a, b); }
+/* a / b + c for b > 0: the reciprocal and one Newton step are as good as the division and take a third of its time */
+INLINE vec16 divide_add16(vec16 a, vec16 b, vec16 c)
+{
+    const vec16 inverse = _mm512_rcp14_ps(b);
+    return _mm512_fmadd_ps(a, _mm512_fmadd_ps(_mm512_fnmadd_ps(b, inverse, set16(1.0f)), inverse, inverse), c);
+}
+INLINE vec16 fma16(vec16 a, vec16 b, vec16 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE vec16 min16(vec16 a, vec16 b) { return _mm512_min_ps(a, b); }
+INLINE vec16 max16(vec16 a, vec16 b) { return _mm512_max_ps(a, b); }
+#else
+typedef struct {
+    vec8 a, b;
+} vec16;
+INLINE vec16 load16(const float *p) { return (vec16){load8(p), load8(p + 8)}; }
+INLINE void store16(float *p, vec16 a)
+{
+    store8(p, a.a);
+    store8(p + 8, a.b);
+}
+INLINE vec16 set16(float a) { return (vec16){set8(a), set8(a)}; }
+INLINE vec16 add16(vec16 a, vec16 b) { return (vec16){add8(a.a, b.a), add8(a.b, b.b)}; }
+INLINE vec16 mul16(vec16 a, vec16 b) { return (vec16){mul8(a.a, b.a), mul8(a.b, b.b)}; }
+INLINE vec16 divide_add16(vec16 a, vec16 b, vec16 c)
+{
+    return (vec16){add8(div8(a.a, b.a), c.a), add8(div8(a.b, b.b), c.b)};
+}
+INLINE vec16 fma16(vec16 a, vec16 b, vec16 c) { return (vec16){fma8(a.a, b.a, c.a), fma8(a.b, b.b, c.b)}; }
+INLINE vec16 min16(vec16 a, vec16 b) { return (vec16){min8(a.a, b.a), min8(a.b, b.b)}; }
+INLINE vec16 max16(vec16 a, vec16 b) { return (vec16){max8(a.a, b.a), max8(a.b, b.b)}; }
+#endif
+
+/* offset + x P(x^2) / Q(x^2), x clamped to +-limit; p holds P's coefficients from the constant on, q those of Q but its
+ * constant 1. NaN stays NaN. */
+INLINE vec16 rational16(vec16 x, float limit, const float p[4], const float q[4], float offset)
+{
+    x = max16(set16(-limit), min16(set16(limit), x));
+    const vec16 u = mul16(x, x);
+    vec16 above = fma16(u, set16(p[3]), set16(p[2])), below = fma16(u, set16(q[3]), set16(q[2]));
+    above = fma16(u, above, set16(p[1]));
+    below = fma16(u, below, set16(q[1]));
+    above = mul16(x, fma16(u, above, set16(p[0])));
+    below = fma16(u, fma16(u, below, set16(q[0])), set16(1.0f));
+    return divide_add16(above, below, set16(offset));
+}
+
+/* Minimax fit of degree 7 over 8 on +-7.9: fitted error 1.2e-7, with float rounding below MAST_TANH_ERROR. */
+INLINE vec16 tanh16(vec16 x)
+{
+    static const float p[4] = {9.999994040e-01f, 1.292268634e-01f, 2.948511858e-03f, 1.141467965e-05f};
+    static const float q[4] = {4.625580609e-01f, 2.380351350e-02f, 2.383954416e-04f, 2.457241237e-07f};
+    return rational16(x, 7.9f, p, q, 0.0f);
+}
+
+/* 1/2 + tanh(x / 2) / 2 with the halves in the coefficients. */
+INLINE vec16 sigmoid16(vec16 x)
+{
+    static const float p[4] = {2.499998510e-01f, 8.076678962e-03f, 4.607049777e-05f, 4.458859237e-08f};
+    static const float q[4] = {1.156395152e-01f, 1.487719594e-03f, 3.724928774e-06f, 9.598598583e-10f};
+    return rational16(x, 15.8f, p, q, 0.5f);
+}
+
+/* The GRU's new state of sixteen units from their gates (n's input and recurrent part apart) and their state. */
+INLINE vec16 gru16(vec16 r, vec16 z, vec16 n_input, vec16 n_recurrent, vec16 h)
+{
+    const vec16 n = tanh16(fma16(sigmoid16(r), n_recurrent, n_input));
+    return fma16(sigmoid16(z), fma16(n, set16(-1.0f), h), n);
+}
+
+/* Sums up to NaN when anything added to it is not finite. */
+INLINE vec16 poison16(vec16 poison, vec16 a) { return fma16(a, set16(0.0f), poison); }
+
+INLINE int poisoned(vec16 poison)
+{
+#if defined(MAST_V4)
+    return _mm512_cmp_ps_mask(poison, poison, _CMP_UNORD_Q) != 0;
+#elif defined(MAST_V3)
+    const vec8 sum = add8(poison.a, poison.b);
+    return _mm256_movemask_ps(_mm256_cmp_ps(sum, sum, _CMP_UNORD_Q)) != 0;
+#else
+    float v[16], sum = 0.0f;
+    store16(v, poison);
+    UNROLL for (int i = 0; i < 16; i++) sum += v[i];
+    return !(sum == 0.0f);
+#endif
+}

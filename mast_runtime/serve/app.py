@@ -1,0 +1,227 @@
+"""The ASGI application: the protocol's endpoints over one table of models and one table of sequences."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mast_runtime import __version__
+from mast_runtime.agent import Agent
+from mast_runtime.backends import compile_network, new_agent
+from mast_runtime.bundle import Bundle
+from mast_runtime.errors import ObservationError, ServeError
+from mast_runtime.format import AgentInfo
+from mast_runtime.serve.content import compress, header_number, read_body
+from mast_runtime.serve.metrics import Metrics
+from mast_runtime.serve.protocol import InferRequest, RequestError, TensorSpec, encode_response, parse_request
+from mast_runtime.serve.sequences import SequenceTable
+
+MODEL_VERSION = "1"
+EXTENSIONS = ["binary_tensor_data", "sequence", "sequence(string_id)"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One agent's policy as the protocol sees it."""
+
+    name: str
+    info: AgentInfo
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    new_agent: Callable[[], Agent]
+
+    @property
+    def max_body_bytes(self) -> int:
+        """A request in generous JSON: 32 characters a value, 64 KiB for the rest."""
+        return 65_536 + 32 * sum(spec.shape[0] for spec in self.inputs)
+
+    def metadata(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "versions": [MODEL_VERSION],
+            "platform": "mast",
+            "inputs": [spec.metadata() for spec in self.inputs],
+            "outputs": [spec.metadata() for spec in self.outputs],
+            "parameters": {"agent_name": self.info.name, "agent_type": self.info.type},
+        }
+
+
+def make_models(bundle: Bundle, agent: int | None, backend: str) -> tuple[dict[str, Model], str]:
+    """The models `agent_0`, `agent_1`, ... (or only `agent`'s) by name, and the backend. Raises as `serve`."""
+    contract, size = bundle.contract, len(bundle.agents)
+    if agent is not None and not 0 <= agent < size:
+        raise ServeError(f"agent {agent}: the bundle has agents 0 to {size - 1}")
+    chosen = range(size) if agent is None else [agent]
+    used = {bundle.agents[i].network for i in chosen}
+    steps = {network: compile_network(contract, bundle.networks[network], backend) for network in used}
+    inputs = (
+        TensorSpec("obs", "FP32", (contract.obs_dim,)),
+        TensorSpec("avail_actions", "BOOL", (contract.n_actions,), optional=True),
+    )
+    outputs = (TensorSpec("action", "INT64", (1,)), TensorSpec("q", "FP32", (contract.n_actions,)))
+
+    def model(i: int) -> Model:
+        info = bundle.agents[i]
+        name, step = steps[info.network]
+        return Model(f"agent_{i}", info, inputs, outputs, lambda: new_agent(contract, step, info.index, name))
+
+    return {f"agent_{i}": model(i) for i in chosen}, next(iter(steps.values()))[0]
+
+
+def model_range(models: Iterable[str]) -> str:
+    """Their names in a few words."""
+    names = list(models)
+    return ", ".join(names) if len(names) <= 4 else f"{names[0]} to {names[-1]}"
+
+
+class Endpoints:
+    """The handlers. A decision runs on the event loop: it takes less time than handing it to a thread."""
+
+    def __init__(self, models: dict[str, Model], sequences: SequenceTable, metrics: Metrics) -> None:
+        self.models, self.sequences, self.metrics = models, sequences, metrics
+
+    def find(self, request: Request) -> Model:
+        """The model a path names. Raises RequestError."""
+        name, version = request.path_params["model"], request.path_params.get("version", MODEL_VERSION)
+        if name not in self.models or version != MODEL_VERSION:
+            raise RequestError(
+                f"no model {name!r} version {version!r}; this server has version {MODEL_VERSION} of "
+                f"{model_range(self.models)}",
+                status=404,
+                outcome="unknown_model",
+            )
+        return self.models[name]
+
+    async def server_metadata(self, request: Request) -> Response:
+        return json_response({"name": "mast", "version": __version__, "extensions": EXTENSIONS})
+
+    async def server_ready(self, request: Request) -> Response:
+        return Response()
+
+    async def model_metadata(self, request: Request) -> Response:
+        return json_response(self.find(request).metadata())
+
+    async def model_ready(self, request: Request) -> Response:
+        self.find(request)
+        return Response()
+
+    async def repository_index(self, request: Request) -> Response:
+        return json_response([{"name": name, "version": MODEL_VERSION, "state": "READY"} for name in self.models])
+
+    async def prometheus(self, request: Request) -> Response:
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def infer(self, request: Request) -> Response:
+        name, outcome = "unknown", "internal_error"
+        try:
+            model = self.find(request)
+            name = model.name
+            body = await read_body(request, model.max_body_bytes)
+            json_size_bytes = header_number(request, "inference-header-content-length")
+            message = parse_request(body, json_size_bytes, model.inputs, model.outputs)
+            agent = self.decide(model, message)
+            response = respond(model, message, agent, request.headers.get("accept-encoding", ""))
+            outcome = "ok"
+            return response
+        except ClientDisconnect:
+            outcome = "disconnected"
+            return Response(status_code=400)
+        except RequestError as error:
+            outcome = error.outcome
+            raise
+        except ObservationError as error:
+            outcome = "bad_request"
+            raise RequestError(str(error)) from error
+        finally:
+            self.metrics.requests.labels(name, outcome).inc()
+
+    def decide(self, model: Model, message: InferRequest) -> Agent:
+        """Step the request's sequence; the agent returned holds the decision. Raises RequestError, ObservationError."""
+        agent = self.sequences.take(model.name, message, model.new_agent)
+        start_s = time.perf_counter()
+        agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
+        self.metrics.decision.labels(model.name).observe(time.perf_counter() - start_s)
+        self.sequences.keep(model.name, message, agent)
+        return agent
+
+
+def respond(model: Model, message: InferRequest, agent: Agent, accepted: str) -> Response:
+    """The decision as the request wants it: which outputs, JSON or raw, compressed or not."""
+    header = {"model_name": model.name, "model_version": MODEL_VERSION}
+    if message.request_id is not None:
+        header["id"] = message.request_id
+    arrays = {"action": np.array([agent.last_action]), "q": agent.q}
+    body, json_size_bytes = encode_response(header, message.outputs, arrays)
+    headers = {"content-type": "application/json"}
+    if json_size_bytes is not None:
+        headers["content-type"] = "application/octet-stream"
+        headers["inference-header-content-length"] = str(json_size_bytes)
+    body, encoding = compress(body, accepted)
+    if encoding is not None:
+        headers["content-encoding"] = encoding
+    return Response(body, headers=headers)
+
+
+def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Plain ASCII JSON: whatever string a client or a bundle holds can be sent."""
+    return Response(json.dumps(content), status, headers, "application/json")
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return json_response({"error": str(error)}, error.status)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return json_response({"error": error.detail}, error.status_code, error.headers)
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    return json_response({"error": "internal error; the server's log has the details"}, 500)
+
+
+def create_app(
+    bundle: Bundle,
+    agent: int | None = None,
+    backend: str = "auto",
+    idle_limit_s: float = 60.0,
+    max_sequences: int = 1024,
+) -> Starlette:
+    """The ASGI application for `bundle`; arguments and errors as `mast_runtime.serve.serve`."""
+    if not 0.0 < idle_limit_s < float("inf") or max_sequences < 1:
+        raise ServeError(f"idle limit {idle_limit_s} s and {max_sequences} sequences: both must be positive")
+    models, backend = make_models(bundle, agent, backend)
+    sequences = SequenceTable(idle_limit_s, max_sequences)
+    endpoints = Endpoints(models, sequences, Metrics(sequences, __version__, backend))
+    routes = []
+    for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
+        routes += [
+            Route(f"{path}/infer", endpoints.infer, methods=["POST"]),
+            Route(f"{path}/ready", endpoints.model_ready),
+            Route(path, endpoints.model_metadata),
+        ]
+    routes += [
+        Route("/v2", endpoints.server_metadata),
+        Route("/v2/health/live", endpoints.server_ready),
+        Route("/v2/health/ready", endpoints.server_ready),
+        Route("/v2/repository/index", endpoints.repository_index, methods=["POST"]),
+        Route("/metrics", endpoints.prometheus),
+    ]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={RequestError: _refused, HTTPException: _http_error, Exception: _server_error},
+    )
+    app.state.models, app.state.backend = models, backend
+    return app

@@ -1,0 +1,217 @@
+"""The agents' networks over whole sequences in C, sparse, forward and backward. The torch path is the oracle.
+
+One call carries tiles of 32 rows of one group through all steps; weights are read, and gradients made, only where the
+masks have connections. Needs float32 on the CPU. Letters: G groups, T steps, B episodes, N agents, I input, H hidden,
+A actions, R = B*N/G rows of a group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mast_train.nets import WEIGHTS, AgentNets
+
+try:
+    from mast_train.native import _train
+
+    _missing = ""
+except ImportError as error:
+    _train, _missing = None, str(error)
+
+LANES = 32
+"""Rows of a tile: TRAIN_LANES of train.h."""
+PARAMETERS = (*WEIGHTS, "fc1_bias", "bias_ih", "bias_hh", "fc2_bias")
+"""In the order of train.h."""
+
+
+def available() -> bool:
+    """Whether SparseSequence works here; `status` says why not."""
+    return _train is not None
+
+
+def status() -> str:
+    """One line: the instruction set in use ("native training: avx512"), or why there is none."""
+    if _train is None:
+        return f"native training: not built ({_missing}); install a C compiler and reinstall mast-marl"
+    return f"native training: {_level(None)}"
+
+
+def levels() -> tuple[str, ...]:
+    """Instruction sets whose kernels run here, best first; empty when the extension is not built."""
+    return () if _train is None else _train.levels()
+
+
+def _level(level: str | None) -> str:
+    level = level or os.environ.get("MAST_NATIVE_LEVEL") or levels()[0]
+    if level not in levels():
+        raise ValueError(f"native level {level!r}: this machine runs {', '.join(levels()) or 'none'}")
+    return level
+
+
+class SparseSequence:
+    """Native forward and backward of `nets`, whose weights it reads at every call.
+
+    masks: the weights' bool masks by name, as of Masks.state_dict(); a name left out is full. They may change in place:
+    the structure is rebuilt when one did. None: the connections are the weights that are not 0, which suits target
+    networks; no gradients then. level: one of `levels()`; default MAST_NATIVE_LEVEL or the best. Raises ValueError.
+    """
+
+    def __init__(self, nets: AgentNets, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:
+        if _train is None:
+            raise ValueError(status())
+        self.nets, self.level = nets, _level(level)
+        self._masks = masks
+        self._versions: list[int] | None = None
+        self._structure: Any = None
+        self._full: Any = None
+        self._spare: list[Tensor] = []
+        if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in self._parameters()):
+            raise ValueError("native training needs float32 parameters on the CPU")
+
+    def forward(self, x: Tensor, dense_gradients: bool = False) -> Tensor:
+        """x [T,B,N,I] -> q [T,B,N,A], from a zero memory; AgentNets.forward without the hidden states.
+
+        Differentiable in the parameters, once, unless gradients are off. Weight gradients are 0 off the masks; with
+        dense_gradients they are torch's, for updates that grow connections. Raises ValueError.
+        """
+        if not torch.is_grad_enabled():
+            return self._run(x)
+        if self._masks is None:
+            raise ValueError("no gradients without masks")
+        return _Sequence.apply(self, dense_gradients, x, *self._parameters())
+
+    def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
+        """AgentNets.initial_hidden."""
+        return self.nets.initial_hidden(batch, n_agents)
+
+    def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One decision: x [B,N,I], hidden [G,R,H] -> q [B,N,A], next hidden [G,R,H]; AgentNets.step, no gradients."""
+        shape = (self.nets.groups, x.shape[0] * x.shape[1] // self.nets.groups, self.nets.hidden)
+        if hidden.shape != shape:
+            raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
+        hidden = _plain(hidden)
+        after = torch.empty_like(hidden)
+        return self._run(x[None], initial=hidden, final=after)[0], after
+
+    def _parameters(self) -> list[Tensor]:
+        return [getattr(self.nets, name) for name in PARAMETERS]
+
+    def structure(self) -> Any:
+        """The extension's structure of the connections as they are now."""
+        weights = [getattr(self.nets, name) for name in WEIGHTS]
+        watched = weights if self._masks is None else list(self._masks.values())
+        versions = [tensor._version for tensor in watched]
+        if versions != self._versions:
+            self._structure, self._versions = self._build(weights), versions
+        return self._structure
+
+    def full_structure(self) -> Any:
+        """That of full masks, one for all groups."""
+        if self._full is None:
+            self._full = _train.build(1, *self._widths(), (0, 0, 0, 0))
+        return self._full
+
+    def _widths(self) -> tuple[int, int, int]:
+        return self.nets.inputs, self.nets.hidden, self.nets.n_actions
+
+    def _build(self, weights: list[Tensor]) -> Any:
+        if self._masks is None:
+            masks = [weight != 0 for weight in weights]
+        elif self._masks:
+            full = torch.ones((), dtype=torch.bool)
+            masks = [self._masks.get(n, full).expand(w.shape) for n, w in zip(WEIGHTS, weights, strict=True)]
+        else:
+            return self.full_structure()
+        masks = [mask.contiguous() for mask in masks]
+        return _train.build(self.nets.groups, *self._widths(), tuple(mask.data_ptr() for mask in masks))
+
+    def _shape(self, x: Tensor) -> tuple[int, int, int, int]:
+        """G, T, B, N. Raises ValueError."""
+        groups, (t, b, n, inputs) = self.nets.groups, x.shape
+        if inputs != self.nets.inputs or groups not in (1, n) or min(t, b, n) < 1:
+            raise ValueError(f"x is {list(x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group")
+        return groups, t, b, n
+
+    def _run(
+        self, x: Tensor, saved: Tensor | None = None, initial: Tensor | None = None, final: Tensor | None = None
+    ) -> Tensor:
+        shape, x = self._shape(x), _plain(x)
+        q = x.new_empty(*shape[1:], self.nets.n_actions)
+        _train.forward(
+            self.structure(),
+            self.level,
+            torch.get_num_threads(),
+            shape,
+            _addresses(self._parameters()),
+            *_located(x),
+            *_located(q),
+            *_addresses([initial, final, saved]),
+        )
+        return q
+
+    def _memory(self, shape: tuple[int, int, int, int]) -> Tensor:
+        """For what a forward pass saves: that of a backward pass which is over, or new."""
+        groups, t, b, n = shape
+        size = _train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES)
+        while self._spare:
+            memory = self._spare.pop()
+            if memory.numel() >= size:
+                return memory
+        return torch.empty(size)
+
+    def _gradients(self, structure: Any, wanted: Any, shape: tuple, saved: Tensor, grad_q: Tensor) -> list[Tensor]:
+        parameters, grad_q = self._parameters(), _plain(grad_q)
+        gradients = [torch.zeros_like(parameter) for parameter in parameters]
+        _train.backward(
+            structure,
+            wanted,
+            self.level,
+            torch.get_num_threads(),
+            shape,
+            _addresses(parameters),
+            *_located(grad_q),
+            saved.data_ptr(),
+            _addresses(gradients),
+        )
+        self._spare.append(saved)
+        return gradients
+
+
+class _Sequence(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, sequence: SparseSequence, dense_gradients: bool, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.sequence, ctx.shape, ctx.structure = sequence, sequence._shape(x), sequence.structure()
+        ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
+        ctx.saved = sequence._memory(ctx.shape)
+        ctx.save_for_backward(*parameters)
+        return sequence._run(x, ctx.saved)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # raises when a parameter was changed since the forward pass
+        saved, ctx.saved = ctx.saved, None
+        if saved is None:
+            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
+        gradients = ctx.sequence._gradients(ctx.structure, ctx.wanted, ctx.shape, saved, grad_outputs[0])
+        return None, None, None, *gradients
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """float32 on the CPU, the last dimension adjacent; hidden states and parameters are contiguous anyway."""
+    tensor = tensor.detach().to("cpu", torch.float32)
+    return tensor if tensor.stride(-1) == 1 and tensor.dim() == 4 else tensor.contiguous()
+
+
+def _located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
+    """Address and strides of a [T,B,N,F]."""
+    return tensor.data_ptr(), tensor.stride()[:3]
+
+
+def _addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
+    return tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)

@@ -1,0 +1,259 @@
+/* The extension module: addresses and sizes in, work spread over threads. Callers check shapes; see __init__.py. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "train.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if !defined(_WIN32)
+#include <pthread.h>
+#define TRAIN_THREADS
+#endif
+
+enum { MAX_THREADS = 256 };
+static const char NETWORK[] = "mast_train.native.network";
+
+static const train_kernels *level_of(const char *name)
+{
+    const train_kernels *all[] = {
+#ifdef TRAIN_X86_LEVELS
+        &train_v4, &train_v3,
+#endif
+        &train_generic};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (!strcmp(all[i]->level, name))
+            return all[i];
+    return NULL;
+}
+
+static PyObject *levels(PyObject *self, PyObject *unused)
+{
+    (void)self, (void)unused;
+#ifdef TRAIN_X86_LEVELS
+    const int v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return Py_BuildValue("(sss)", train_v4.level, train_v3.level, train_generic.level);
+    if (v3)
+        return Py_BuildValue("(ss)", train_v3.level, train_generic.level);
+#endif
+    return Py_BuildValue("(s)", train_generic.level);
+}
+
+static void release(PyObject *capsule) { train_free(PyCapsule_GetPointer(capsule, NETWORK)); }
+
+static PyObject *build(PyObject *self, PyObject *args)
+{
+    (void)self;
+    int groups, inputs, hidden, actions;
+    unsigned long long mask[4];
+    if (!PyArg_ParseTuple(args, "iiii(KKKK)", &groups, &inputs, &hidden, &actions, mask, mask + 1, mask + 2, mask + 3))
+        return NULL;
+    const uint8_t *at[4];
+    for (int i = 0; i < 4; i++)
+        at[i] = (const uint8_t *)(uintptr_t)mask[i];
+    train_network *network;
+    Py_BEGIN_ALLOW_THREADS
+    network = train_build(groups, inputs, hidden, actions, at);
+    Py_END_ALLOW_THREADS
+    return network ? PyCapsule_New(network, NETWORK, release) : PyErr_NoMemory();
+}
+
+static PyObject *saved_size(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *capsule;
+    int steps;
+    if (!PyArg_ParseTuple(args, "Oi", &capsule, &steps))
+        return NULL;
+    const train_network *network = PyCapsule_GetPointer(capsule, NETWORK);
+    return network ? PyLong_FromSize_t(train_saved_size(network, steps)) : NULL;
+}
+
+static PyObject *connections(PyObject *self, PyObject *capsule)
+{
+    (void)self;
+    const train_network *n = PyCapsule_GetPointer(capsule, NETWORK);
+    size_t sum = 0;
+    for (int32_t g = 0; n && g < n->topologies; g++)
+        sum += (size_t)n->topology[g].fc1.values + (size_t)n->topology[g].gru.values
+               + (size_t)n->topology[g].fc2.values;
+    return n ? PyLong_FromSize_t(sum) : NULL;
+}
+
+/* ---- threads take the next tile until none is left; every tile writes its own results, so their number changes none */
+
+typedef struct {
+    const train_call *call;
+    void (*kernel)(const train_call *call, int32_t group, int32_t tile, float *work, int32_t *packed_group);
+    size_t work_size;
+    int32_t next, failed;
+} train_job;
+
+static void *work_on(void *argument)
+{
+    train_job *job = argument;
+    const int32_t tiles = train_tiles(job->call), count = job->call->groups * tiles;
+    char *memory = malloc(job->work_size * sizeof(float) + 64);
+    int32_t packed = -1;
+    if (!memory)
+        __atomic_store_n(&job->failed, 1, __ATOMIC_RELAXED);
+    float *work = (float *)(((uintptr_t)memory + 63) / 64 * 64);
+    for (int32_t i; memory && (i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < count;)
+        job->kernel(job->call, i / tiles, i % tiles, work, &packed);
+    free(memory);
+    return NULL;
+}
+
+static int run(const train_call *call, int threads,
+               void (*kernel)(const train_call *, int32_t, int32_t, float *, int32_t *))
+{
+    train_job job = {call, kernel, train_work_size(call), 0, 0};
+    const int tasks = call->groups * train_tiles(call);
+    threads = threads < MAX_THREADS ? threads : MAX_THREADS;
+    threads = threads < tasks ? threads : tasks;
+#ifdef TRAIN_THREADS
+    pthread_t id[MAX_THREADS];
+    int started = 0;
+    while (started < threads - 1 && !pthread_create(&id[started], NULL, work_on, &job))
+        started++;
+#endif
+    work_on(&job);
+#ifdef TRAIN_THREADS
+    for (int i = 0; i < started; i++)
+        pthread_join(id[i], NULL);
+#endif
+    return !job.failed;
+}
+
+static void scatter(const train_matrix *m, const float *from, float *weight, float *rest, int32_t split)
+{
+    for (int32_t i = 0; i < m->values; i++) {
+        const int32_t p = m->position[i];
+        if (p >= 0)
+            *(p < split ? weight + p : rest + (p - split)) = from[i];
+    }
+}
+
+/* Sums of the tiles' gradients in the order of the tiles, into the parameters' gradients, which hold zeros. */
+static void collect(const train_call *c, float *const grad[PARAMETERS])
+{
+    const size_t h = (size_t)c->network->hidden, in = (size_t)c->network->inputs, a = (size_t)c->network->actions;
+    const int32_t tiles = train_tiles(c);
+    for (size_t g = 0; g < (size_t)c->groups; g++) {
+        const train_topology *t = train_topology_of(c->gradients, (int32_t)g);
+        const size_t size = train_gradient_size(c->network, t);
+        float *sum = c->partial + g * (size_t)tiles * c->partial_size;
+        for (int32_t tile = 1; tile < tiles; tile++)
+            for (size_t i = 0; i < size; i++)
+                sum[i] += sum[(size_t)tile * c->partial_size + i];
+        scatter(&t->fc1, sum, grad[FC1_WEIGHT] + g * h * in, NULL, INT32_MAX);
+        sum += t->fc1.values;
+        scatter(&t->gru, sum, grad[WEIGHT_IH] + g * 3 * h * h, grad[WEIGHT_HH] + g * 3 * h * h, (int32_t)(3 * h * h));
+        sum += t->gru.values;
+        scatter(&t->fc2, sum, grad[FC2_WEIGHT] + g * a * h, NULL, INT32_MAX);
+        sum += t->fc2.values;
+        memcpy(grad[FC1_BIAS] + g * h, sum, h * sizeof(float));
+        sum += h;
+        memcpy(grad[BIAS_IH] + g * 3 * h, sum, 3 * h * sizeof(float));
+        memcpy(grad[BIAS_HH] + g * 3 * h, sum, 2 * h * sizeof(float));
+        memcpy(grad[BIAS_HH] + g * 3 * h + 2 * h, sum + 3 * h, h * sizeof(float));
+        memcpy(grad[FC2_BIAS] + g * a, sum + 4 * h, a * sizeof(float));
+    }
+}
+
+/* ---- calls ---- */
+
+#define ADDRESSES "(KKKKKKKK)"
+#define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
+
+static float *at(unsigned long long address) { return (float *)(uintptr_t)address; }
+
+static void set_parameters(train_call *call, const unsigned long long address[PARAMETERS])
+{
+    for (int i = 0; i < PARAMETERS; i++)
+        call->parameter[i] = at(address[i]);
+}
+
+/* forward(network, level, threads, (groups, T, B, N), parameters, x, x strides, q, q strides, initial, final, saved) */
+static PyObject *forward(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *capsule;
+    const char *level;
+    int threads, done;
+    train_call c = {0};
+    unsigned long long p[PARAMETERS], x, q, initial, final, saved;
+    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES "K(nnn)K(nnn)KKK", &capsule, &level, &threads, &c.groups, &c.steps,
+                          &c.batch, &c.agents, EIGHT(p), &x, &c.x.step, &c.x.batch, &c.x.agent, &q, &c.q.step,
+                          &c.q.batch, &c.q.agent, &initial, &final, &saved))
+        return NULL;
+    const train_kernels *kernels = level_of(level);
+    c.network = PyCapsule_GetPointer(capsule, NETWORK);
+    if (!c.network)
+        return NULL;
+    set_parameters(&c, p);
+    c.x.data = at(x), c.q.data = at(q), c.initial = at(initial), c.final = at(final), c.saved = at(saved);
+    Py_BEGIN_ALLOW_THREADS
+    done = run(&c, threads, kernels->forward);
+    Py_END_ALLOW_THREADS
+    return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+}
+
+static int make_partial(train_call *c)
+{
+    for (int32_t g = 0; g < c->groups; g++) {
+        const size_t size = train_gradient_size(c->network, train_topology_of(c->gradients, g));
+        c->partial_size = c->partial_size > size ? c->partial_size : size;
+    }
+    c->partial = malloc(c->partial_size * (size_t)c->groups * (size_t)train_tiles(c) * sizeof(float));
+    return c->partial != NULL;
+}
+
+/* backward(network, gradient network, level, threads, (groups, T, B, N), parameters, grad q, its strides, saved, grads) */
+static PyObject *backward(PyObject *self, PyObject *args)
+{
+    (void)self;
+    PyObject *capsule, *wanted;
+    const char *level;
+    int threads, done = 0;
+    train_call c = {0};
+    unsigned long long p[PARAMETERS], g[PARAMETERS], q, saved;
+    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES "K(nnn)K" ADDRESSES, &capsule, &wanted, &level, &threads,
+                          &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), &q, &c.q.step, &c.q.batch, &c.q.agent,
+                          &saved, EIGHT(g)))
+        return NULL;
+    const train_kernels *kernels = level_of(level);
+    c.network = PyCapsule_GetPointer(capsule, NETWORK);
+    c.gradients = PyCapsule_GetPointer(wanted, NETWORK);
+    if (!c.network || !c.gradients)
+        return NULL;
+    set_parameters(&c, p);
+    c.q.data = at(q), c.saved = at(saved);
+    float *grad[PARAMETERS];
+    for (int i = 0; i < PARAMETERS; i++)
+        grad[i] = at(g[i]);
+    Py_BEGIN_ALLOW_THREADS
+    done = make_partial(&c) && run(&c, threads, kernels->backward);
+    if (done)
+        collect(&c, grad);
+    free(c.partial);
+    Py_END_ALLOW_THREADS
+    return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+}
+
+static PyMethodDef methods[] = {
+    {"levels", levels, METH_NOARGS, "Instruction sets that run here, best first."},
+    {"build", build, METH_VARARGS, "A network's structure from the addresses of its four masks, or zeros: full."},
+    {"saved_size", saved_size, METH_VARARGS, "Floats that a forward pass saves for each tile of each group."},
+    {"connections", connections, METH_O, "Weights that the structure's panels hold, padding included."},
+    {"forward", forward, METH_VARARGS, "Whole sequences."},
+    {"backward", backward, METH_VARARGS, "Their gradients."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_train", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__train(void) { return PyModule_Create(&module); }

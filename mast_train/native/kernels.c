@@ -1,0 +1,377 @@
+/* The kernels, for the instruction set that mast_vector.h is told to use. */
+#include "train_vector.h"
+
+#include <string.h>
+
+#ifndef TRAIN_KERNELS
+#define TRAIN_KERNELS train_generic
+#if defined(__ARM_NEON) && defined(__aarch64__)
+#define TRAIN_LEVEL "neon"
+#else
+#define TRAIN_LEVEL "scalar"
+#endif
+#endif
+
+/* What fits the registers: rows of a panel at a time, vectors of lanes beside them, deltas of a row held over steps. */
+#if defined(MAST_V4)
+enum { ROWS = 8, STRIDE = LANE_VECS, HELD = 8 };
+#else
+enum { ROWS = 4, STRIDE = 1, HELD = 2 };
+#endif
+
+static void pack(const train_matrix *m, const float *weight, const float *rest, int32_t split, float *values)
+{
+    for (int32_t i = 0; i < m->values; i++) {
+        const int32_t p = m->position[i];
+        values[i] = p < 0 ? 0.0f : p < split ? weight[p] : rest[p - split];
+    }
+}
+
+/* ---- out = bias + W in, or out += W in; in [column][lane], out [row][lane] ---- */
+
+INLINE void multiply_rows(const int rows, const int vecs, const train_panel *p, const int32_t *column, const float *w,
+                          const float *in, const float *bias, float *out)
+{
+    vec16 sum[ROWS * LANE_VECS];
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < vecs; v++)
+            sum[r * vecs + v] = bias ? set16(bias[r]) : load16(out + r * TRAIN_LANES + 16 * v);
+    for (int32_t e = p->first; e < p->end; e++, w += p->height) {
+        const float *from = in + column[e];
+        UNROLL for (int v = 0; v < vecs; v++)
+        {
+            const vec16 x = load16(from + 16 * v);
+            UNROLL for (int r = 0; r < rows; r++) sum[r * vecs + v] = fma16(set16(w[r]), x, sum[r * vecs + v]);
+        }
+    }
+    UNROLL for (int r = 0; r < rows; r++)
+        UNROLL for (int v = 0; v < vecs; v++) store16(out + r * TRAIN_LANES + 16 * v, sum[r * vecs + v]);
+}
+
+INLINE void multiply_panel(const int height, const train_panel *p, const int32_t *column, const float *values,
+                           const float *in, const float *bias, float *out)
+{
+    const int rows = height < ROWS ? height : ROWS, vecs = rows > 2 ? STRIDE : LANE_VECS;
+    bias = bias ? bias + p->row : NULL;
+    out += (size_t)p->row * TRAIN_LANES;
+    for (int r = 0; r < height; r += rows)
+        for (int lane = 0; lane < TRAIN_LANES; lane += 16 * vecs)
+            multiply_rows(rows, vecs, p, column, values + p->value + r, in + lane, bias ? bias + r : NULL,
+                          out + r * TRAIN_LANES + lane);
+}
+
+static void multiply(const train_matrix *m, const float *values, const float *in, const float *bias, float *out)
+{
+    for (int32_t i = 0; i < m->panels; i++) {
+        const train_panel *p = &m->panel[i];
+        switch (p->height) {
+        case 8: multiply_panel(8, p, m->column, values, in, bias, out); break;
+        case 4: multiply_panel(4, p, m->column, values, in, bias, out); break;
+        case 2: multiply_panel(2, p, m->column, values, in, bias, out); break;
+        default: multiply_panel(1, p, m->column, values, in, bias, out);
+        }
+    }
+}
+
+/* ---- dW += delta in^T at the connections, summed over steps and lanes; four partial sums each ---- */
+
+/* The deltas and inputs of `steps` steps, each `..._step` floats from the one before. */
+typedef struct {
+    const float *delta, *in;
+    ptrdiff_t delta_step, in_step;
+    int32_t steps;
+} outer_range;
+
+INLINE void outer_row(const int held, const train_panel *p, const int32_t *column, const float *delta,
+                      ptrdiff_t delta_step, const float *in, ptrdiff_t in_step, float *sums)
+{
+    vec16 d[HELD * LANE_VECS];
+    UNROLL for (int k = 0; k < held; k++)
+        UNROLL for (int v = 0; v < LANE_VECS; v++) d[k * LANE_VECS + v] = load16(delta + k * delta_step + 16 * v);
+    for (int32_t e = p->first; e < p->end; e++, sums += 4) {
+        const float *from = in + column[e];
+        vec16 sum[LANE_VECS];
+        UNROLL for (int v = 0; v < LANE_VECS; v++) sum[v] = mul16(d[v], load16(from + 16 * v));
+        UNROLL for (int k = 1; k < held; k++)
+            UNROLL for (int v = 0; v < LANE_VECS; v++)
+                sum[v] = fma16(d[k * LANE_VECS + v], load16(from + k * in_step + 16 * v), sum[v]);
+        UNROLL for (int v = 1; v < LANE_VECS; v++) sum[0] = add16(sum[0], sum[v]);
+        add_folded(sums, sum[0]);
+    }
+}
+
+INLINE void outer_single(const train_panel *p, const int32_t *column, const outer_range *o, float *sums)
+{
+    const float *delta = o->delta + (size_t)p->row * TRAIN_LANES, *in = o->in;
+    int32_t left = o->steps;
+#define OUTER_WHILE(held)                                                                                              \
+    for (; left >= (held); left -= (held), delta += (held) * o->delta_step, in += (held) * o->in_step)                 \
+    outer_row(held, p, column, delta, o->delta_step, in, o->in_step, sums)
+    if (HELD >= 8)
+        OUTER_WHILE(8);
+    if (HELD >= 4)
+        OUTER_WHILE(4);
+    OUTER_WHILE(2);
+    OUTER_WHILE(1);
+#undef OUTER_WHILE
+}
+
+/* `rows` rows of a panel against `columns` of its columns. */
+INLINE void outer_block(const int rows, const int columns, const int32_t *column, int height, const outer_range *o,
+                        const float *delta, float *sums)
+{
+    vec16 sum[ROWS * 2];
+    UNROLL for (int i = 0; i < rows * columns; i++) sum[i] = set16(0.0f);
+    const float *in = o->in;
+    for (int32_t k = 0; k < o->steps; k++, delta += o->delta_step, in += o->in_step) {
+        UNROLL for (int v = 0; v < LANE_VECS; v++)
+        {
+            vec16 x[2];
+            UNROLL for (int c = 0; c < columns; c++) x[c] = load16(in + column[c] + 16 * v);
+            UNROLL for (int r = 0; r < rows; r++)
+            {
+                const vec16 d = load16(delta + r * TRAIN_LANES + 16 * v);
+                UNROLL for (int c = 0; c < columns; c++) sum[c * rows + r] = fma16(d, x[c], sum[c * rows + r]);
+            }
+        }
+    }
+    UNROLL for (int c = 0; c < columns; c++)
+        UNROLL for (int r = 0; r < rows; r++) add_folded(sums + 4 * (c * height + r), sum[c * rows + r]);
+}
+
+INLINE void outer_panel(const int height, const train_panel *p, const int32_t *column, const outer_range *o,
+                        float *sums)
+{
+    const int rows = height < ROWS ? height : ROWS, columns = 8 * ROWS >= 64 ? 2 : 1;
+    for (int r = 0; r < height; r += rows) {
+        const float *delta = o->delta + (size_t)(p->row + r) * TRAIN_LANES;
+        float *to = sums + 4 * r;
+        int32_t e = p->first;
+        for (; e + columns <= p->end; e += columns, to += 4 * columns * height)
+            outer_block(rows, columns, column + e, height, o, delta, to);
+        for (; e < p->end; e++, to += 4 * height)
+            outer_block(rows, 1, column + e, height, o, delta, to);
+    }
+}
+
+static void outer(const train_matrix *m, const outer_range *o, float *sums)
+{
+    for (int32_t i = 0; i < m->panels; i++) {
+        const train_panel *p = &m->panel[i];
+        float *to = sums + 4 * (size_t)p->value;
+        switch (p->height) {
+        case 8: outer_panel(8, p, m->column, o, to); break;
+        case 4: outer_panel(4, p, m->column, o, to); break;
+        case 2: outer_panel(2, p, m->column, o, to); break;
+        default: outer_single(p, m->column, o, to);
+        }
+    }
+}
+
+/* sums [rows][4] += deltas over steps and lanes. */
+static void outer_bias(const outer_range *o, int32_t rows, float *sums)
+{
+    for (int32_t r = 0; r < rows; r++) {
+        vec16 sum = set16(0.0f);
+        for (int32_t k = 0; k < o->steps; k++)
+            for (int v = 0; v < LANE_VECS; v++)
+                sum = add16(sum, load16(o->delta + k * o->delta_step + r * TRAIN_LANES + 16 * v));
+        add_folded(sums + 4 * r, sum);
+    }
+}
+
+/* ---- one tile of one group ---- */
+
+typedef struct {
+    int32_t lanes; /* rows in use */
+    ptrdiff_t x[TRAIN_LANES], q[TRAIN_LANES], hidden[TRAIN_LANES];
+} tile_rows;
+
+/* Unused lanes repeat the tile's first row: harmless forward, and their gradients are set to zero. */
+static void find_rows(const train_call *c, int32_t group, int32_t tile, tile_rows *rows)
+{
+    const int32_t first = tile * TRAIN_LANES;
+    rows->lanes = at_most(train_rows(c) - first, TRAIN_LANES);
+    for (int32_t i = 0; i < TRAIN_LANES; i++) {
+        const int32_t row = first + (i < rows->lanes ? i : 0);
+        const int32_t batch = c->groups == 1 ? row / c->agents : row, agent = c->groups == 1 ? row % c->agents : group;
+        rows->x[i] = batch * c->x.batch + agent * c->x.agent;
+        rows->q[i] = batch * c->q.batch + agent * c->q.agent;
+        rows->hidden[i] = ((ptrdiff_t)group * train_rows(c) + row) * c->network->hidden;
+    }
+}
+
+static const float *parameter(const train_call *c, int32_t group, int which)
+{
+    const size_t h = (size_t)c->network->hidden, i = (size_t)c->network->inputs, a = (size_t)c->network->actions;
+    const size_t size[PARAMETERS] = {h * i, 3 * h * h, 3 * h * h, a * h, h, 3 * h, 3 * h, a};
+    return c->parameter[which] + (size_t)group * size[which];
+}
+
+static void rectify(float *y, int32_t size)
+{
+    for (int32_t i = 0; i < size; i += 16)
+        store16(y + i, max16(set16(0.0f), load16(y + i)));
+}
+
+/* gates [4][h][lane] become r, z, n and stay for the hidden part of n; next [h][lane] from the state before. */
+static void activate(float *gates, const float *state, float *next, int32_t gate)
+{
+    for (int32_t i = 0; i < gate; i += 16) {
+        const vec16 r = sigmoid16(load16(gates + i)), z = sigmoid16(load16(gates + gate + i));
+        const vec16 n = tanh16(fma16(r, load16(gates + 3 * gate + i), load16(gates + 2 * gate + i)));
+        store16(gates + i, r);
+        store16(gates + gate + i, z);
+        store16(gates + 2 * gate + i, n);
+        store16(next + i, fma16(z, sub16(load16(state + i), n), n));
+    }
+}
+
+static void pack_forward(const train_call *c, int32_t group, float *values, float *bias)
+{
+    const train_topology *t = train_topology_of(c->network, group);
+    const int32_t h = c->network->hidden;
+    const float *x = parameter(c, group, BIAS_IH), *hidden = parameter(c, group, BIAS_HH);
+    pack(&t->fc1, parameter(c, group, FC1_WEIGHT), NULL, INT32_MAX, values);
+    values += t->fc1.values;
+    pack(&t->gru, parameter(c, group, WEIGHT_IH), parameter(c, group, WEIGHT_HH), 3 * h * h, values);
+    pack(&t->fc2, parameter(c, group, FC2_WEIGHT), NULL, INT32_MAX, values + t->gru.values);
+    for (int32_t i = 0; i < 2 * h; i++)
+        bias[i] = x[i] + hidden[i];
+    memcpy(bias + 2 * h, x + 2 * h, (size_t)h * sizeof(float));
+    memcpy(bias + 3 * h, hidden + 2 * h, (size_t)h * sizeof(float));
+}
+
+static void forward(const train_call *c, int32_t group, int32_t tile, float *work, int32_t *packed_group)
+{
+    const train_network *n = c->network;
+    const train_topology *t = train_topology_of(n, group);
+    const int32_t h = n->hidden, gate = h * TRAIN_LANES;
+    const size_t record = train_record(n);
+    float *const q = work + 2 * record, *const bias = q + n->actions * TRAIN_LANES, *const values = bias + 4 * h;
+    tile_rows rows;
+    find_rows(c, group, tile, &rows);
+    if (*packed_group != group)
+        pack_forward(c, group, values, bias);
+    *packed_group = group;
+    float *saved = c->saved ? c->saved + ((size_t)group * (size_t)train_tiles(c) + (size_t)tile)
+                                             * train_saved_size(n, c->steps)
+                            : NULL;
+    float *now = saved ? saved : work;
+    const size_t y = (size_t)n->inputs * TRAIN_LANES, state = y + (size_t)gate;
+    if (c->initial)
+        to_lanes(c->initial, rows.hidden, h, now + state);
+    else
+        memset(now + state, 0, (size_t)gate * sizeof(float));
+    for (int32_t k = 0; k < c->steps; k++) {
+        float *next = saved ? now + record : work + (k % 2 ? 0 : record);
+        to_lanes(c->x.data + k * c->x.step, rows.x, n->inputs, now);
+        multiply(&t->fc1, values, now, parameter(c, group, FC1_BIAS), now + y);
+        rectify(now + y, gate);
+        multiply(&t->gru, values + t->fc1.values, now + y, bias, now + y + 2 * gate);
+        activate(now + y + 2 * gate, now + state, next + state, gate);
+        multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + state, parameter(c, group, FC2_BIAS), q);
+        from_lanes(q, n->actions, c->q.data + k * c->q.step, rows.q, rows.lanes);
+        now = next;
+    }
+    if (c->final)
+        from_lanes(now + state, h, c->final, rows.hidden, rows.lanes);
+}
+
+/* Gradients of one step: from that of the next state to those of the four gate rows and, in part, of the state. */
+static void activate_back(const float *gates, const float *state, const float *grad, float *delta, float *grad_state,
+                          int32_t gate)
+{
+    const vec16 one = set16(1.0f);
+    for (int32_t i = 0; i < gate; i += 16) {
+        const vec16 r = load16(gates + i), z = load16(gates + gate + i), n = load16(gates + 2 * gate + i);
+        const vec16 dh = load16(grad + i), keep = mul16(dh, z), to_n = sub16(dh, keep);
+        const vec16 dn = mul16(to_n, sub16(one, mul16(n, n)));
+        const vec16 from_h = mul16(dn, r);
+        store16(delta + i, mul16(mul16(from_h, load16(gates + 3 * gate + i)), sub16(one, r)));
+        store16(delta + gate + i, mul16(mul16(to_n, z), sub16(load16(state + i), n)));
+        store16(delta + 2 * gate + i, dn);
+        store16(delta + 3 * gate + i, from_h);
+        store16(grad_state + i, keep);
+    }
+}
+
+/* Gradients pass where y > 0. */
+static void rectify_back(const float *y, float *grad, int32_t size)
+{
+    for (int32_t i = 0; i < size; i++)
+        grad[i] = y[i] > 0.0f ? grad[i] : 0.0f;
+}
+
+static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to)
+{
+    to_lanes(c->q.data + step * c->q.step, rows->q, c->network->actions, to);
+    for (int32_t i = 0; rows->lanes < TRAIN_LANES && i < c->network->actions; i++)
+        memset(to + i * TRAIN_LANES + rows->lanes, 0, (size_t)(TRAIN_LANES - rows->lanes) * sizeof(float));
+}
+
+/* Weight and bias gradients of a chunk of steps, the last of them in `record`, deltas in the order they were made. */
+static void add_gradients(const train_call *c, int32_t group, const float *record, const float *delta, int32_t steps,
+                          float *sums)
+{
+    const train_network *n = c->network;
+    const train_topology *t = train_topology_of(c->gradients, group);
+    const int32_t h = n->hidden, gate = h * TRAIN_LANES;
+    const ptrdiff_t in_step = -(ptrdiff_t)train_record(n), delta_step = 6 * gate + n->actions * TRAIN_LANES;
+    const float *y = record + (size_t)n->inputs * TRAIN_LANES, *next = y + gate - in_step;
+    const outer_range gru = {delta, y, delta_step, in_step, steps};
+    const outer_range fc1 = {delta + 4 * gate, record, delta_step, in_step, steps};
+    const outer_range fc2 = {delta + 6 * gate, next, delta_step, in_step, steps};
+    outer(&t->fc1, &fc1, sums);
+    sums += 4 * (size_t)t->fc1.values;
+    outer(&t->gru, &gru, sums);
+    sums += 4 * (size_t)t->gru.values;
+    outer(&t->fc2, &fc2, sums);
+    sums += 4 * (size_t)t->fc2.values;
+    outer_bias(&fc1, h, sums);
+    outer_bias(&gru, 4 * h, sums + 4 * h);
+    outer_bias(&fc2, n->actions, sums + 20 * h);
+}
+
+static void backward(const train_call *c, int32_t group, int32_t tile, float *work, int32_t *packed_group)
+{
+    const train_network *n = c->network;
+    const train_topology *t = train_topology_of(n, group);
+    const int32_t h = n->hidden, gate = h * TRAIN_LANES, chunk = train_chunk(n);
+    const size_t record = train_record(n), own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
+    const size_t gradients = train_gradient_size(n, train_topology_of(c->gradients, group));
+    const size_t delta_step = 6 * (size_t)gate + (size_t)n->actions * TRAIN_LANES;
+    float *const sums = work + (size_t)chunk * delta_step, *const values = sums + 4 * gradients;
+    tile_rows rows;
+    find_rows(c, group, tile, &rows);
+    if (*packed_group != group) {
+        pack(&t->gru_back, parameter(c, group, WEIGHT_IH), parameter(c, group, WEIGHT_HH), 3 * h * h, values);
+        pack(&t->fc2_back, parameter(c, group, FC2_WEIGHT), NULL, INT32_MAX, values + t->gru_back.values);
+    }
+    *packed_group = group;
+    memset(sums, 0, 4 * gradients * sizeof(float));
+    const float *saved = c->saved + own * train_saved_size(n, c->steps) + (size_t)n->inputs * TRAIN_LANES;
+    float *grad = work + (size_t)(chunk - 1) * delta_step + 5 * gate;
+    memset(grad, 0, (size_t)gate * sizeof(float));
+    for (int32_t done = 0, made = 0; done < c->steps; done++) {
+        const float *y = saved + (size_t)(c->steps - 1 - done) * record;
+        float *delta = work + (size_t)made * delta_step;
+        load_grad_q(c, &rows, c->steps - 1 - done, delta + 6 * gate);
+        multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad);
+        activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, gate);
+        memset(delta + 4 * gate, 0, (size_t)gate * sizeof(float));
+        multiply(&t->gru_back, values, delta, NULL, delta + 4 * gate);
+        rectify_back(y, delta + 4 * gate, gate);
+        grad = delta + 5 * gate;
+        if (++made == chunk || done + 1 == c->steps) {
+            const float *last = y + (size_t)(made - 1) * record - (size_t)n->inputs * TRAIN_LANES;
+            add_gradients(c, group, last, work, made, sums);
+            made = 0;
+        }
+    }
+    float *partial = c->partial + own * c->partial_size;
+    for (size_t i = 0; i < gradients; i++)
+        partial[i] = (sums[4 * i] + sums[4 * i + 1]) + (sums[4 * i + 2] + sums[4 * i + 3]);
+}
+
+const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward};

@@ -1,0 +1,108 @@
+/* The agents' networks over whole sequences, forward and backward, many rows at once: fc1 + ReLU -> GRU -> fc2.
+ *
+ * Rows (episodes, and agents that share a network) are lanes: a buffer is [feature][lane], and a tile of TRAIN_LANES rows
+ * of one group is carried through all steps. Every product runs over panels: up to 8 rows that share their columns. Height
+ * 1 is unstructured sparsity, 8 with all columns is dense.
+ */
+#ifndef MAST_TRAIN_H
+#define MAST_TRAIN_H
+#include <stddef.h>
+#include <stdint.h>
+
+#if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
+#define TRAIN_X86_LEVELS
+#endif
+
+enum { TRAIN_LANES = 32, TRAIN_PANEL = 8 };
+
+/* Rows row to row + height share columns[first..end); their values are [column][height] from `value` on. */
+typedef struct {
+    int32_t row, height, first, end, value;
+} train_panel;
+
+typedef struct {
+    int32_t panels, columns, values;
+    train_panel *panel;
+    int32_t *column;   /* times TRAIN_LANES */
+    int32_t *position; /* of each value in its layer's weights; -1: no connection */
+} train_matrix;
+
+/* The GRU is one matrix: rows r, z, the input part of n, the hidden part of n; columns y, then the state before the step.
+ * Positions count through weight_ih, then weight_hh. The transposed ones carry gradients back. */
+typedef struct {
+    train_matrix fc1, gru, fc2, gru_back, fc2_back;
+} train_topology;
+
+typedef struct {
+    int32_t topologies, inputs, hidden, actions;
+    train_topology topology[]; /* group g has topology g mod topologies */
+} train_network;
+
+enum { FC1_WEIGHT, WEIGHT_IH, WEIGHT_HH, FC2_WEIGHT, FC1_BIAS, BIAS_IH, BIAS_HH, FC2_BIAS, PARAMETERS };
+
+/* A float tensor [steps, batch, agents, features], features adjacent; the strides of the others in floats. */
+typedef struct {
+    float *data;
+    ptrdiff_t step, batch, agent;
+} train_tensor;
+
+/* One call. Group g owns agent g, or all agents when groups = 1; its rows are numbered batch-major. */
+typedef struct {
+    const train_network *network;
+    const train_network *gradients; /* where weight gradients are wanted: network, or a full one */
+    int32_t groups, steps, batch, agents;
+    const float *parameter[PARAMETERS]; /* [groups, ...] */
+    train_tensor x;
+    train_tensor q; /* forward: result; backward: its gradient */
+    const float *initial; /* [groups, rows, hidden] or NULL: zeros */
+    float *final;         /* likewise, or NULL */
+    float *saved;         /* [groups, tiles, saved_size]; NULL: forward only */
+    float *partial;       /* backward: [groups, tiles, partial_size], the largest gradient_size */
+    size_t partial_size;
+} train_call;
+
+/* A tile's work on one group. `packed_group` is the group whose weights `work` holds, -1: none. */
+typedef struct {
+    const char *level;
+    void (*forward)(const train_call *call, int32_t group, int32_t tile, float *work, int32_t *packed_group);
+    void (*backward)(const train_call *call, int32_t group, int32_t tile, float *work, int32_t *packed_group);
+} train_kernels;
+
+extern const train_kernels train_generic;
+#ifdef TRAIN_X86_LEVELS
+extern const train_kernels train_v3, train_v4;
+#endif
+
+static inline const train_topology *train_topology_of(const train_network *n, int32_t group)
+{
+    return &n->topology[group % n->topologies];
+}
+static inline int32_t train_rows(const train_call *c) { return c->batch * (c->groups == 1 ? c->agents : 1); }
+static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) + TRAIN_LANES - 1) / TRAIN_LANES; }
+
+/* Floats. A step's record is x, y, the state before it, r, z, n, the hidden part of n. */
+static inline size_t train_record(const train_network *n)
+{
+    return ((size_t)n->inputs + 6 * (size_t)n->hidden) * TRAIN_LANES;
+}
+static inline size_t train_saved_size(const train_network *n, int32_t steps)
+{
+    return ((size_t)steps + 1) * train_record(n);
+}
+
+/* Floats of a tile's gradients: fc1, GRU, fc2 values, then biases of fc1, the GRU's four rows, fc2. */
+static inline size_t train_gradient_size(const train_network *n, const train_topology *t)
+{
+    return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 5 * (size_t)n->hidden
+           + (size_t)n->actions;
+}
+
+/* Steps whose weight gradients are taken together: what a core's cache holds. */
+static inline int32_t train_chunk(const train_network *n) { return n->hidden <= 128 ? 16 : 8; }
+
+size_t train_work_size(const train_call *call);
+
+/* Masks are bool [groups, out, in] of the four weights; all NULL: full, one topology for all groups. NULL: no memory. */
+train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions, const uint8_t *const mask[4]);
+void train_free(train_network *network);
+#endif

@@ -1,0 +1,32 @@
+"""The optional C extension; everything else is in pyproject.toml. Without a C compiler the install still succeeds."""
+
+from setuptools import Extension, setup
+
+NATIVE = "mast_runtime/native/"
+TRAIN = "mast_train/native/"
+LIMITED_API = "0x030B0000"
+"""CPython 3.11: one binary serves every later version."""
+
+setup(
+    ext_modules=[
+        Extension(
+            "mast_runtime.native._native",
+            sources=[NATIVE + name for name in ("_native.c", "mast.c", "mast_v3.c", "mast_v4.c")],
+            depends=[NATIVE + name for name in ("_team.h", "mast.h", "mast.c", "mast_vector.h", "mast_lanes.h")],
+            define_macros=[("Py_LIMITED_API", LIMITED_API)],
+            extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
+            py_limited_api=True,
+            optional=True,
+        ),
+        Extension(
+            "mast_train.native._train",
+            sources=[TRAIN + name for name in ("_train.c", "topology.c", "kernels.c", "kernels_v3.c", "kernels_v4.c")],
+            depends=[TRAIN + "train.h", TRAIN + "train_vector.h", TRAIN + "kernels.c", NATIVE + "mast_vector.h"],
+            define_macros=[("Py_LIMITED_API", LIMITED_API)],
+            extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
+            py_limited_api=True,
+            optional=True,
+        ),
+    ],
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+)

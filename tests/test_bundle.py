@@ -1,0 +1,205 @@
+"""The .mast format: what is saved is loaded, what the document says holds, and a failed save loses nothing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import file_of, handmade
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import random_bundle
+
+from mast_export.quantise import quantise
+from mast_runtime import Bundle, BundleError, Layer, load, save
+from mast_runtime import bundle as bundle_module
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
+
+
+def assert_same(one: Bundle, other: Bundle) -> None:
+    assert (one.contract, one.agents, one.info) == (other.contract, other.agents, other.info)
+    for a, b in zip(one.networks, other.networks, strict=True):
+        for name in ("fc1_bias", "gru_bias", "fc2_bias"):
+            np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+        for name, layer in a.layers().items():
+            assert_same_layer(layer, b.layers()[name])
+
+
+def assert_same_layer(a: Layer, b: Layer) -> None:
+    assert (a.outputs, a.inputs, a.segments, a.nnz) == (b.outputs, b.inputs, b.segments, b.nnz)
+    assert a.is_dense == b.is_dense and a.block == b.block and a.values.dtype == b.values.dtype
+    for name in ("values", "counts", "columns", "scale"):
+        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
+
+
+def test_the_handmade_file_means_what_it_says(tmp_path):
+    (tmp_path / "hand.mast").write_bytes(file_of(*handmade()))
+    bundle = load(tmp_path / "hand.mast")
+    (network,) = bundle.networks
+    np.testing.assert_array_equal(network.fc1.dense(), [[0.0, 1.5, 0.0, -2.0], [0.0, 0.0, 0.5, 0.0]])
+    np.testing.assert_array_equal(network.weight_ih.dense(), np.arange(-9, 9).reshape(9, 2) / 2)
+    expected = np.zeros((9, 3))
+    expected[0, 2], expected[1, 2], expected[5, 0] = 1.0, 2.0, 3.0
+    np.testing.assert_array_equal(network.weight_hh.dense(), expected)
+    np.testing.assert_array_equal(network.fc2.dense(), [[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(network.gru_bias, np.arange(12).reshape(4, 3))
+    assert (network.nnz, network.n_weights) == (3 + 18 + 3 + 6, 8 + 18 + 27 + 6)
+    assert bundle.agents[0].index == 1 and bundle.info == {"map": "3m"}
+    assert bundle.agent(0).act([0.0, 0.0]) in (0, 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 16),
+    n_agents=st.integers(1, 4),
+    shared=st.booleans(),
+    sparsity=st.sampled_from([None, 0.0, 0.5, 0.95, 1.0]),
+    hidden=st.integers(1, 20),
+    fc1=st.integers(1, 300),
+    blocks=st.fixed_dictionaries({"fc1": st.integers(1, 9), "weight_ih": st.integers(1, 17)}),
+    dtype=st.sampled_from(["f32", "f16", "i8"]),
+)
+def test_round_trip(tmp_path_factory, seed, n_agents, shared, sparsity, hidden, fc1, blocks, dtype):
+    path = tmp_path_factory.getbasetemp() / "round.mast"
+    options = {"shared": shared, "sparsity": sparsity, "hidden": hidden, "fc1": fc1, "blocks": blocks}
+    bundle = quantise(random_bundle(seed, n_agents, **options), dtype)
+    assert save(bundle, path) == path.stat().st_size
+    loaded = load(path)
+    assert_same(loaded, bundle)
+    obs = np.random.default_rng(seed).standard_normal((n_agents, 20))
+    assert loaded.team(backend="reference").act(obs).tolist() == bundle.team(backend="reference").act(obs).tolist()
+    again = path.with_name("again.mast")
+    save(loaded, again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(("inputs", "dtype"), [(256, "U8"), (257, "U16")])
+def test_columns_take_the_fewest_bytes(inputs, dtype, tmp_path):
+    bundle = random_bundle(0, 1, obs_dim=inputs - 7)
+    mask = np.zeros((64, inputs), bool)
+    mask[:, -1] = True
+    layer = Layer.from_dense(mask.astype(np.float32), mask)
+    save(replace(bundle, networks=(replace(bundle.networks[0], fc1=layer),)), tmp_path / "p.mast")
+    assert f'"fc1.columns":{{"dtype":"{dtype}"'.encode() in (tmp_path / "p.mast").read_bytes()
+    np.testing.assert_array_equal(load(tmp_path / "p.mast").networks[0].fc1.mask(), mask)
+
+
+DENSE = random_bundle(1, sparsity=None)
+
+
+@pytest.mark.parametrize(
+    ("bundle", "message"),
+    [
+        (replace(random_bundle(1), info={"win_rate": float("nan")}), "not JSON compliant"),
+        (replace(random_bundle(1), agents=random_bundle(1).agents * 2), "same index"),
+        (replace(random_bundle(1), networks=(*random_bundle(1).networks[:2], *DENSE.networks[:1])), "one encoding"),
+    ],
+)
+def test_save_refuses_what_load_would_refuse(bundle, message, tmp_path):
+    with pytest.raises((BundleError, ValueError), match=message):
+        save(bundle, tmp_path / "p.mast")
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    bundle = random_bundle(1)
+    broken = replace(bundle.networks[0], fc2_bias=np.full(7, np.nan, np.float32))
+    with pytest.raises(BundleError, match="fc2_bias: holds a value that is not finite"):
+        save(replace(bundle, networks=(broken, *bundle.networks[1:])), tmp_path / "p.mast")
+
+
+# A disk that fills: the old file stays, nothing else does.
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    path = tmp_path / "policy.mast"
+    save(random_bundle(1), path)
+    return path
+
+
+def assert_only(path: Path, content: bytes) -> None:
+    assert path.read_bytes() == content
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_fills_while_saving(saved, call, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(bundle_module.os, call, full)
+    with pytest.raises(OSError, match="No space left"):
+        save(random_bundle(2), saved)
+    monkeypatch.undo()
+    assert_only(saved, before)
+
+
+def test_a_write_that_stops_halfway(saved):
+    before, limits = saved.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            save(random_bundle(2), saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_only(saved, before)
+
+
+def test_a_file_system_without_room(tmp_path):
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    mount = ["unshare", "-rm", "sh", "-c", f'mount -t tmpfs -o size=64k tmpfs "{tmp_path}" && exec "$@"', "-"]
+    if subprocess.run([*mount, "true"], capture_output=True).returncode:
+        pytest.skip("may not mount a file system here")
+    script = (
+        "import os, sys\n"
+        "from networks import random_bundle\n"
+        "from mast_runtime import save\n"
+        "folder = sys.argv[1]\n"
+        "save(random_bundle(1, hidden=8), folder + '/p.mast')\n"
+        "before = open(folder + '/p.mast', 'rb').read()\n"
+        "try:\n"
+        "    save(random_bundle(1, hidden=256, sparsity=None), folder + '/p.mast')\n"
+        "except OSError as error:\n"
+        "    assert os.listdir(folder) == ['p.mast'] and open(folder + '/p.mast', 'rb').read() == before\n"
+        "    print(error.strerror)\n"
+    )
+    done = subprocess.run(
+        [*mount, sys.executable, "-c", script, str(tmp_path)],
+        capture_output=True, text=True, cwd=Path(__file__).parent, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.strip() == "No space left on device", done.stderr
+
+
+# The document.
+
+
+def test_the_documented_reader_reads_what_the_runtime_reads(tmp_path):
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.S)
+    hand = tmp_path / "hand.mast"
+    hand.write_bytes(file_of(*handmade()))
+    files = [hand]
+    for i, dtype in enumerate(("f32", "f16", "i8")):
+        files.append(tmp_path / f"{dtype}.mast")
+        save(quantise(random_bundle(i, shared=i == 1, hidden=20, fc1=30, blocks={"weight_ih": 8}), dtype), files[-1])
+    namespace: dict = {}
+    exec(compile(example, "docs/format.md", "exec"), namespace)
+    for path in files:
+        for network, arrays in zip(load(path).networks, namespace["read"](path), strict=True):
+            for name, layer in network.layers().items():
+                np.testing.assert_array_equal(arrays[name], layer.dense())
+            for name in ("fc1_bias", "gru_bias", "fc2_bias"):
+                np.testing.assert_array_equal(arrays[name], getattr(network, name))

@@ -1,0 +1,93 @@
+"""Settings: TOML round trip, precedence, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import pytest
+
+from mast_train.config import Config, flatten, override, parse_assignments, parse_toml, to_toml, validate
+from mast_train.envs.base import EnvSpec
+from mast_train.errors import UserError
+from mast_train.presets import METHODS, RECIPES, preset, resolve, tiny_widths
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_preset_is_valid_and_survives_toml(method, recipe):
+    config = validate(preset(method, recipe))
+    assert parse_toml(to_toml(config)) == config
+    assert (config.method, config.recipe) == (method, recipe)
+
+
+def test_dense_and_sparse_rows_share_all_but_what_the_table_names():
+    dense, ss = flatten(preset("dense")), flatten(preset("ss"))
+    different = {key for key in dense if dense[key] != ss[key]}
+    assert different == {"method", "sparse.agent_sparsity", "sparse.mixer_sparsity", "train.lr"}
+
+
+def test_paper_recipe():
+    mast, rigl = preset("mast", "paper"), preset("rigl", "paper")
+    assert (mast.train.optimizer, mast.train.lr, mast.env.num_envs, mast.sparse.update_interval) == (
+        "rmsprop",
+        5e-4,
+        1,
+        200,
+    )
+    assert mast.target.returns == "td_lambda" and mast.target.start * mast.train.total_steps == 750_000
+    assert rigl.target.returns == "one_step" and mast.replay.recent_capacity * 50 == mast.replay.capacity
+
+
+def test_precedence(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('method = "rigl"\n[train]\nlr = 0.002\ntotal_steps = 7000\n[env]\nmap = "8m"\n')
+    config = resolve(file, {"env.map": "2s3z", "sparsity": 0.9, "block": "16x1"}, ["train.lr=3e-3", "target.omega=5"])
+    assert config.method == "rigl" and config.replay.recent_batch == 0
+    assert (config.train.total_steps, config.env.map, config.train.lr, config.target.omega) == (
+        7000,
+        "2s3z",
+        0.003,
+        5.0,
+    )
+    assert config.sparse.agent_sparsity == config.sparse.mixer_sparsity == 0.9
+    assert (config.sparse.block.gru, config.sparse.block.fc1) == (16, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: override(Config(), {"train.lrr": 1.0}), ("train.lrr", "train.lr")),
+        (lambda: override(Config(), {"train": 1.0}), ("train", "section")),
+        (lambda: override(Config(), {"seed.x": 1}), ("seed.x", "no section")),
+        (lambda: override(Config(), {"train.lr": "fast"}), ("train.lr", "a number")),
+        (lambda: override(Config(), {"train.lr": float("nan")}), ("train.lr", "nan")),
+        (lambda: override(Config(), {"seed": True}), ("seed", "whole number")),
+        (lambda: override(Config(), {"seed": 1.5}), ("seed", "whole number")),
+        (lambda: validate(override(Config(), {"sparse.agent_sparsity": 1.0})), ("sparse.agent_sparsity", "0.999")),
+        (lambda: validate(override(Config(), {"train.lr": float("inf")})), ("train.lr",)),
+        (lambda: validate(override(Config(), {"target.operator": "mellomax"})), ("mellowmax",)),
+        (lambda: validate(override(Config(), {"replay.recent_batch": 64})), ("recent_batch", "32")),
+        (lambda: validate(override(Config(), {"env.num_envs": 3})), ("num_envs", "multiple")),
+        (lambda: preset("mats"), ("mats", "mast")),
+        (lambda: preset("mast", "papr"), ("papr", "paper")),
+        (lambda: parse_toml("a = ["), ("TOML",)),
+        (lambda: parse_toml("speed = 1"), ("speed",)),
+        (lambda: parse_assignments(["lr"]), ("key=value",)),
+        (lambda: resolve(None, {"block": "8x2"}, []), ("8x2", "16x1")),
+        (lambda: resolve(None, {"method": "dense", "sparsity": 0.9}, []), ("dense",)),
+    ],
+)
+def test_mistakes_are_one_line(make, words):
+    with pytest.raises(UserError) as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message and all(word in message for word in words), message
+
+
+def test_tiny_has_about_as_many_weights_as_the_sparse_row():
+    spec = EnvSpec("smax", "3m", 3, 75, 72, 8, 101, ("marine",) * 3)
+    tiny = tiny_widths(preset("tiny"), spec)
+    h, e, k = tiny.net.hidden, tiny.mixer.embed, tiny.mixer.hypernet_hidden
+    agent = h * 83 + 6 * h * h + 8 * h
+    full = 64 * 83 + 6 * 64 * 64 + 8 * 64
+    assert agent <= 0.05 * full < (h + 1) * 83 + 6 * (h + 1) ** 2 + 8 * (h + 1)
+    mixer = 72 * k + k * 3 * e + 72 * k + k * e + 72 * e + 72 * e + e
+    assert 0.6 * 0.05 < mixer / (72 * 64 + 64 * 96 + 72 * 64 + 64 * 32 + 72 * 32 * 2 + 32) <= 0.05

@@ -1,0 +1,83 @@
+"""The doctor reports, and never raises."""
+
+import subprocess
+import sys
+
+import pytest
+
+from mast_train import doctor
+from mast_train.doctor import Check
+
+
+def test_importing_the_doctor_loads_nothing_heavy():
+    code = "import sys, mast_train.doctor; print([m for m in ('torch', 'jax', 'onnx', 'smac') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+@pytest.fixture(scope="module")
+def checks() -> dict[str, Check]:
+    return {check.name: check for check in doctor.diagnose()}
+
+
+def test_every_check_has_a_finding_and_the_bad_ones_advice(checks):
+    assert list(checks) == [name for name, _, _ in doctor.PROBES]
+    for check in checks.values():
+        assert check.status in ("ok", "warn", "missing")
+        assert check.detail and "\n" not in check.detail
+        assert bool(check.advice) == (check.status != "ok")
+
+
+def test_what_these_tests_run_on_is_found(checks):
+    for name in ("Python", "numpy", "safetensors", "torch", "jax", "jaxmarl"):
+        assert checks[name].status == "ok"
+    assert checks["numpy"].detail.startswith("numpy ")
+    assert "six" in checks["jaxmarl"].detail
+
+
+def run(name: str) -> Check:
+    return next(doctor._check(*probe) for probe in doctor.PROBES if probe[0] == name)
+
+
+def test_a_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    check = run("serve")
+    assert check.status == "missing" and "uvicorn" in check.detail
+    assert check.advice == 'pip install "mast-marl[serve]"'
+
+
+@pytest.mark.parametrize("error", ["RuntimeError('no\\ndriver')", "ImportError('libcuda.so')", "SystemExit(1)"])
+def test_a_broken_package_is_a_finding(tmp_path, monkeypatch, error):
+    (tmp_path / "onnxruntime.py").write_text(f"raise {error}")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    check = run("onnxruntime")
+    assert check.status == "missing" and check.detail.startswith("broken: ") and "\n" not in check.detail
+    assert check.advice
+
+
+def test_the_real_game(tmp_path, monkeypatch):
+    monkeypatch.setenv("SC2PATH", str(tmp_path))
+    assert run("StarCraft II").status == run("SMAC maps").status == "missing"
+    assert str(tmp_path) in run("StarCraft II").detail and "SC2PATH" in run("StarCraft II").advice
+    (tmp_path / "Versions" / "Base75689").mkdir(parents=True)
+    (tmp_path / "Maps" / "SMAC_Maps").mkdir(parents=True)
+    (tmp_path / "Maps" / "SMAC_Maps" / "3m.SC2Map").touch()
+    assert run("StarCraft II").status == run("SMAC maps").status == "ok"
+    assert run("StarCraft II").detail.startswith("4.10 (Base75689)")
+
+
+def test_the_other_package_called_smac(tmp_path, monkeypatch):
+    (tmp_path / "smac" / "facade").mkdir(parents=True)
+    (tmp_path / "smac" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(doctor, "version", lambda name: "2.3.1")
+    check = run("smac")
+    assert check.status == "missing" and "smac 2.3.1 is SMAC3" in check.detail and "pip uninstall smac" in check.advice
+
+
+@pytest.mark.parametrize(("answer", "status"), [("native: not built: needs gcc", "warn"), ("native: avx2", "ok")])
+def test_the_native_kernel(monkeypatch, answer, status):
+    import mast_runtime
+
+    monkeypatch.setattr(mast_runtime, "native_status", lambda: answer)
+    assert run("native kernel").status == status

@@ -1,0 +1,223 @@
+"""Hostile .mast files: one typed error that names the part at fault, or a valid policy; never anything else."""
+
+from __future__ import annotations
+
+import copy
+import json
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from handmade import file_of, handmade
+from safetensors.numpy import save as safetensors_save
+
+from mast_runtime import BundleError, RuntimeFault, load
+
+
+def load_and_act(path: Path) -> str:
+    """The name of the typed error, or "" for a file that loads; anything else is the test's failure."""
+    try:
+        bundle = load(path)
+    except BundleError as error:
+        message = str(error)
+        assert message.isprintable() and len(message) < 1000
+        return message
+    obs = np.ones((len(bundle.agents), bundle.contract.obs_dim))
+    for backend in ("reference", "auto"):
+        with suppress(RuntimeFault):
+            team = bundle.team(backend=backend)
+            team.act(obs)
+            team.act(obs)
+    return ""
+
+
+def test_every_flipped_byte_is_an_error_or_a_valid_policy(tmp_path):
+    content, path = file_of(*handmade()), tmp_path / "flipped.mast"
+    tracemalloc.start()
+    loaded = 0
+    for i in range(len(content)):
+        for pattern in (0x01, 0x02, 0x10, 0x80):
+            path.write_bytes(content[:i] + bytes([content[i] ^ pattern]) + content[i + 1 :])
+            loaded += not load_and_act(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0 < loaded < len(content)
+    assert peak < 16 << 20
+
+
+def test_every_truncation_is_an_error(tmp_path):
+    content, path = file_of(*handmade()), tmp_path / "cut.mast"
+    for size in range(len(content)):
+        path.write_bytes(content[:size])
+        assert "not a readable .mast file" in load_and_act(path)
+    path.write_bytes(content + b"\0")
+    assert load_and_act(path)
+
+
+Change = Callable[[dict, dict], object]
+
+
+def manifest(**values) -> Change:
+    return lambda m, t: m.update(values)
+
+
+def contract(**values) -> Change:
+    return lambda m, t: m["contract"].update(values)
+
+
+def agent(**values) -> Change:
+    return lambda m, t: m["agents"][0].update(values)
+
+
+def tensor(name: str, values, dtype=None) -> Change:
+    return lambda m, t: t.update({name: np.array(values, dtype or t[name].dtype)})
+
+
+NAN, INF = float("nan"), float("inf")
+HOSTILE: dict[str, tuple[Change, str]] = {
+    "version 2": (manifest(version=2), "manifest: format version 2, this runtime reads 1"),
+    "version true": (manifest(version=True), "format version True"),
+    "version 1.0": (manifest(version=1.0), "format version 1.0"),
+    "no contract": (lambda m, t: m.pop("contract"), "manifest: malformed .*contract"),
+    "contract a list": (manifest(contract=[2, 2]), "manifest: malformed"),
+    "obs huge": (contract(obs_dim=10**30), "not a whole number"),
+    "obs negative": (contract(obs_dim=-2), "-2 is not a whole number from 1 to 65535"),
+    "obs bool": (contract(obs_dim=True), "True is not a whole number"),
+    "obs float": (contract(obs_dim=2.0), "2.0 is not a whole number"),
+    "obs NaN": (contract(obs_dim=NAN), "NaN is not JSON"),
+    "obs a long text": (contract(obs_dim="x" * 10**6), "is not a whole number"),
+    "last_action 1": (contract(last_action=1), "1 is not true or false"),
+    "input too wide": (contract(obs_dim=65535), "input of 65537 values"),
+    "no agents": (manifest(agents=[]), "0 agents and 1 networks"),
+    "agents a number": (manifest(agents=3), "manifest: malformed"),
+    "agent a list": (manifest(agents=[[1]]), "manifest: malformed"),
+    "agent out of the team": (agent(index=2), "2 is not a whole number from 0 to 1"),
+    "agent negative": (agent(index=-1), "-1 is not a whole number"),
+    "agent of no network": (agent(network=1), "1 is not a whole number from 0 to 0"),
+    "name a number": (agent(name=3), "3 is not a printable string"),
+    "name with escapes": (agent(name="\x1b[2J"), "is not a printable string"),
+    "two agents in one place": (lambda m, t: m["agents"].append(m["agents"][0]), "same index"),
+    "no networks": (manifest(networks=[]), "manifest: malformed"),
+    "networks a text": (manifest(networks="ab"), "manifest: malformed"),
+    "more networks than agents": (manifest(networks=[[2, 3]] * 2), "1 agents and 2 networks"),
+    "hidden zero": (manifest(networks=[[2, 0]]), "0 is not a whole number"),
+    "hidden huge": (manifest(networks=[[2, 21845]]), "describes 1431.* weights, at most 134217728"),
+    "many huge networks": (
+        lambda m, t: m.update(
+            contract={**m["contract"], "n_agents": 4096},
+            agents=[{**m["agents"][0], "index": i} for i in range(4096)],
+            networks=[[65535, 1]] * 4096,
+        ),
+        "weights, at most",
+    ),
+    "block negative": (manifest(blocks={"fc1": -1, "weight_ih": 0, "weight_hh": 2, "fc2": 0}), "-1 is not a whole"),
+    "block missing": (manifest(blocks={}), "manifest: malformed"),
+    "block of another size": (
+        manifest(blocks={"fc1": 1, "weight_ih": 0, "weight_hh": 1, "fc2": 0}),
+        r"weight_hh.counts: shape \[6\], expected \[9\]",
+    ),
+    "sparse said to be dense": (
+        manifest(blocks={"fc1": 0, "weight_ih": 0, "weight_hh": 2, "fc2": 0}),
+        "fc1.values: 3 values, expected 8",
+    ),
+    "info a list": (manifest(info=[]), "info is not an object"),
+    "info infinite": (lambda m, t: m["info"].update(x=INF), "Infinity is not JSON"),
+    "info with half a character": (lambda m, t: m["info"].update(x="\ud800"), "manifest: malformed"),
+    "manifest too long": (lambda m, t: m["info"].update(x="y" * (1 << 22)), "characters, at most 4194304"),
+    "tensor missing": (lambda m, t: t.pop("fc2.values"), "fc2.values: missing"),
+    "scale missing": (lambda m, t: t.pop("weight_ih.scale"), "weight_ih.scale: missing"),
+    "tensor too many": (tensor("evil\nname", [1.0], np.float32), r"tensor 'evil\\nname' does not belong"),
+    "scale of float weights": (tensor("fc1.scale", [1.0, 1.0], np.float32), "'fc1.scale' does not belong"),
+    "column out of range": (tensor("fc1.columns", [1, 4, 2]), "fc1.columns: column 4, the layer has 4 inputs"),
+    "column twice": (tensor("fc1.columns", [1, 1, 2]), "fc1.columns: columns of a row are not strictly increasing"),
+    "columns falling": (tensor("fc1.columns", [3, 1, 2]), "fc1.columns: columns of a row are not strictly increasing"),
+    "columns of the wrong type": (tensor("fc1.columns", [1, 3, 2], np.int64), "fc1.columns: dtype int64"),
+    "columns signed": (tensor("fc1.columns", [1, -3, 2], np.int8), "fc1.columns: dtype int8"),
+    "counts too large": (tensor("fc1.counts", [255, 255]), r"fc1.columns: shape \[3\], expected \[510\]"),
+    "counts that wrap": (tensor("fc1.counts", [65535, 4], np.uint16), r"fc1.columns: shape \[3\], expected \[65539\]"),
+    "counts of 64 bits": (tensor("fc1.counts", [2**63, 2**63 + 3], np.uint64), "fc1.counts: dtype uint64"),
+    "values too few": (tensor("fc1.values", [1.5]), "fc1.values: 1 values, expected 3 blocks of 1"),
+    "values in two dimensions": (tensor("fc1.values", [[1.5, -2.0, 0.5]]), "fc1.values: shape|expected"),
+    "values of 64 bits": (tensor("fc1.values", [1.5, -2.0, 0.5], np.float64), "fc1.values: dtype float64"),
+    "values NaN": (tensor("fc1.values", [1.5, NAN, 0.5]), "fc1.values: holds a value that is not finite"),
+    "values infinite": (tensor("fc2.values", [1, 2, 3, 4, 5, -INF]), "fc2.values: holds a value that is not finite"),
+    "bias NaN": (tensor("gru_bias", [NAN] * 12), "gru_bias: holds a value that is not finite"),
+    "bias too short": (tensor("gru_bias", [0.0] * 11), r"gru_bias: shape \[11\], expected \[12\]"),
+    "scale negative": (tensor("weight_ih.scale", [-0.5] * 9), r"weight_ih.scale: holds a value outside \[0, "),
+    "scale overflows": (tensor("weight_ih.scale", [3e38] * 9), r"weight_ih.scale: holds a value outside \[0, "),
+    "padding not zero": (tensor("weight_hh.values", [1, 2, 3, 4]), "weight_hh.values: the padding of a short block"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_contents_name_the_part_at_fault(change, message, tmp_path):
+    header, tensors = copy.deepcopy(handmade())
+    change(header, tensors)
+    path = tmp_path / "hostile.mast"
+    path.write_bytes(file_of(header, tensors))
+    tracemalloc.start()
+    with pytest.raises(BundleError, match=message) as caught:
+        load(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    text = str(caught.value)
+    assert text.isprintable() and len(text) < 500
+    assert caught.value.tensor == "" or text.startswith(f"{caught.value.tensor}: ")
+
+
+HOSTILE_TEXT = {
+    "not JSON": ("{", "manifest: not JSON"),
+    "a list": ("[]", "manifest: not a JSON object"),
+    "null": ("null", "manifest: not a JSON object"),
+    "empty": ("", "manifest: not JSON"),
+    "a bomb": ("[" * 1_000_000, "manifest: not JSON"),
+    "a bomb inside": ('{"version":1,"info":' + '{"a":' * 100_000 + "1" + "}" * 100_001, "manifest: not JSON"),
+    "a number of a million digits": ('{"version":' + "1" * 1_000_000 + "}", "manifest: not JSON"),
+    "an infinite number": (json.dumps({**handmade()[0], "info": {"x": 0.5}}).replace("0.5", "1e999"), "malformed"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), HOSTILE_TEXT.values(), ids=HOSTILE_TEXT)
+def test_hostile_manifests(text, message, tmp_path):
+    (tmp_path / "hostile.mast").write_bytes(file_of(text, handmade()[1]))
+    with pytest.raises(BundleError, match=message):
+        load(tmp_path / "hostile.mast")
+
+
+def test_files_of_another_kind(tmp_path):
+    path = tmp_path / "other.mast"
+    with pytest.raises(FileNotFoundError, match="no such policy file"):
+        load(path)
+    with pytest.raises(FileNotFoundError, match="no such policy file"):
+        load(tmp_path)
+    for content in (
+        b"",
+        b"PK\x03\x04",
+        b"\xff" * 8,
+        (1 << 62).to_bytes(8, "little") + b"{}",
+        np.random.default_rng(0).bytes(5000),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match="not a readable"):
+            load(path)
+    path.write_bytes(safetensors_save(handmade()[1]))
+    with pytest.raises(BundleError, match="no mast manifest"):
+        load(path)
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BundleError, match="has 1099511627776 bytes"):
+        load(path)
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2", "F4", "C64", "BOOL", "F64", "U64"])
+def test_tensor_types_the_format_does_not_use(dtype, tmp_path):
+    bits = {"BF16": 16, "F4": 4, "C64": 64, "F64": 64, "U64": 64}.get(dtype, 8)
+    start = f'{{"fc2.values":{{"dtype":"{dtype}","shape":[16],"data_offsets":[0,{2 * bits}]}},"__metadata__":{{"mast":'
+    header = (start + json.dumps(json.dumps(handmade()[0])) + "}}").encode()
+    (tmp_path / "p.mast").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2 * bits))
+    with pytest.raises(BundleError):
+        load(tmp_path / "p.mast")

@@ -1,0 +1,139 @@
+"""The learner against a slow, plain re-computation; target networks; every method and operator takes a step."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+
+import pytest
+import torch
+
+from mast_train import targets
+from mast_train.config import Config, override
+from mast_train.envs.base import EnvSpec
+from mast_train.episodes import EpisodeBatch
+from mast_train.learner import Learner, agent_inputs
+from mast_train.presets import METHODS, preset
+
+SPEC = EnvSpec("test", "map", 3, 6, 5, 4, 8, ("a", "b", "b"))
+
+
+def episodes(seed=0, lengths=(8, 3, 5, 1)):
+    g = torch.Generator().manual_seed(seed)
+    b, t, n = len(lengths), max(lengths), SPEC.n_agents
+    length = torch.tensor(lengths)[:, None]
+    filled, last = torch.arange(t) < length, torch.arange(t) == length - 1
+    terminated = last & torch.tensor([[True], [False], [True], [False]])
+    avail = torch.rand(b, t + 1, n, SPEC.n_actions, generator=g) < 0.6
+    avail[..., 0] = True
+    actions = torch.rand(b, t, n, SPEC.n_actions, generator=g).masked_fill(~avail[:, :-1], -1).argmax(-1)
+    return EpisodeBatch(
+        torch.randn(b, t + 1, n, SPEC.obs_dim, generator=g), torch.randn(b, t + 1, SPEC.state_dim, generator=g),
+        avail, actions * filled[..., None], torch.randn(b, t, generator=g) * filled, terminated, last & ~terminated, filled,
+    )  # fmt: skip
+
+
+def small(method="mast", **settings):
+    base = {"net.hidden": 16, "mixer.embed": 8, "mixer.hypernet_hidden": 8, "replay.batch": 4, "replay.recent_batch": 0}
+    return override(preset(method), {**base, **settings})
+
+
+def learner(config: Config):
+    return Learner(config, SPEC, torch.device("cpu"))
+
+
+def test_inputs_are_observation_last_action_and_id():
+    config = small(**{"net.shared": True})
+    x = agent_inputs(config, SPEC, torch.zeros(2, 3, 6), torch.tensor([[-1, 2, 0], [3, 3, 3]]))
+    assert x.shape == (2, 3, 6 + 4 + 3)
+    assert not x[0, 0, 6:10].any() and x[0, 1, 6:10].tolist() == [0, 0, 1, 0]
+    assert torch.equal(x[:, :, 10:], torch.eye(3).expand(2, 3, 3))
+
+
+@pytest.mark.parametrize(
+    ("operator", "double"), [*itertools.product(["max", "softmax", "mellowmax", "soft_mellowmax"], [False, True])]
+)
+def test_one_update_equals_a_plain_recomputation(operator, double):
+    """Loss by explicit loops over steps and agents, then gradients by autograd: the same weights after the step."""
+    config = small("dense", **{"target.operator": operator, "target.double_q": double, "train.optimizer": "rmsprop"})
+    fast, batch = learner(config), episodes()
+    with torch.no_grad():
+        for parameter in fast.target_agents.parameters():
+            parameter.add_(0.05)
+    slow = copy.deepcopy(fast)
+    fast.update(batch, env_steps=10**6)
+
+    def unroll(nets):
+        hidden, last, q = nets.initial_hidden(4, 3), torch.full((4, 3), -1), []
+        for t in range(9):
+            step_q, hidden = nets.step(agent_inputs(config, SPEC, batch.obs[:, t], last), hidden)
+            q.append(step_q)
+            last = batch.actions[:, t] if t < 8 else last
+        return torch.stack(q, 1)
+
+    q, q_target = unroll(slow.agents), unroll(slow.target_agents).detach()
+    select = q.detach() if double else None
+    c = config.target
+    reduced = {
+        "max": lambda: targets.greedy_value(q_target, batch.avail_actions, select),
+        "softmax": lambda: targets.softmax_value(q_target, batch.avail_actions, c.alpha, select),
+        "mellowmax": lambda: targets.mellowmax(q_target, batch.avail_actions, c.omega),
+        "soft_mellowmax": lambda: targets.soft_mellowmax(q_target, batch.avail_actions, c.alpha, c.omega, select),
+    }[operator]()
+    value = slow.target_mixer(reduced, batch.state).detach()
+    y = targets.td_lambda(batch.reward, value[:, 1:], batch.terminated, batch.last, 0.99, 0.6)
+    loss, count = torch.tensor(0.0), 0
+    for b in range(4):
+        for t in range(int(batch.lengths[b])):
+            taken = torch.stack([q[b, t, n, batch.actions[b, t, n]] for n in range(3)])
+            loss = loss + (slow.mixer(taken[None], batch.state[b, t][None])[0] - y[b, t]) ** 2
+            count += 1
+    slow.optimizer.zero_grad()
+    (loss / count).backward()
+    torch.nn.utils.clip_grad_norm_(slow.parameters, config.train.grad_clip)
+    slow.optimizer.step()
+    for a, b in zip(fast.parameters, slow.parameters, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("algorithm", ["qmix", "vdn"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_every_method_learns_a_fixed_batch(method, algorithm, shared):
+    config = small(
+        method, algorithm=algorithm, **{"net.shared": shared, "sparse.update_interval": 5, "target.start": 0.0}
+    )
+    subject, batch = learner(config), episodes()
+    losses = [float(subject.update(batch, 0)["loss"]) for _ in range(60)]
+    assert losses[-1] < losses[0] and all(value == value for value in losses)
+
+
+def test_delayed_returns_are_one_step_before_the_start():
+    batch = episodes()
+    early = learner(small(**{"target.start": 0.5}))
+    one = learner(small(**{"target.returns": "one_step"}))
+    late = learner(small(**{"target.start": 0.0}))
+    steps = early.config.train.total_steps
+    losses = [float(x.update(batch, int(0.4 * steps))["loss"]) for x in (early, one, late)]
+    assert losses[0] == losses[1] != losses[2]
+    after = [
+        float(learner(small(**{"target.start": start})).update(batch, int(0.6 * steps))["loss"]) for start in (0.5, 0.0)
+    ]
+    assert after[0] == after[1]
+
+
+def test_targets_are_copied_on_schedule_and_wear_the_masks_then():
+    subject, batch = learner(small(**{"train.target_interval": 4, "sparse.update_interval": 2})), episodes()
+    for update in range(1, 9):
+        before = subject.target_agents.weight_hh.clone()
+        subject.update(batch, 0)
+        if update % 4 == 0:
+            assert torch.equal(subject.target_agents.weight_hh, subject.agents.weight_hh)
+            assert not subject.target_agents.weight_hh[~subject.masks["agents"]["weight_hh"]].any()
+        else:
+            assert torch.equal(subject.target_agents.weight_hh, before)
+
+
+def test_a_checkpoint_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="shape"):
+        learner(small()).load_state_dict(learner(small(**{"net.hidden": 8})).state_dict())

@@ -1,0 +1,108 @@
+"""Replay: what goes in comes out, padded and flagged, in the order and shares asked for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mast_train.config import ReplayConfig
+from mast_train.envs.base import EnvSpec
+from mast_train.episodes import EpisodeBatch
+from mast_train.replay import EpisodeBuffer
+
+SPEC = EnvSpec("test", "map", 2, 3, 4, 5, 6, ("a", "b"))
+
+
+def batch(lengths, first=0, terminated=True):
+    """Episodes whose every value is their number."""
+    b, t = len(lengths), max(lengths)
+    number = torch.arange(first, first + b, dtype=torch.float32)
+    filled = torch.arange(t) < torch.tensor(lengths)[:, None]
+    last = torch.arange(t) == torch.tensor(lengths)[:, None] - 1
+    flag = last if terminated else torch.zeros_like(last)
+    return EpisodeBatch(
+        number.view(b, 1, 1, 1).expand(b, t + 1, 2, 3).clone(), number.view(b, 1, 1).expand(b, t + 1, 4).clone(),
+        torch.ones(b, t + 1, 2, 5, dtype=torch.bool), torch.full((b, t, 2), 3), number.view(b, 1).expand(b, t).clone(),
+        flag, last & ~flag, filled,
+    )  # fmt: skip
+
+
+def buffer(**settings):
+    return EpisodeBuffer(
+        ReplayConfig(**{"capacity": 10, "batch": 4, "recent_batch": 0, **settings}), SPEC, torch.device("cpu")
+    )
+
+
+def test_gather_returns_the_episodes_padded_and_flagged():
+    replay = buffer()
+    replay.add(batch([6, 2, 4], terminated=False))
+    out = replay.gather(torch.tensor([2, 1, 0]))
+    assert out.lengths.tolist() == [6, 2, 4]
+    assert out.obs[:, 0, 0, 0].tolist() == [0.0, 1.0, 2.0]
+    assert out.truncated.sum(1).tolist() == [1, 1, 1] and not out.terminated.any()
+    assert torch.equal(out.truncated, out.last)
+    assert bool(out.avail_actions[1, 3:].all()) and not out.obs[1, 3:].any() and not out.reward[1, 2:].any()
+
+
+def test_reused_slots_leak_nothing_of_the_longer_episode_before():
+    replay = buffer(capacity=4)
+    replay.add(batch([6, 6, 6, 6], first=100))
+    replay.add(batch([2, 6, 2, 2], first=1))
+    out = replay.gather(torch.tensor([3, 2]))
+    assert out.lengths.tolist() == [2, 6]
+    assert not out.obs[0, 3:].any() and not out.state[0, 3:].any() and not out.actions[0, 2:].any()
+
+
+def test_fifo():
+    replay = buffer(capacity=4)
+    for k in range(7):
+        replay.add(batch([2], first=k))
+    assert replay.gather(torch.arange(4)).obs[:, 0, 0, 0].tolist() == [6.0, 5.0, 4.0, 3.0]
+    assert replay.size == 4
+
+
+def test_dual_buffer_shares():
+    replay = buffer(capacity=100, batch=8, recent_batch=2, recent_capacity=5)
+    replay.add(batch([2] * 60))
+    generator = torch.Generator().manual_seed(0)
+    recent, old = 0, 0
+    for _ in range(200):
+        numbers = replay.sample(generator).obs[:, 0, 0, 0]
+        assert (numbers[6:] >= 55).all() and numbers[6] != numbers[7]
+        assert len(set(numbers[:6].tolist())) == 6
+        recent += int((numbers[:6] >= 55).sum())
+        old += int((numbers[:6] < 55).sum())
+    assert recent / (recent + old) == pytest.approx(5 / 60, abs=0.03)
+
+
+def test_state_round_trip_continues_the_same():
+    replay, copy = buffer(capacity=5), buffer(capacity=5)
+    for k in range(8):
+        replay.add(batch([1 + k % 6], first=k))
+    copy.load_state_dict({name: tensor.clone() for name, tensor in replay.state_dict().items()})
+    for target in (replay, copy):
+        target.add(batch([3], first=50))
+    generators = [torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)]
+    for _ in range(5):
+        a, b = replay.sample(generators[0]), copy.sample(generators[1])
+        for name in vars(a):
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+def test_dropping_the_oldest_keeps_a_batch():
+    replay = buffer()
+    replay.add(batch([2] * 9))
+    replay.drop_oldest(3)
+    assert replay.size == 6 and float(replay.gather(torch.tensor([5])).obs[0, 0, 0, 0]) == 3.0
+    replay.drop_oldest(100)
+    assert replay.size == 4
+
+
+def test_bad_contents_are_refused():
+    replay = buffer()
+    with pytest.raises(ValueError, match="without transitions"):
+        replay.add(batch([0, 2]))
+    state = replay.state_dict()
+    state["length"] = torch.tensor([99])
+    with pytest.raises(ValueError, match="do not fit"):
+        replay.load_state_dict(state)

@@ -1,0 +1,179 @@
+"""Allocation, topology evolution and masks: invariants as properties, numbers from slow loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mast_train.nets import AgentNets
+from mast_train.sparse.allocation import erdos_renyi, uniform
+from mast_train.sparse.masks import MaskedLayer, Masks
+from mast_train.sparse.schedule import drop_fraction, evolves_at
+from mast_train.sparse.topology import evolve, from_blocks, random_mask, to_blocks
+
+SHAPES = [(3, 64, 84), (3, 192, 64), (3, 192, 64), (3, 9, 64)]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.95, 0.99])
+def test_erdos_renyi_meets_the_budget_and_its_ratio(sparsity):
+    density = erdos_renyi(SHAPES, sparsity)
+    sizes = [g * o * i for g, o, i in SHAPES]
+    assert sum(d * n for d, n in zip(density, sizes, strict=True)) == pytest.approx((1 - sparsity) * sum(sizes))
+    assert all(0.0 < d <= 1.0 for d in density)
+    free = [(d, (o + i) / (o * i)) for d, (_, o, i) in zip(density, SHAPES, strict=True) if d < 1.0]
+    for d, raw in free[1:]:
+        assert d / free[0][0] == pytest.approx(raw / free[0][1])
+
+
+def test_erdos_renyi_by_hand():
+    """Two layers 4x4 and 2x2 (raw 1/2 and 1), budget 10 of 20: the second would be 10/12 dense, the first 5/12."""
+    assert erdos_renyi([(1, 4, 4), (1, 2, 2)], 0.5) == pytest.approx([5 / 12, 10 / 12])
+    assert uniform([(1, 4, 4), (1, 2, 2)], 0.75) == [0.25, 0.25]
+
+
+def test_schedule():
+    assert drop_fraction(0.0, 0.3, 0.75) == pytest.approx(0.3)
+    assert drop_fraction(0.375, 0.3, 0.75) == pytest.approx(0.15)
+    assert drop_fraction(0.25, 0.4, 0.5) == pytest.approx(0.2 * (1 + math.cos(math.pi / 2)))
+    assert drop_fraction(0.75, 0.3, 0.75) == 0.0
+    assert [u for u in range(1, 10) if evolves_at(u, 3, 0.0, 0.5)] == [3, 6, 9]
+    assert not evolves_at(3, 3, 0.5, 0.5)
+
+
+@pytest.mark.parametrize(("outputs", "rows", "segments"), [(12, 4, 1), (10, 4, 1), (30, 8, 3), (9, 16, 1), (6, 1, 3)])
+def test_blocks_sum_and_spread(outputs, rows, segments):
+    values = torch.rand(2, outputs, 5)
+    blocks = to_blocks(values, rows, segments)
+    size = outputs // segments
+    slow = []
+    for s in range(segments):
+        for first in range(0, size, rows):
+            slow.append(values[:, s * size + first : s * size + min(first + rows, size)].sum(1))
+    torch.testing.assert_close(blocks, torch.stack(slow, 1))
+    spread = from_blocks(blocks > 1.5, rows, segments, outputs)
+    assert spread.shape == values.shape
+    for o in range(outputs):
+        row = (o // size) * math.ceil(size / rows) + (o % size) // rows
+        assert torch.equal(spread[:, o], blocks[:, row] > 1.5)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(0, 10_000), st.sampled_from([1, 4, 8, 16]), st.sampled_from([1, 3]), st.integers(1, 3),
+    st.integers(1, 20), st.integers(1, 12), st.floats(0.05, 0.9), st.floats(0.0, 1.0),
+)  # fmt: skip
+def test_evolution_keeps_blocks_whole_and_their_number_constant(
+    seed, rows, segments, groups, size, inputs, density, fraction
+):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (groups, segments * size, inputs)
+    mask = random_mask(shape, density, rows, segments, generator)
+    new = evolve(
+        mask, torch.rand(shape, generator=generator), torch.rand(shape, generator=generator), fraction, rows, segments
+    )
+
+    def blocks(m):
+        return to_blocks(m.float(), rows, segments) > 0
+
+    assert torch.equal(from_blocks(blocks(new), rows, segments, shape[1]), new)
+    assert blocks(new).sum() == blocks(mask).sum()
+    if size % rows == 0:
+        assert new.sum() == mask.sum()
+
+
+def test_evolution_drops_the_smallest_and_grows_the_largest():
+    mask = torch.tensor([[[1, 1, 1, 0, 0, 0]]], dtype=torch.bool)
+    weight = torch.tensor([[[5.0, 0.1, 3.0, 0.0, 0.0, 0.0]]])
+    gradient = torch.tensor([[[9.0, 99.0, 9.0, 1.0, 3.0, 2.0]]])
+    new = evolve(mask, weight, gradient, 0.34)
+    assert new.tolist() == [[[True, False, True, False, True, False]]]
+
+
+def test_groups_compete_for_one_budget():
+    mask = torch.zeros(2, 1, 4, dtype=torch.bool)
+    mask[:, :, :2] = True
+    weight, gradient = torch.tensor([[[1.0, 1.0, 0, 0]], [[0.1, 0.1, 0, 0]]]), torch.zeros(2, 1, 4)
+    gradient[0, 0, 2:] = 5.0
+    new = evolve(mask, weight, gradient, 0.5)
+    assert new[0].sum() == 4 and new[1].sum() == 0
+
+
+def layers(rows=1):
+    return [
+        MaskedLayer("fc1_weight"),
+        MaskedLayer("weight_ih", rows, 3),
+        MaskedLayer("weight_hh", rows, 3),
+        MaskedLayer("fc2_weight"),
+    ]
+
+
+def make_masks(nets, rows=1, sparsity=0.9, rescale=True):
+    return Masks(nets, layers(rows), sparsity, "erdos_renyi", rescale, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("rows", [1, 8, 16])
+@pytest.mark.parametrize("grow", ["gradient", "random"])
+def test_masks_through_training_steps(rows, grow):
+    torch.manual_seed(0)
+    nets = AgentNets(2, 10, 20, 5)
+    masks = make_masks(nets, rows)
+    optimizer = torch.optim.Adam(nets.parameters(), lr=1e-2)
+    generator = torch.Generator().manual_seed(1)
+    per_layer = {
+        layer.name: int(to_blocks(masks[layer.name].float(), layer.rows, layer.segments).gt(0).sum())
+        for layer in layers(rows)
+    }
+    for step in range(20):
+        optimizer.zero_grad()
+        nets(torch.randn(4, 3, 2, 10))[0].square().mean().backward()
+        dense = masks.dense_gradients()
+        masks.apply_to_gradients()
+        optimizer.step()
+        before = {layer.name: masks[layer.name].clone() for layer in layers()}
+        if step % 5 == 4:
+            masks.evolve(grow, dense, 0.3, generator, optimizer)
+        for layer in layers(rows):
+            weight, mask = dict(nets.named_parameters())[layer.name], masks[layer.name]
+            assert not weight[~mask].any()
+            assert int(to_blocks(mask.float(), layer.rows, layer.segments).gt(0).sum()) == per_layer[layer.name]
+            changed = mask ^ before[layer.name]
+            for moment in ("exp_avg", "exp_avg_sq"):
+                assert not optimizer.state[weight][moment][changed].any()
+                assert not optimizer.state[weight][moment][~mask].any()
+            if step % 5 == 4:
+                assert changed.any() or layer.rows > 1
+                assert not weight[mask & ~before[layer.name]].any()
+
+
+def test_gru_weights_are_masked_and_the_total_meets_the_sparsity():
+    nets = AgentNets(3, 84, 64, 9)
+    masks = make_masks(nets, sparsity=0.95)
+    assert masks["weight_hh"].float().mean() < 0.1 and masks["weight_ih"].float().mean() < 0.1
+    total = sum(getattr(nets, layer.name).numel() for layer in layers())
+    assert 1 - masks.nnz / total == pytest.approx(0.95, abs=1e-3)
+
+
+def test_rescaling_keeps_the_scale_of_a_layers_output():
+    torch.manual_seed(0)
+    dense = AgentNets(1, 400, 64, 5)
+    sparse = AgentNets(1, 400, 64, 5)
+    sparse.load_state_dict(dense.state_dict())
+    masks = make_masks(sparse, sparsity=0.9)
+    density = masks["weight_hh"].float().mean()
+    kept = sparse.weight_hh[masks["weight_hh"]]
+    torch.testing.assert_close(kept, dense.weight_hh[masks["weight_hh"]] / density.sqrt())
+
+
+def test_dense_has_no_masks():
+    nets = AgentNets(1, 4, 8, 3)
+    assert make_masks(nets, sparsity=0.0).state_dict() == {}
+
+
+def test_masks_of_another_shape_are_refused():
+    masks = make_masks(AgentNets(1, 4, 8, 3))
+    with pytest.raises(ValueError, match="shape"):
+        masks.load_state_dict(make_masks(AgentNets(1, 5, 8, 3)).state_dict())

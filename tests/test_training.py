@@ -1,0 +1,140 @@
+"""Whole runs on tiny games: exact resume to the bit, known optima, run folders, saving on a full disk."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from mast_runtime import bundle as bundle_module
+from mast_train import checkpoint
+from mast_train.config import override
+from mast_train.errors import UserError
+from mast_train.presets import preset
+from mast_train.trainer import Evaluation, Saved, Trainer
+
+
+def config(method="mast", **settings):
+    base = {
+        "env.name": "matrix", "env.map": "two_step", "env.num_envs": 8, "net.hidden": 16, "mixer.embed": 8,
+        "mixer.hypernet_hidden": 16, "train.total_steps": 1200, "train.epsilon_steps": 600, "train.eval_interval": 300,
+        "train.eval_episodes": 16, "sparse.update_interval": 10, "replay.capacity": 200, "train.save_minutes": 1e6,
+    }  # fmt: skip
+    return override(preset(method), {**base, **settings})
+
+
+def run(trainer, until=None):
+    events = []
+    for event in trainer.events():
+        events.append(event)
+        if until is not None and trainer.step >= until:
+            trainer.stop_requested = True
+    return events
+
+
+@pytest.mark.parametrize("method", ["mast", "rlx2", "set"])
+def test_resume_is_exact_to_the_bit(tmp_path, method):
+    whole, first = Trainer(config(method), tmp_path / "a"), Trainer(config(method), tmp_path / "b")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    straight = [e for e in run(whole) if isinstance(e, Evaluation)]
+    part = [e for e in run(first, until=500) if isinstance(e, Evaluation)]
+    second = Trainer.resume(tmp_path / "b")
+    assert second.step == first.step and second.epsilon == first.epsilon
+    part += [e for e in run(second) if isinstance(e, Evaluation)]
+    assert part == straight
+    for part_of in ("learner", "replay"):
+        expected, got = (getattr(trainer, part_of).state_dict() for trainer in (whole, second))
+        assert expected.keys() == got.keys()
+        assert all(torch.equal(tensor, got[name]) for name, tensor in expected.items())
+    assert torch.equal(whole.exploration.get_state(), second.exploration.get_state())
+    assert torch.equal(whole.sampling.get_state(), second.sampling.get_state())
+    assert whole.env.state_dict() == second.env.state_dict()
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    a, b, c = (Trainer(config(seed=seed)) for seed in (3, 3, 4))
+    for trainer in (a, b, c):
+        run(trainer, until=500)
+    assert torch.equal(a.learner.agents.weight_hh, b.learner.agents.weight_hh)
+    assert not torch.equal(a.learner.agents.weight_hh, c.learner.agents.weight_hh)
+
+
+def test_qmix_reaches_the_optimum_of_the_two_step_game_and_vdn_does_not():
+    """Rashid et al. 2018, section 5: 8 for QMIX, 7 for VDN."""
+    settings = {
+        "train.total_steps": 6000,
+        "train.epsilon_start": 1.0,
+        "train.epsilon_end": 1.0,
+        "train.target_interval": 20,
+        "train.lr": 3e-3,
+        "target.returns": "one_step",
+    }
+    returns = {}
+    for algorithm in ("qmix", "vdn"):
+        events = run(Trainer(config("dense", algorithm=algorithm, **settings)))
+        returns[algorithm] = [e for e in events if isinstance(e, Evaluation)][-1].return_mean
+    assert returns == {"qmix": pytest.approx(8.0), "vdn": pytest.approx(7.0)}
+
+
+def test_sparse_recurrent_team_learns_to_recall():
+    settings = {
+        "env.map": "recall",
+        "train.total_steps": 6000,
+        "net.hidden": 32,
+        "sparse.agent_sparsity": 0.8,
+        "sparse.mixer_sparsity": 0.8,
+    }
+    last = [e for e in run(Trainer(config(**settings))) if isinstance(e, Evaluation)][-1]
+    assert last.win_rate == 1.0
+
+
+def test_a_finished_run_is_saved_without_its_episodes_and_cannot_be_resumed(tmp_path):
+    saved = [e for e in run(Trainer(config(**{"train.total_steps": 600}), tmp_path)) if isinstance(e, Saved)]
+    assert saved[-1].reason == "finished"
+    assert not (tmp_path / "replay.safetensors").exists()
+    with pytest.raises(UserError, match="finished"):
+        Trainer.resume(tmp_path)
+    assert len(list((tmp_path / "snapshots").iterdir())) == 3
+    trace, header = checkpoint.read(tmp_path / "trace.safetensors")
+    assert trace["obs"].shape[1:] == (2, 3) and header["spec"]["map"] == "two_step"
+
+
+def test_saving_on_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    trainer = Trainer(config(), tmp_path)
+    run(trainer, until=600)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(bundle_module.os, "fsync", full)
+    trainer.stop_requested = False
+    with pytest.raises(UserError, match="No space left"):
+        run(trainer, until=1200)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_damaged_and_mismatched_checkpoints(tmp_path):
+    run(Trainer(config(), tmp_path), until=600)
+    path = tmp_path / "checkpoint.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        Trainer.resume(tmp_path)
+    path.write_bytes(b"x" * 100)
+    with pytest.raises(UserError, match="damaged|not a checkpoint"):
+        Trainer.resume(tmp_path)
+    path.write_bytes(data)
+    tensors, header = checkpoint.read(path)
+    other = override(checkpoint.config_of(header), {"net.hidden": 8})
+    meta = {key: value for key, value in header.items() if key not in ("config", "spec", "format")}
+    checkpoint.write(path, tensors, other, checkpoint.spec_of(header), meta)
+    with pytest.raises(UserError, match="shape"):
+        Trainer.resume(tmp_path)
+    checkpoint.write(path, tensors, checkpoint.config_of(header), checkpoint.spec_of(header), {**meta, "step": 1})
+    with pytest.raises(UserError, match="cut off while saving"):
+        Trainer.resume(tmp_path)
+    assert json.loads(json.dumps(header))["step"] >= 600
