@@ -1,4 +1,4 @@
-"""The `mast` command line: parse, import what the command needs, print. Nothing heavy is imported before a command runs."""
+"""The `mast` command line: parse, import what a command needs, print. Nothing heavy is imported before it runs."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             if extra is None:
                 raise
             raise fail(f'mast {function.__name__} needs {name}; pip install "mast-marl[{extra}]"') from None
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise fail(f"{where}{error.strerror or error}") from None
-        except BrokenPipeError:
-            raise typer.Exit(1) from None
 
     return app.command(name=function.__name__.rstrip("_"))(run)
 
@@ -100,8 +100,8 @@ def train(
         resume_run(find_unfinished(name, runs), console)
         return
     flags = {
-        "env.map": map_, "env.name": env, "method": method, "algorithm": algorithm, "recipe": recipe, "sparsity": sparsity,
-        "block": block, "train.total_steps": steps, "seed": seed, "net.shared": shared or None, "device": device,
+        "env.map": map_, "env.name": env, "method": method, "algorithm": algorithm, "recipe": recipe,
+        "sparsity": sparsity, "block": block, "train.total_steps": steps, "seed": seed, "net.shared": shared or None, "device": device,
     }  # fmt: skip
     resolved = validate(resolve(config, {key: value for key, value in flags.items() if value is not None}, set_ or []))
     if show_config:
@@ -181,9 +181,10 @@ def bench(
     json_: JsonOption = False,
 ) -> None:
     """FLOPs, size, latency, memory and start-up of a policy, sparse beside dense."""
-    from mast_runtime import load
     from mast_runtime.bench import bench as measure
     from mast_runtime.bench import print_bench
+
+    from mast_runtime import load
     from mast_runtime.bundle import find_policy
 
     result = measure(load(find_policy(policy, runs)), backend, rounds=rounds)

@@ -35,7 +35,7 @@ def extract(snapshot: Path) -> Bundle:
 
 
 def record_trace(snapshot: Path, trace: Path) -> Trace:
-    """What the trainer's own networks answer to the recorded observations, one unbroken recurrence. Raises UserError."""
+    """What the trainer's own networks make of the recorded observations in one recurrence. Raises UserError."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
     nets = agent_nets(config, spec)

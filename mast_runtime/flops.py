@@ -1,8 +1,9 @@
 """Inference FLOPs and parameters, by the paper's convention and with everything counted. Plain numbers in and out.
 
-The paper (section "FLOPs", S a layer's sparsity): Linear (1-S)(2I-1)O; GRU (1-S) 3h [2(h+I)-1]; parameters (1-S) I O and
-(1-S) 3h(h+I). A GRU is therefore one matrix [3h, h+I], and both are nnz (2I-1)/I with I the matrix's inputs. The paper
-leaves out biases, activations, the one-hot input and the choice of the action; `counted_*` has them.
+The paper (section "FLOPs", S a layer's sparsity): Linear (1-S)(2I-1)O; GRU (1-S) 3h [2(h+I)-1]; parameters (1-S) I O
+and (1-S) 3h(h+I). A GRU is therefore one matrix [3h, h+I], and both are nnz (2I-1)/I with I the matrix's inputs. The
+paper leaves out biases, activations and the choice of the action, and multiplies by the one-hot inputs; `counted_*` is
+all that a program which looks their columns up has to do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from mast_runtime.network import Contract, Network
 
 TANH = 23
-"""One tanh as a 13/6 rational: clamp 2, square 1, numerator 6 multiply-adds and 1 product, denominator 3, division 1."""
+"""One tanh as a 13/6 rational: clamp 2, square 1, numerator 6 multiply-adds and a product, denominator 3, division."""
 SIGMOID = TANH + 3
 """0.5 + 0.5 tanh(x / 2)."""
 GRU_ELEMENTWISE = 8

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from mast_runtime.bundle import Bundle
 from mast_runtime.network import LAYERS, Contract, Layer
+from mast_runtime.tables import new_table
 
 
 @dataclass(frozen=True)
@@ -178,56 +179,70 @@ def _type_stats(bundle: Bundle) -> list[TypeStats]:
 
 
 def print_description(console: Console, description: Description) -> None:
-    """Three tables: each network, each layer over all networks, each unit type."""
+    """Each network, each layer over all networks, each unit type, and the inputs that nothing reads."""
     console.print(_network_table(description))
     console.print(_layer_table(description))
+    console.print(_connection_table(description))
     console.print(_type_table(description))
+    for network in description.networks:
+        unused = [f"{name} {_indices(found)}" for name, found in network.unused_features.items() if found]
+        if unused:
+            console.print(f"{network.label} reads nothing of {', '.join(unused)}", highlight=False)
 
 
 def _network_table(description: Description) -> Table:
-    widths = input_features(description.contract)
-    n, total = description.nnz, description.n_weights
-    title = f"{n:,} of {total:,} connections kept, sparsity {description.sparsity:.1%}"
-    table = Table(title=title, caption="sparsity by agent and layer; unused: input features that nothing reads")
-    for heading in ("agent", "type"):
-        table.add_column(heading)
-    for heading in ("connections", "sparsity", *LAYERS, *(f"unused {name}" for name in widths)):
-        table.add_column(heading, justify="right")
+    table = new_table(
+        f"{description.nnz:,} of {description.n_weights:,} connections kept, sparsity {description.sparsity:.1%}",
+        "sparsity of each network and of its layers; unused: inputs of the network that nothing reads",
+        ("agent", "type"),
+        ("kept", "all", *(name.replace("_", " ") for name in LAYERS), "unused inputs"),
+    )
     for network in description.networks:
         layers = [layer for layer in description.layers if layer.network == network.network]
-        unused = [f"{len(indices)} of {widths[name]}" for name, indices in network.unused_features.items()]
         sparsities = [f"{layer.sparsity:.1%}" for layer in layers]
-        table.add_row(network.label, network.type, f"{network.nnz:,}", f"{network.sparsity:.1%}", *sparsities, *unused)
+        unused = f"{layers[0].unused_inputs} of {layers[0].inputs}"
+        kept, sparsity = f"{network.nnz:,}", f"{network.sparsity:.1%}"
+        table.add_row(network.label, network.type, kept, sparsity, *sparsities, unused)
     return table
 
 
+def _rows_of(description: Description, name: str) -> list[LayerStats]:
+    return [layer for layer in description.layers if layer.layer == name]
+
+
 def _layer_table(description: Description) -> Table:
-    table = Table(title="Connections by layer, over all networks", caption="per input and per output: min / median / max")
-    for heading in ("layer", "inputs -> outputs", "block", "values"):
-        table.add_column(heading)
-    for heading in ("connections", "sparsity", "per input", "per output", "unused inputs", "empty outputs"):
-        table.add_column(heading, justify="right")
+    table = new_table("Layers, over all networks", "", ("layer", "inputs -> outputs", "stored"), ("kept", "sparsity"))
     for name in LAYERS:
-        rows = [layer for layer in description.layers if layer.layer == name]
-        inputs, outputs = sum(row.inputs for row in rows), sum(row.outputs for row in rows)
+        rows = _rows_of(description, name)
         nnz, weights = sum(row.nnz for row in rows), sum(row.inputs * row.outputs for row in rows)
+        shape = f"{_range([row.inputs for row in rows])} -> {_range([row.outputs for row in rows])}"
+        stored = f"{f'{rows[0].block}x1' if rows[0].block else 'dense'} {rows[0].dtype}"
+        table.add_row(name, shape, stored, f"{nnz:,}", f"{1 - nnz / weights:.1%}")
+    return table
+
+
+def _connection_table(description: Description) -> Table:
+    table = new_table(
+        "Connections per input and per output, over all networks",
+        "minimum / median of the networks' medians / maximum",
+        ("layer",),
+        ("per input", "per output", "unused inputs", "empty outputs"),
+    )
+    for name in LAYERS:
+        rows = _rows_of(description, name)
         table.add_row(
             name,
-            f"{_range([row.inputs for row in rows])} -> {_range([row.outputs for row in rows])}",
-            f"{rows[0].block}x1" if rows[0].block else "dense",
-            rows[0].dtype,
-            f"{nnz:,}",
-            f"{1 - nnz / weights:.1%}",
             _pooled([row.per_input for row in rows]),
             _pooled([row.per_output for row in rows]),
-            f"{sum(row.unused_inputs for row in rows)} of {inputs}",
-            f"{sum(row.empty_outputs for row in rows)} of {outputs}",
+            f"{sum(row.unused_inputs for row in rows)} of {sum(row.inputs for row in rows)}",
+            f"{sum(row.empty_outputs for row in rows)} of {sum(row.outputs for row in rows)}",
         )
     return table
 
 
 def _type_table(description: Description) -> Table:
-    table = Table(title="Connections kept by unit type")
+    numbers = ("agents", "mean per agent", "min", "max", "sparsity", "share of team")
+    table = new_table("Connections kept by unit type", "", ("type",), numbers)
     table.add_column("type")
     for heading in ("agents", "mean per agent", "min", "max", "sparsity", "share of team"):
         table.add_column(heading, justify="right")
@@ -242,6 +257,14 @@ def _type_table(description: Description) -> Table:
             f"{row.share:.1%}",
         )
     return table
+
+
+def _indices(values: list[int]) -> str:
+    """Sorted indices as ranges: 3, 7-9, 12."""
+    starts = [i for i, value in enumerate(values) if i == 0 or value != values[i - 1] + 1]
+    ends = [*(i - 1 for i in starts[1:]), len(values) - 1]
+    pairs = [(values[a], values[b]) for a, b in zip(starts, ends, strict=True)]
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in pairs)
 
 
 def _range(values: list[int]) -> str:

@@ -119,7 +119,7 @@ class Layer:
         outputs, inputs = weight.shape
         if mask is None:
             return Layer(outputs, inputs, weight, block=1, segments=segments)
-        if np.any(weight[~mask]):
+        if np.any(weight[np.logical_not(mask)]):
             raise ValueError("a weight off the mask is not zero")
         layer = Layer(outputs, inputs, np.zeros((0, block), np.float32), block=block, segments=segments)
         padded_mask = _pad_blocks(mask, block, segments)

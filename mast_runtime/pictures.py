@@ -85,7 +85,9 @@ def _title(bundle: Bundle, drawn: int) -> str:
 
 
 def _legend(bundle: Bundle) -> str:
-    features = " | ".join(f"{name.replace('_', ' ')} {width}" for name, width in input_features(bundle.contract).items())
+    features = " | ".join(
+        f"{name.replace('_', ' ')} {width}" for name, width in input_features(bundle.contract).items()
+    )
     return f"light = connection; columns are inputs, rows outputs; inputs of fc1: {features}"
 
 
@@ -108,13 +110,12 @@ def _draw_headers(canvas: _Canvas, bundle: Bundle, band: list[int], top: float, 
     labels = [network_label(bundle, network) for network in band]
     for column, (network, (label, unit)) in enumerate(zip(band, labels, strict=True)):
         x, colour = LABEL + COLUMN * column, TYPE_COLOURS[units.index(unit) % len(TYPE_COLOURS)]
-        continues = column + 1 < len(band) and labels[column + 1][1] == unit
-        bar = canvas.axes(x, top + 0.2, COLUMN if continues else COLUMN - 0.15, 0.04)
-        bar.set_facecolor(colour)
-        bar.set(xticks=[], yticks=[])
-        for spine in bar.spines.values():
-            spine.set_visible(False)
         if column == 0 or labels[column - 1][1] != unit:
+            end = next((k for k in range(column, len(band)) if labels[k][1] != unit), len(band))
+            bar = canvas.axes(x, top + 0.2, COLUMN * (end - column) - 0.15, 0.04)
+            bar.patch.set_facecolor(colour)
+            bar.set(xticks=[], yticks=[])
+            bar.spines[:].set_visible(False)
             canvas.text(x, top + 0.1, _short(unit, 22), size=9, color=colour, weight="bold")
         canvas.text(x, top + 0.38, _short(label, 13), size=8, color=INK)
         nnz = f"{bundle.networks[network].nnz:,}"
@@ -125,7 +126,9 @@ def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _draw_layer(canvas: _Canvas, bundle: Bundle, network: int, name: str, box: tuple[float, float, float, float]) -> None:
+def _draw_layer(
+    canvas: _Canvas, bundle: Bundle, network: int, name: str, box: tuple[float, float, float, float]
+) -> None:
     layer = bundle.networks[network].layers()[name]
     axes = canvas.axes(*box)
     pixels = np.where(layer.mask()[:, :, None], _rgb(CONNECTION), _rgb(PANEL)).astype(np.uint8)

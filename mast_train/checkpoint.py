@@ -24,7 +24,7 @@ FORMAT = "mast-checkpoint-1"
 
 
 def write(path: Path, tensors: dict[str, torch.Tensor], config: Config, spec: EnvSpec, meta: dict[str, Any]) -> None:
-    """Save tensors and their context; the old file stays when writing fails. Raises UserError (disk full, no access)."""
+    """Save tensors and their context; the old file stays when writing fails. Raises UserError."""
     header = {"format": FORMAT, "config": flatten(config), "spec": asdict(spec), **meta}
     data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"mast": json.dumps(header)})
     try:

@@ -280,9 +280,7 @@ def _set(node: Any, path: list[str], value: Any, key: str) -> Any:
         raise UserError(f"unknown config key {key!r}: {suggest(key, flatten(Config()))}")
     current = getattr(node, path[0])
     if is_dataclass(current) != (len(path) > 1):
-        raise UserError(
-            f"config key {key!r} is {'a section' if is_dataclass(current) else 'no section'}"
-        )
+        raise UserError(f"config key {key!r} is {'a section' if is_dataclass(current) else 'no section'}")
     if is_dataclass(current):
         return replace(node, **{path[0]: _set(current, path[1:], value, key)})
     return replace(node, **{path[0]: _coerce(value, current, key)})

@@ -32,9 +32,8 @@ class TrainingDisplay:
             TextColumn("{task.completed:>9,}/{task.total:,} steps"),
             BarColumn(bar_width=24),
             _Rate(),
-            TextColumn(
-                "win rate {task.fields[win_rate]}  epsilon {task.fields[epsilon]:.2f}  sparsity {task.fields[sparsity]}  ETA"
-            ),
+            TextColumn("win rate {task.fields[win_rate]}  epsilon {task.fields[epsilon]:.2f}"),
+            TextColumn("sparsity {task.fields[sparsity]}  ETA"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,

@@ -1,4 +1,4 @@
-"""Greedy, decentralised evaluation: of a run's networks, of a policy bundle through its runtime, or of a random team."""
+"""Greedy, decentralised evaluation of a run's networks, of a policy through its runtime, or of a random team."""
 
 from __future__ import annotations
 

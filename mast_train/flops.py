@@ -1,8 +1,8 @@
 """Training FLOPs per sample, closed form: the paper's count, and everything counted. Plain numbers; no torch.
 
-A sample is one joint transition: all N agents and the mixer, once. A, M are forward passes of the agents and the mixer, UA,
-UM of WQMIX's unrestricted ones; a backward pass costs two forward passes (paper, section "FLOPs"). The recurrent unroll
-gives the online network's next-state values from the same pass, so double Q adds nothing.
+A sample is one joint transition: all N agents and the mixer, once. A, M are forward passes of the agents and the mixer,
+UA, UM of WQMIX's unrestricted ones; a backward pass costs two forward passes (paper, section "FLOPs"). The recurrent
+unroll gives the online network's next-state values from the same pass, so double Q adds nothing.
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ def _one(part: Counts | None) -> Sequence[Counts]:
 class Schedule:
     """What training does beside the learning passes.
 
-    batch_samples: joint transitions in a batch. replay_ratio: samples learned per environment step, so an environment step's
-    acting is shared by that many. target_interval, evolution_interval: updates between target copies and between
-    topology evolutions (None: the topology is fixed).
+    batch_samples: joint transitions in a batch. replay_ratio: samples learned per environment step, which share that
+    step's acting. target_interval, evolution_interval: updates between target copies and between topology evolutions
+    (None: the topology is fixed).
     """
 
     batch_samples: int
@@ -178,8 +178,8 @@ class TrainingComparison:
 def passes(algorithm: str, n_agents: int, n_actions: int) -> tuple[int, int, int, int]:
     """Forward passes (A, M, UA, UM) a training sample costs; a backward pass is two. Raises ValueError.
 
-    QMIX: online 1 + backward 2 + target 1. OW-QMIX takes its targets from the unrestricted network alone. RES evaluates its
-    targets' mixer, online and target, on the n m joint actions near the greedy one.
+    QMIX: online 1 + backward 2 + target 1. OW-QMIX takes its targets from the unrestricted network alone. RES evaluates
+    its targets' mixer, online and target, on the n m joint actions near the greedy one.
     """
     table = {
         "vdn": (4, 0, 0, 0),
@@ -196,10 +196,10 @@ def training_cost(algorithm: str, model: Model, schedule: Schedule) -> TrainingC
     """FLOPs per training sample.
 
     paper    sum over parts of passes x forward
-    counted  the same with counted forward passes, and per sample: acting A / replay_ratio; the target operator; the optimiser
-             and clipping, parameters / batch; the targets' copy and re-masking, parameters / (interval batch); and topology
-             evolution: the gradient of all weights, 2 forward_dense / interval = 2 A / ((1-S) interval), and one
-             comparison per weight, weights / (interval batch).
+    counted  the same with counted forward passes, and per sample: acting A / replay_ratio; the target operator; the
+             optimiser and clipping, parameters / batch; the targets' copy and re-masking, parameters / (interval
+             batch); and topology evolution: the gradient of all weights, 2 forward_dense / interval =
+             2 A / ((1-S) interval), and one comparison per weight, weights / (interval batch).
     """
     n_actions = model.agents[0].fc2.outputs
     times = passes(algorithm, len(model.agents), n_actions)

@@ -249,9 +249,8 @@ def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
         if name not in given:
             raise ValueError(f"the checkpoint has no {key}.{name}")
         if given[name].shape != tensor.shape:
-            raise ValueError(
-                f"{key}.{name} has shape {list(given[name].shape)} in the checkpoint, {list(tensor.shape)} in this configuration"
-            )
+            shapes = f"{list(given[name].shape)} in the checkpoint, {list(tensor.shape)} in this configuration"
+            raise ValueError(f"{key}.{name} has shape {shapes}")
     module.load_state_dict(given)
 
 

@@ -20,7 +20,7 @@ class VDN(nn.Module):
 class QMIX(nn.Module):
     """Monotonic mixing network whose weights come from hypernetworks on the state (Rashid et al. 2018).
 
-    Q_tot = |w2(s)| . elu(|W1(s)| q + b1(s)) + b2(s); two-layer hypernetworks as in oxwhirl/pymarl's hypernet_layers = 2.
+    Q_tot = |w2(s)| . elu(|W1(s)| q + b1(s)) + b2(s); two-layer hypernetworks, hypernet_layers = 2 of oxwhirl/pymarl.
     """
 
     def __init__(self, n_agents: int, state_dim: int, config: MixerConfig) -> None:

@@ -54,7 +54,7 @@ class EpisodeBuffer:
         return self.size >= self.config.batch
 
     def sample(self, generator: torch.Generator) -> EpisodeBatch:
-        """batch - recent_batch episodes from all, recent_batch from the newest recent_capacity, without repeats in each.
+        """batch - recent_batch episodes of all, recent_batch of the newest recent_capacity; no repeats within either.
 
         The share of the recent buffer follows the paper's b1:b2 (section 4.3).
         """

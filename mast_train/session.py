@@ -61,7 +61,8 @@ def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> N
                 log.status = event.reason
     if log.status == "interrupted":
         console.print(
-            f"saved {folder}/checkpoint.safetensors at step {trainer.step:,}; continue with: mast train --resume --name {folder.name}"
+            f"saved {folder}/checkpoint.safetensors at step {trainer.step:,}; "
+            f"continue with: mast train --resume --name {folder.name}"
         )
     else:
         console.print(f"finished {trainer.step:,} steps; next: mast export {folder}")

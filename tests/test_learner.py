@@ -27,10 +27,10 @@ def episodes(seed=0, lengths=(8, 3, 5, 1)):
     avail = torch.rand(b, t + 1, n, SPEC.n_actions, generator=g) < 0.6
     avail[..., 0] = True
     actions = torch.rand(b, t, n, SPEC.n_actions, generator=g).masked_fill(~avail[:, :-1], -1).argmax(-1)
-    return EpisodeBatch(
-        torch.randn(b, t + 1, n, SPEC.obs_dim, generator=g), torch.randn(b, t + 1, SPEC.state_dim, generator=g),
-        avail, actions * filled[..., None], torch.randn(b, t, generator=g) * filled, terminated, last & ~terminated, filled,
-    )  # fmt: skip
+    reward = torch.randn(b, t, generator=g) * filled
+    obs, state = torch.randn(b, t + 1, n, SPEC.obs_dim, generator=g), torch.randn(b, t + 1, SPEC.state_dim, generator=g)
+    actions = actions * filled[..., None]
+    return EpisodeBatch(obs, state, avail, actions, reward, terminated, last & ~terminated, filled)
 
 
 def small(method="mast", **settings):

@@ -1,4 +1,4 @@
-"""Grouped networks against torch.nn modules, the hand-written backward pass against autograd, and QMIX's monotonicity."""
+"""Grouped networks against torch.nn, the hand-written backward pass against autograd, QMIX's monotonicity."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_damaged_and_mismatched_checkpoints(tmp_path):
     with pytest.raises(UserError, match="damaged"):
         Trainer.resume(tmp_path)
     path.write_bytes(b"x" * 100)
-    with pytest.raises(UserError, match="damaged|not a checkpoint"):
+    with pytest.raises(UserError, match=r"damaged|not a checkpoint"):
         Trainer.resume(tmp_path)
     path.write_bytes(data)
     tensors, header = checkpoint.read(path)

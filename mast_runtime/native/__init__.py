@@ -68,7 +68,7 @@ class NativeStep:
             raise BackendError(f"backend 'native' needs {missing()}")
         self.contract, self.hidden = contract, network.hidden
         level = _checked_level(level) if level else default_level()
-        self.compiled = _native.Network(level, lanes, *pack(contract, network, lanes))
+        self.compiled = _native.Network(level, lanes, *pack(contract, network, level, lanes))
 
     def __call__(
         self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray

@@ -214,13 +214,17 @@ static const void *take(Arena *arena, PyObject *object, size_t size, Py_ssize_t 
 
 static uint32_t panel_rows(uint32_t layout)
 {
-    static const uint8_t rows[] = {16, 8, 1, 8, 16};
+    static const uint8_t rows[] = {16, 8, 1, 8, 16, 16};
     return layout < sizeof rows ? rows[layout] : 0;
 }
 
-/* Is every index of the matrix within `inputs` and `rows`? */
-static int matrix_valid(const mast_matrix *m, uint32_t rows, uint32_t inputs, Py_ssize_t n_columns, Py_ssize_t n_rows,
-                        Py_ssize_t n_values)
+/* How many items each array of a matrix must have. */
+typedef struct {
+    Py_ssize_t columns, rows, picks, values;
+} Sizes;
+
+/* Is every index of the matrix within `inputs` and `rows`, every array as long as the layout says? */
+static int matrix_valid(const mast_matrix *m, uint32_t rows, uint32_t inputs, Sizes found)
 {
     const uint32_t height = panel_rows(m->layout);
     if (!height || m->panels * height != rows || m->start[0] != 0 || m->offset > inputs)
@@ -228,44 +232,48 @@ static int matrix_valid(const mast_matrix *m, uint32_t rows, uint32_t inputs, Py
     for (uint32_t p = 0; p < m->panels; p++)
         if (m->start[p] > m->start[p + 1])
             return 0;
-    const uint32_t entries = m->start[m->panels];
-    const Py_ssize_t expected = m->layout == MAST_DENSE    ? (Py_ssize_t)m->panels
-                                : m->layout == MAST_SLICES ? 8 * (Py_ssize_t)entries
-                                                           : (Py_ssize_t)entries;
-    if (n_columns != expected || n_values != (Py_ssize_t)entries * (Py_ssize_t)height
-        || n_rows != (m->layout == MAST_SLICES ? (Py_ssize_t)rows : 0))
+    const Py_ssize_t entries = m->start[m->panels];
+    const Sizes expected = {m->layout == MAST_DENSE ? m->panels : m->layout == MAST_SLICES ? 8 * entries : entries,
+                            m->layout == MAST_SLICES ? rows : 0, m->layout == MAST_PERMUTED ? 16 * entries : 0,
+                            entries * (Py_ssize_t)height};
+    if (memcmp(&found, &expected, sizeof found) != 0)
         return 0;
-    for (Py_ssize_t i = 0; i < n_columns; i++) {
+    for (Py_ssize_t i = 0; i < found.columns; i++) {
         const uint32_t width = m->layout == MAST_DENSE ? m->start[i + 1] - m->start[i] : 1u;
         if (m->offset + m->columns[i] + width > inputs)
             return 0;
     }
-    for (Py_ssize_t i = 0; i < n_rows; i++)
+    for (Py_ssize_t i = 0; i < found.rows; i++)
         if (m->rows[i] >= rows)
+            return 0;
+    for (Py_ssize_t i = 0; i < found.picks; i++)
+        if (m->picks[i] >= 32 || m->offset + m->columns[i / 16] + m->picks[i] >= inputs)
             return 0;
     return 1;
 }
 
-/* (layout, offset, start, columns, rows, values) for a matrix of `rows` padded rows; () for none. */
+/* (layout, offset, start, columns, rows, picks, values) for a matrix of `rows` padded rows; () for none. */
 static int take_matrix(Arena *arena, PyObject *tuple, mast_matrix *m, uint32_t rows, uint32_t inputs)
 {
     memset(m, 0, sizeof *m);
     if (PyTuple_Size(tuple) == 0)
         return 0;
     unsigned int layout, offset;
-    PyObject *start, *columns, *row, *values;
-    if (!PyArg_ParseTuple(tuple, "IIOOOO", &layout, &offset, &start, &columns, &row, &values))
+    PyObject *start, *columns, *row, *picks, *values;
+    if (!PyArg_ParseTuple(tuple, "IIOOOOO", &layout, &offset, &start, &columns, &row, &picks, &values))
         return -1;
-    Py_ssize_t n_start = -1, n_columns = -1, n_rows = -1, n_values = -1;
+    Py_ssize_t n_start = -1;
+    Sizes found = {-1, -1, -1, -1};
     m->layout = layout;
     m->offset = offset;
     if (!(m->start = take(arena, start, sizeof(uint32_t), &n_start))
-        || !(m->columns = take(arena, columns, sizeof(uint16_t), &n_columns))
-        || !(m->rows = take(arena, row, sizeof(uint16_t), &n_rows))
-        || !(m->values = take(arena, values, sizeof(float), &n_values)))
+        || !(m->columns = take(arena, columns, sizeof(uint16_t), &found.columns))
+        || !(m->rows = take(arena, row, sizeof(uint16_t), &found.rows))
+        || !(m->picks = take(arena, picks, 1, &found.picks))
+        || !(m->values = take(arena, values, sizeof(float), &found.values)))
         return -1;
     m->panels = n_start > 1 ? (uint32_t)n_start - 1u : 0u;
-    if (n_start < 2 || (arena->next && !matrix_valid(m, rows, inputs, n_columns, n_rows, n_values))) {
+    if (n_start < 2 || (arena->next && !matrix_valid(m, rows, inputs, found))) {
         PyErr_SetString(PyExc_ValueError, "a matrix whose parts do not fit together");
         return -1;
     }
@@ -289,6 +297,21 @@ static int take_network(Arena *arena, mast_network *n, PyObject *biases, PyObjec
         || !(n->fc2_bias = take(arena, fc2_bias, sizeof(float), &n_fc2)))
         return -1;
     return 0;
+}
+
+/* Lanes run rows and blocks, single agents all but rows; MAST_PERMUTED is for AVX-512. */
+static int runs_layouts(const Network *self)
+{
+    const mast_matrix *const all[] = {&self->net.fc1, &self->net.gru[0], &self->net.gru[1], &self->net.fc2};
+    for (int i = 0; i < 4; i++) {
+        const uint32_t layout = all[i]->layout;
+        const int block = layout == MAST_BLOCKS8 || layout == MAST_BLOCKS16;
+        if (all[i]->panels && (self->lanes ? layout != MAST_ROWS && !block : layout == MAST_ROWS))
+            return 0;
+        if (layout == MAST_PERMUTED && strcmp(self->kernels->name, "avx512") != 0)
+            return 0;
+    }
+    return self->net.fc1.panels && self->net.gru[0].panels && self->net.fc2.panels;
 }
 
 static size_t count_weights(const mast_network *n)
@@ -329,6 +352,8 @@ static PyObject *network_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
         arena = (Arena){self->memory, 0};
         take_network(&arena, &self->net, biases, matrices);
     }
+    if (!PyErr_Occurred() && !runs_layouts(self))
+        PyErr_SetString(PyExc_ValueError, "a layout that these kernels cannot run");
     if (PyErr_Occurred()) {
         Py_DECREF(self);
         return NULL;

@@ -116,6 +116,28 @@ static void blocks16(const mast_matrix *m, const float *x, const float *init, fl
     }
 }
 
+#if defined(MAST_V4)
+static void permuted(const mast_matrix *m, const float *x, const float *init, float *out)
+{
+    const float *v = m->values;
+    const uint8_t *pick = m->picks;
+    const uint16_t *c = m->columns;
+    for (uint32_t p = 0; p < m->panels; p++) {
+        const uint32_t count = m->start[p + 1] - m->start[p];
+        vec16 sum = load16(init + 16 * p), other = set16(0.0f);
+        for (uint32_t e = 0; e < count / 2; e++, v += 32, pick += 32, c += 2) {
+            sum = fma16(load16(v), pick16(x + c[0], pick), sum);
+            other = fma16(load16(v + 16), pick16(x + c[1], pick + 16), other);
+        }
+        if (count % 2) {
+            sum = fma16(load16(v), pick16(x + c[0], pick), sum);
+            v += 16, pick += 16, c++;
+        }
+        store16(out + 16 * p, add16(sum, other));
+    }
+}
+#endif
+
 /* out = init + W x over all padded rows; init may be out. */
 static void multiply(const mast_matrix *m, const float *x, const float *init, float *out)
 {
@@ -126,8 +148,12 @@ static void multiply(const mast_matrix *m, const float *x, const float *init, fl
         slices(m, x, init, out);
     else if (m->layout == MAST_BLOCKS8)
         blocks8(m, x, init, out);
-    else
+    else if (m->layout == MAST_BLOCKS16)
         blocks16(m, x, init, out);
+#if defined(MAST_V4)
+    else
+        permuted(m, x, init, out);
+#endif
 }
 
 static int forward(const mast_network *n, mast_state *s, const float *obs)

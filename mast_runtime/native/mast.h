@@ -37,11 +37,12 @@ enum mast_layout {
     MAST_ROWS,     /* 1 row a panel, columns[entry] (lanes only) */
     MAST_BLOCKS8,  /* 8 rows a panel that share columns[entry] */
     MAST_BLOCKS16, /* 16 rows a panel that share columns[entry] */
-    MAST_PERMUTED  /* 16 rows a panel over 32 inputs held in registers: see pack_permuted (AVX-512 only) */
+    MAST_PERMUTED  /* 16 rows a panel; an entry's weights read inputs columns[entry] + picks[entry][row], picks below 32:
+                      two registers hold those inputs (AVX-512 only) */
 };
 
 /* One matrix, [rows padded, inputs]. Entry e of a panel holds one weight for each of the panel's rows:
- * values[e][rows of a panel]; panel p has entries start[p] to start[p + 1]. */
+ * values[e][rows of a panel]; panel p has entries start[p] to start[p + 1]. Arrays that a layout does not name are NULL. */
 typedef struct {
     uint32_t layout;
     uint32_t panels; /* 0: no matrix */
@@ -49,6 +50,7 @@ typedef struct {
     const uint32_t *start;
     const uint16_t *columns;
     const uint16_t *rows;
+    const uint8_t *picks;
     const float *values;
 } mast_matrix;
 
@@ -63,7 +65,8 @@ typedef struct {
     const float *fc1_bias, *gru_bias, *fc2_bias;
 } mast_network;
 
-/* One agent's memory: pointers into one array of floats. x keeps the one-hot parts of the input up to date. */
+/* One agent's memory: pointers into one array of floats, in this order (MAST_PERMUTED reads up to a panel beyond the inputs,
+ * without using it). x keeps the one-hot parts of the input up to date. */
 typedef struct {
     float *x;        /* [inputs padded] */
     float *yh;       /* [fc1 padded | hidden padded]: the second half is the recurrent state */

@@ -107,6 +107,12 @@ INLINE vec16 divide_add16(vec16 a, vec16 b, vec16 c)
 INLINE vec16 fma16(vec16 a, vec16 b, vec16 c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vec16 min16(vec16 a, vec16 b) { return _mm512_min_ps(a, b); }
 INLINE vec16 max16(vec16 a, vec16 b) { return _mm512_max_ps(a, b); }
+/* sixteen of the 32 floats at x */
+INLINE vec16 pick16(const float *x, const uint8_t *pick)
+{
+    const __m512i index = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)pick));
+    return _mm512_permutex2var_ps(load16(x), index, load16(x + 16));
+}
 #else
 typedef struct {
     vec8 a, b;

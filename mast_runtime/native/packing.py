@@ -22,6 +22,7 @@ class Layout(IntEnum):
     ROWS = 2
     BLOCKS8 = 3
     BLOCKS16 = 4
+    PERMUTED = 5
 
 
 DENSE_FROM = {
@@ -29,11 +30,17 @@ DENSE_FROM = {
     Layout.ROWS: 0.45,
     Layout.BLOCKS8: 0.70,
     Layout.BLOCKS16: 0.95,
+    Layout.PERMUTED: 0.30,
 }
 """Density from which the dense kernel is faster than this layout. Measured: `python benchmarks/native.py --break-even`."""
 
-Packed = tuple[int, int, NDArray[np.uint32], NDArray[np.uint16], NDArray[np.uint16], NDArray[np.float32]]
-"""layout, offset, start, columns, rows, values: mast_matrix."""
+PERMUTED_FROM = 0.01
+"""Density from which PERMUTED is faster than SLICES: below, its windows are nearly empty."""
+WINDOW = 32
+"""Inputs that PERMUTED holds in two registers."""
+
+Packed = tuple[int, int, NDArray, NDArray, NDArray, NDArray, NDArray]
+"""layout, offset, start, columns, rows, picks, values: mast_matrix."""
 Span = tuple[int, int]
 """First column and end of a panel's columns."""
 
@@ -53,50 +60,49 @@ def padded(size: int) -> int:
     return -(-size // PANEL) * PANEL
 
 
-def pack(contract: Contract, network: Network, lanes: bool) -> tuple[tuple[int, ...], tuple, tuple]:
+def pack(contract: Contract, network: Network, level: str, lanes: bool) -> tuple[tuple[int, ...], tuple, tuple]:
     """Sizes, biases and matrices (fc1, gru, the rest of gru, fc2), as _native.Network takes them.
 
-    lanes: for many agents at once.
+    level: the instruction set that is to run it; lanes: for many agents at once.
     """
     c, h = contract, network.hidden
+    layouts = {name: choose_layout(layer, level, lanes) for name, layer in network.layers().items()}
     sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, network.fc1.outputs, h)
-    gru_bias = np.zeros((4, padded(h)), np.float32)
-    gru_bias[:, :h] = network.gru_bias
-    biases = (_padded_bias(network.fc1_bias), gru_bias, _padded_bias(network.fc2_bias))
-    gru = [_pack_matrix(matrix, offset) for matrix, offset in _gru_matrices(network, lanes)]
+    biases = (_padded_bias(network.fc1_bias), _gate_rows(network.gru_bias), _padded_bias(network.fc2_bias))
+    gru = [_pack_matrix(matrix, offset) for matrix, offset in _gru_matrices(network, layouts)]
     matrices = (
-        _pack_matrix(_plain_matrix(network.fc1, lanes)),
+        _pack_matrix(_plain_matrix(network.fc1, layouts["fc1"])),
         gru[0],
         gru[1] if len(gru) > 1 else (),
-        _pack_matrix(_plain_matrix(network.fc2, lanes)),
+        _pack_matrix(_plain_matrix(network.fc2, layouts["fc2"])),
     )
     return sizes, biases, matrices
 
 
-def choose_layout(layer: Layer, lanes: bool) -> Layout:
+def choose_layout(layer: Layer, level: str, lanes: bool) -> Layout:
     """The fastest layout for a layer's density and block."""
+    density = 1.0 - layer.sparsity
     if layer.is_dense:
         sparse = Layout.DENSE
     elif layer.block in (8, 16):
         sparse = {8: Layout.BLOCKS8, 16: Layout.BLOCKS16}[layer.block]
+    elif lanes:
+        sparse = Layout.ROWS
     else:
-        sparse = Layout.ROWS if lanes else Layout.SLICES
-    if sparse != Layout.DENSE and 1.0 - layer.sparsity < DENSE_FROM[sparse]:
+        sparse = Layout.PERMUTED if level == "avx512" and density >= PERMUTED_FROM else Layout.SLICES
+    if sparse != Layout.DENSE and density < DENSE_FROM[sparse]:
         return sparse
     return Layout.BLOCKS8 if lanes else Layout.DENSE
 
 
-def _gru_matrices(network: Network, lanes: bool) -> list[tuple[Matrix, int]]:
+def _gru_matrices(network: Network, chosen: dict[str, Layout]) -> list[tuple[Matrix, int]]:
     """weight_ih and weight_hh as one matrix over [y | h] when they share a layout, else as two that add up.
 
     Rows are four padded gates: r, z, the input part of n, the recurrent part of n.
     """
     h, start = network.hidden, padded(network.fc1.outputs)
-    layouts = [choose_layout(layer, lanes) for layer in (network.weight_ih, network.weight_hh)]
-    parts = [
-        _gate_matrix(network.weight_ih, h, 2, layouts[0], lanes),
-        _gate_matrix(network.weight_hh, h, 3, layouts[1], lanes),
-    ]
+    layouts = [chosen["weight_ih"], chosen["weight_hh"]]
+    parts = [_gate_matrix(network.weight_ih, 2, layouts[0]), _gate_matrix(network.weight_hh, 3, layouts[1])]
     if layouts[0] != layouts[1] or start + h > MAX_COLUMNS:
         return [(parts[0], 0), (parts[1], start)]
     x, recurrent = parts
@@ -111,31 +117,37 @@ def _gru_matrices(network: Network, lanes: bool) -> list[tuple[Matrix, int]]:
     return [(fused, 0)]
 
 
-def _gate_matrix(layer: Layer, hidden: int, last: int, layout: Layout, lanes: bool) -> Matrix:
-    """[3 hidden, inputs] spread over four padded gates, the third segment going to gate `last`."""
-    size = padded(hidden)
-    weight = np.zeros((4, size, layer.inputs), np.float32)
+def _gate_rows(gates: NDArray) -> NDArray:
+    """[4, hidden, ...] -> rows [4 * hidden padded, ...]."""
+    _, hidden, *rest = gates.shape
+    rows = np.zeros((4, padded(hidden), *rest), gates.dtype)
+    rows[:, :hidden] = gates
+    return rows.reshape(-1, *rest)
+
+
+def _gate_matrix(layer: Layer, last: int, layout: Layout) -> Matrix:
+    """[3 hidden, inputs] as rows of four gates, the third segment being gate `last`."""
+    hidden, gates = layer.outputs // 3, [0, 1, last]
+    weight = np.zeros((4, hidden, layer.inputs), np.float32)
     mask = np.zeros(weight.shape, np.bool_)
-    gates = [0, 1, last]
-    weight[gates, :hidden] = layer.dense().reshape(3, hidden, layer.inputs)
-    used = layer.mask().reshape(3, hidden, layer.inputs)
-    mask[gates, :hidden] = used if layout in (Layout.SLICES, Layout.ROWS) or not _runs_dense(layer, layout) else True
-    spans = [(0, layer.inputs if gate in gates else 0) for gate in range(4) for _ in range(size // PANEL)]
-    return Matrix(weight.reshape(-1, layer.inputs), mask.reshape(-1, layer.inputs), spans, layout)
+    weight[gates] = layer.dense().reshape(3, hidden, -1)
+    mask[gates] = _stored(layer, layout).reshape(3, hidden, -1)
+    spans = [(0, layer.inputs if gate in gates else 0) for gate in range(4) for _ in range(padded(hidden) // PANEL)]
+    return Matrix(_gate_rows(weight), _gate_rows(mask), spans, layout)
 
 
-def _plain_matrix(layer: Layer, lanes: bool) -> Matrix:
-    layout = choose_layout(layer, lanes)
+def _plain_matrix(layer: Layer, layout: Layout) -> Matrix:
     weight = np.zeros((padded(layer.outputs), layer.inputs), np.float32)
     mask = np.zeros(weight.shape, np.bool_)
     weight[: layer.outputs] = layer.dense()
-    mask[: layer.outputs] = True if _runs_dense(layer, layout) else layer.mask()
+    mask[: layer.outputs] = _stored(layer, layout)
     return Matrix(weight, mask, [(0, layer.inputs)] * (len(weight) // PANEL), layout)
 
 
-def _runs_dense(layer: Layer, layout: Layout) -> bool:
-    """Does this layer's layout hold every weight, zeros too?"""
-    return layout == Layout.DENSE or (layout == Layout.BLOCKS8 and layer.block != 8)
+def _stored(layer: Layer, layout: Layout) -> NDArray[np.bool_]:
+    """The weights that the layout holds: a dense layer for lanes is one of full blocks."""
+    full = layout == Layout.BLOCKS8 and layer.block != 8
+    return np.ones((layer.outputs, layer.inputs), np.bool_) if full else layer.mask()
 
 
 def _padded_bias(bias: NDArray) -> NDArray[np.float32]:
@@ -143,20 +155,20 @@ def _padded_bias(bias: NDArray) -> NDArray[np.float32]:
 
 
 def _pack_matrix(matrix: Matrix, offset: int = 0) -> Packed:
-    if matrix.layout == Layout.DENSE:
-        start, columns, rows, values = _pack_dense(matrix)
-    elif matrix.layout == Layout.SLICES:
-        start, columns, rows, values = _pack_slices(matrix)
-    else:
-        start, columns, rows, values = _pack_blocks(matrix, {2: 1, 3: 8, 4: 16}[matrix.layout])
+    pack_layout = {Layout.DENSE: _pack_dense, Layout.SLICES: _pack_slices, Layout.PERMUTED: _pack_permuted}
+    start, columns, rows, picks, values = pack_layout.get(matrix.layout, _pack_blocks)(matrix)
     return (
         int(matrix.layout),
         offset,
         start.astype(np.uint32),
         np.ascontiguousarray(columns, np.uint16),
         np.ascontiguousarray(rows, np.uint16),
+        np.ascontiguousarray(picks, np.uint8),
         np.ascontiguousarray(values, np.float32),
     )
+
+
+_NONE = np.zeros(0)
 
 
 def _starts(counts: NDArray) -> NDArray[np.int64]:
@@ -167,15 +179,16 @@ def _pack_dense(matrix: Matrix) -> tuple[NDArray, ...]:
     panels = matrix.weight.reshape(-1, PANEL, matrix.weight.shape[1])
     values = [panel[:, first:end].T.ravel() for panel, (first, end) in zip(panels, matrix.spans, strict=True)]
     spans = np.asarray(matrix.spans)
-    return _starts(spans[:, 1] - spans[:, 0]), spans[:, 0], np.zeros(0), np.concatenate(values)
+    return _starts(spans[:, 1] - spans[:, 0]), spans[:, 0], _NONE, _NONE, np.concatenate(values)
 
 
-def _pack_blocks(matrix: Matrix, block: int) -> tuple[NDArray, ...]:
-    """Entry: one column of `block` rows that share it; a block with no connection is left out."""
+def _pack_blocks(matrix: Matrix) -> tuple[NDArray, ...]:
+    """Entry: one column of a panel's rows, which share it; a block with no connection is left out."""
+    block = {Layout.ROWS: 1, Layout.BLOCKS8: 8, Layout.BLOCKS16: 16}[matrix.layout]
     shape = (-1, block, matrix.weight.shape[1])
     alive = matrix.mask.reshape(shape).any(1)
     row, column = np.nonzero(alive)
-    return _starts(alive.sum(1)), column, np.zeros(0), matrix.weight.reshape(shape)[row, :, column]
+    return _starts(alive.sum(1)), column, _NONE, _NONE, matrix.weight.reshape(shape)[row, :, column]
 
 
 def _pack_slices(matrix: Matrix) -> tuple[NDArray, ...]:
@@ -191,4 +204,22 @@ def _pack_slices(matrix: Matrix) -> tuple[NDArray, ...]:
     values = np.zeros((start[-1], 8), np.float32)
     columns[entry, rank[row] % 8] = column
     values[entry, rank[row] % 8] = matrix.weight[row, column]
-    return start, columns, order, values
+    return start, columns, order, _NONE, values
+
+
+def _pack_permuted(matrix: Matrix) -> tuple[NDArray, ...]:
+    """Entry: for each of a panel's 16 rows its next connection in one window of inputs; missing ones have zero weight."""
+    n_rows, inputs = matrix.weight.shape
+    windows = -(-inputs // WINDOW)
+    row, column = np.nonzero(matrix.mask)
+    cell = row * windows + column // WINDOW
+    lengths = np.bincount(cell, minlength=n_rows * windows)
+    entries = lengths.reshape(-1, PANEL, windows).max(1)
+    first = _starts(entries.ravel())
+    entry = first[row // PANEL * windows + column // WINDOW] + np.arange(row.size) - _starts(lengths)[cell]
+    picks = np.zeros((first[-1], PANEL), np.uint8)
+    values = np.zeros((first[-1], PANEL), np.float32)
+    picks[entry, row % PANEL] = column % WINDOW
+    values[entry, row % PANEL] = matrix.weight[row, column]
+    window = np.repeat(np.tile(np.arange(windows), len(entries)), entries.ravel())
+    return first[::windows], window * WINDOW, _NONE, picks, values

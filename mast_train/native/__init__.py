@@ -134,7 +134,9 @@ class SparseSequence:
         """G, T, B, N. Raises ValueError."""
         groups, (t, b, n, inputs) = self.nets.groups, x.shape
         if inputs != self.nets.inputs or groups not in (1, n) or min(t, b, n) < 1:
-            raise ValueError(f"x is {list(x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group")
+            raise ValueError(
+                f"x is {list(x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group"
+            )
         return groups, t, b, n
 
     def _run(

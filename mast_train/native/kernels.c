@@ -60,6 +60,36 @@ INLINE void multiply_panel(const int height, const train_panel *p, const int32_t
                           out + r * TRAIN_LANES + lane);
 }
 
+/* Four single rows of equal length, whose columns and values follow each other. */
+INLINE void multiply_four(const train_panel *p, const int32_t *column, const float *values, const float *in,
+                          const float *bias, float *out)
+{
+    enum { VECS = STRIDE };
+    const int32_t length = p->end - p->first;
+    column += p->first;
+    values += p->value;
+    for (int lane = 0; lane < TRAIN_LANES; lane += 16 * VECS) {
+        vec16 sum[4][VECS];
+        UNROLL for (int r = 0; r < 4; r++)
+            UNROLL for (int v = 0; v < VECS; v++)
+                sum[r][v] = bias ? set16(bias[p[r].row]) : load16(out + p[r].row * TRAIN_LANES + lane + 16 * v);
+        for (int32_t e = 0; e < length; e++)
+            UNROLL for (int r = 0; r < 4; r++)
+            {
+                const vec16 w = set16(values[r * length + e]);
+                const float *from = in + column[r * length + e] + lane;
+                UNROLL for (int v = 0; v < VECS; v++) sum[r][v] = fma16(w, load16(from + 16 * v), sum[r][v]);
+            }
+        UNROLL for (int r = 0; r < 4; r++)
+            UNROLL for (int v = 0; v < VECS; v++) store16(out + p[r].row * TRAIN_LANES + lane + 16 * v, sum[r][v]);
+    }
+}
+
+static int alike(const train_panel *a, const train_panel *b)
+{
+    return a->height == b->height && a->end - a->first == b->end - b->first;
+}
+
 static void multiply(const train_matrix *m, const float *values, const float *in, const float *bias, float *out)
 {
     for (int32_t i = 0; i < m->panels; i++) {
@@ -68,7 +98,13 @@ static void multiply(const train_matrix *m, const float *values, const float *in
         case 8: multiply_panel(8, p, m->column, values, in, bias, out); break;
         case 4: multiply_panel(4, p, m->column, values, in, bias, out); break;
         case 2: multiply_panel(2, p, m->column, values, in, bias, out); break;
-        default: multiply_panel(1, p, m->column, values, in, bias, out);
+        default:
+            if (i + 3 < m->panels && alike(p, p + 3)) {
+                multiply_four(p, m->column, values, in, bias, out);
+                i += 3;
+            } else {
+                multiply_panel(1, p, m->column, values, in, bias, out);
+            }
         }
     }
 }
@@ -260,12 +296,12 @@ static void forward(const train_call *c, int32_t group, int32_t tile, float *wor
     float *now = saved ? saved : work;
     const size_t y = (size_t)n->inputs * TRAIN_LANES, state = y + (size_t)gate;
     if (c->initial)
-        to_lanes(c->initial, rows.hidden, h, now + state);
+        to_lanes(c->initial, rows.hidden, 0, h, now + state);
     else
         memset(now + state, 0, (size_t)gate * sizeof(float));
     for (int32_t k = 0; k < c->steps; k++) {
         float *next = saved ? now + record : work + (k % 2 ? 0 : record);
-        to_lanes(c->x.data + k * c->x.step, rows.x, n->inputs, now);
+        to_lanes(c->x.data + k * c->x.step, rows.x, k + 1 < c->steps ? c->x.step : 0, n->inputs, now);
         multiply(&t->fc1, values, now, parameter(c, group, FC1_BIAS), now + y);
         rectify(now + y, gate);
         multiply(&t->gru, values + t->fc1.values, now + y, bias, now + y + 2 * gate);
@@ -305,7 +341,7 @@ static void rectify_back(const float *y, float *grad, int32_t size)
 
 static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to)
 {
-    to_lanes(c->q.data + step * c->q.step, rows->q, c->network->actions, to);
+    to_lanes(c->q.data + step * c->q.step, rows->q, step ? -c->q.step : 0, c->network->actions, to);
     for (int32_t i = 0; rows->lanes < TRAIN_LANES && i < c->network->actions; i++)
         memset(to + i * TRAIN_LANES + rows->lanes, 0, (size_t)(TRAIN_LANES - rows->lanes) * sizeof(float));
 }

@@ -41,71 +41,75 @@ static int grid_transpose(const grid *g, grid *to)
     return 1;
 }
 
-/* Does any of these rows use the column? */
-static int used(const grid *g, int32_t row, int32_t height, int32_t column)
+/* Of a panel's rows from `row` on, which use each column: one bit a row. */
+typedef struct {
+    int32_t row, end, columns;
+    uint8_t *rows;
+} usage;
+
+static void find_usage(const grid *g, int32_t row, int32_t end, usage *u)
 {
-    for (int32_t r = row; r < row + height; r++)
-        if (g->cell[(size_t)r * (size_t)g->columns + (size_t)column] >= 0)
-            return 1;
-    return 0;
+    u->row = row;
+    u->end = end;
+    for (int32_t c = 0; c < u->columns; c++)
+        u->rows[c] = 0;
+    for (int32_t r = 0; r < TRAIN_PANEL && row + r < end; r++)
+        for (int32_t c = 0; c < u->columns; c++)
+            u->rows[c] |= (uint8_t)((g->cell[(size_t)(row + r) * (size_t)u->columns + (size_t)c] >= 0) << r);
 }
 
-static float together(const grid *g, int32_t row, int32_t height)
+/* Columns that any of the rows first to first + height uses. */
+static int32_t count(const usage *u, int32_t first, int32_t height)
 {
-    int32_t count = 0;
-    for (int32_t c = 0; c < g->columns; c++)
-        count += used(g, row, height, c);
-    return (float)count * COST[height];
+    const uint8_t bits = (uint8_t)(((1 << height) - 1) << first);
+    int32_t sum = 0;
+    for (int32_t c = 0; c < u->columns; c++)
+        sum += (u->rows[c] & bits) != 0;
+    return sum;
 }
 
-/* The least cost of rows row to row + height, cut off at `end`, as one panel or as two halves. */
-static float least(const grid *g, int32_t row, int32_t height, int32_t end)
+/* The least cost of these rows, cut off at u->end, as one panel or as two halves. */
+static float least(const usage *u, int32_t first, int32_t height)
 {
-    if (row >= end)
+    if (u->row + first >= u->end)
         return 0.0f;
+    const float whole = (float)count(u, first, height) * COST[height];
     if (height == 1)
-        return together(g, row, 1);
-    const float halves = least(g, row, height / 2, end) + least(g, row + height / 2, height / 2, end);
-    const float whole = row + height <= end ? together(g, row, height) : halves;
-    return whole < halves ? whole : halves;
+        return whole;
+    const float halves = least(u, first, height / 2) + least(u, first + height / 2, height / 2);
+    return u->row + first + height <= u->end && whole < halves ? whole : halves;
 }
 
-/* Panels of `least`: counted, and written where m->panel is given. */
-static void split(const grid *g, int32_t row, int32_t height, int32_t end, train_matrix *m)
+/* Panels of `least`, without their columns: counted, and written where m->panel is given. */
+static void split(const usage *u, int32_t first, int32_t height, train_matrix *m)
 {
-    if (row >= end)
+    const int32_t row = u->row + first;
+    if (row >= u->end)
         return;
-    if (row + height > end || (height > 1 && together(g, row, height) > least(g, row, height, end))) {
-        split(g, row, height / 2, end, m);
-        split(g, row + height / 2, height / 2, end, m);
+    const int32_t columns = count(u, first, height);
+    if (row + height > u->end || (height > 1 && (float)columns * COST[height] > least(u, first, height))) {
+        split(u, first, height / 2, m);
+        split(u, first + height / 2, height / 2, m);
         return;
-    }
-    const int32_t first = m->columns, value = m->values;
-    for (int32_t c = 0; c < g->columns; c++) {
-        if (!used(g, row, height, c))
-            continue;
-        if (m->panel) {
-            m->column[m->columns] = c * TRAIN_LANES;
-            for (int32_t r = 0; r < height; r++)
-                m->position[m->values + r] = g->cell[(size_t)(row + r) * (size_t)g->columns + (size_t)c];
-        }
-        m->columns++;
-        m->values += height;
     }
     if (m->panel)
-        m->panel[m->panels] = (train_panel){row, height, first, m->columns, value};
+        m->panel[m->panels] = (train_panel){row, height, 0, columns, 0};
     m->panels++;
+    m->columns += columns;
+    m->values += columns * height;
 }
 
-static void split_all(const grid *g, train_matrix *m)
+static void split_all(const grid *g, usage *u, train_matrix *m)
 {
     m->panels = m->columns = m->values = 0;
     for (int32_t begin = 0; begin < g->rows; begin += g->segment)
-        for (int32_t row = begin; row < begin + g->segment; row += TRAIN_PANEL)
-            split(g, row, TRAIN_PANEL, begin + g->segment, m);
+        for (int32_t row = begin; row < begin + g->segment; row += TRAIN_PANEL) {
+            find_usage(g, row, begin + g->segment, u);
+            split(u, 0, TRAIN_PANEL, m);
+        }
 }
 
-/* Tall panels first, then long ones: runs of equal loops are what branch predictors learn. */
+/* Tall panels first, then long ones: kernels take equal neighbours together, and their loops are predictable. */
 static int by_shape(const void *left, const void *right)
 {
     const train_panel *a = left, *b = right;
@@ -117,18 +121,50 @@ static int by_shape(const void *left, const void *right)
     return a->row < b->row ? -1 : 1;
 }
 
+/* Does any of these rows use the column? */
+static int used(const grid *g, int32_t row, int32_t height, int32_t column)
+{
+    for (int32_t r = row; r < row + height; r++)
+        if (g->cell[(size_t)r * (size_t)g->columns + (size_t)column] >= 0)
+            return 1;
+    return 0;
+}
+
+/* Columns and positions of the panels, in their order. */
+static void fill(const grid *g, train_matrix *m)
+{
+    int32_t column = 0, value = 0;
+    for (train_panel *p = m->panel; p < m->panel + m->panels; p++) {
+        p->first = column;
+        p->value = value;
+        for (int32_t c = 0; c < g->columns; c++) {
+            if (!used(g, p->row, p->height, c))
+                continue;
+            m->column[column++] = c * TRAIN_LANES;
+            for (int32_t r = p->row; r < p->row + p->height; r++)
+                m->position[value++] = g->cell[(size_t)r * (size_t)g->columns + (size_t)c];
+        }
+        p->end = column;
+    }
+}
+
 static int make_matrix(const grid *g, train_matrix *m)
 {
-    split_all(g, m);
-    const size_t panels = (size_t)m->panels, columns = (size_t)m->columns, values = (size_t)m->values;
-    m->panel = malloc((panels + 1) * sizeof(train_panel));
-    m->column = malloc((columns + 1) * sizeof(int32_t));
-    m->position = malloc((values + 1) * sizeof(int32_t));
-    if (!m->panel || !m->column || !m->position)
+    usage u = {0, 0, g->columns, malloc((size_t)g->columns + 1)};
+    if (!u.rows)
         return 0;
-    split_all(g, m);
-    qsort(m->panel, panels, sizeof(train_panel), by_shape);
-    return 1;
+    split_all(g, &u, m);
+    m->panel = malloc(((size_t)m->panels + 1) * sizeof(train_panel));
+    m->column = malloc(((size_t)m->columns + 1) * sizeof(int32_t));
+    m->position = malloc(((size_t)m->values + 1) * sizeof(int32_t));
+    const int made = m->panel && m->column && m->position;
+    if (made) {
+        split_all(g, &u, m);
+        qsort(m->panel, (size_t)m->panels, sizeof(train_panel), by_shape);
+        fill(g, m);
+    }
+    free(u.rows);
+    return made;
 }
 
 static int make_back(const grid *g, train_matrix *m)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mast_train.sparse.allocation import ALLOCATIONS
+from mast_train.sparse.allocation import ALLOCATIONS, Shape
 from mast_train.sparse.topology import evolve, random_mask
 
 
@@ -24,6 +24,11 @@ class MaskedLayer:
 def grouped(tensor: Tensor) -> Tensor:
     """A weight as [G, out, in]; a plain matrix is one group."""
     return tensor if tensor.dim() == 3 else tensor.unsqueeze(0)
+
+
+def _shape(weight: Tensor) -> Shape:
+    g, outputs, inputs = grouped(weight).shape
+    return g, outputs, inputs
 
 
 class Masks:
@@ -45,7 +50,7 @@ class Masks:
         self.layers = layers if sparsity > 0.0 else []
         parameters = dict(module.named_parameters())
         self._weights = {layer.name: parameters[layer.name] for layer in self.layers}
-        shapes = [tuple(grouped(weight).shape) for weight in self._weights.values()]
+        shapes = [_shape(weight) for weight in self._weights.values()]
         densities = ALLOCATIONS[allocation](shapes, sparsity)
         self._masks: dict[str, Tensor] = {}
         for layer, shape, density in zip(self.layers, shapes, densities, strict=True):

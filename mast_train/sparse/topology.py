@@ -51,8 +51,8 @@ def evolve(
     """Drop the `fraction` of living blocks with the smallest drop score, grow as many dead ones with the largest grow
     score; global over the layer's groups, so the groups (agents) compete for one budget.
 
-    mask bool, scores float, all [G, out, in] -> new mask. The number of living blocks never changes; a block dropped now
-    is not grown again in the same call (Evci et al. 2020, section 3). Ties are broken by position.
+    mask bool, scores float, all [G, out, in] -> new mask. The number of living blocks never changes; a block dropped
+    now is not grown again in the same call (Evci et al. 2020, section 3). Ties are broken by position.
     """
     alive = to_blocks(mask.to(drop_score.dtype), rows, segments) > 0
     shape, alive = alive.shape, alive.flatten()

@@ -1,0 +1,159 @@
+"""The whole path on two cores in a few minutes: train, export, run without torch, measure, serve.
+
+Every step is the command a user would type; this script only runs them and puts their numbers side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+HERE = Path(__file__).resolve().parent.parent
+SPARSE, DENSE = "demo-mast", "demo-dense"
+EPISODES = 256
+console = Console(highlight=False)
+
+
+def mast(*arguments: str, quiet: bool = False) -> str:
+    """Run `mast ARGUMENTS`, shown as typed; returns its standard output when quiet, else lets it through."""
+    console.print(f"\n[bold]$ mast {' '.join(arguments)}[/bold]")
+    command = [sys.executable, str(HERE / "cli.py"), *arguments]
+    result = subprocess.run(command, stdout=subprocess.PIPE if quiet else None, text=True)
+    if result.returncode:
+        sys.exit(f"demo: this command failed with exit code {result.returncode}")
+    return result.stdout or ""
+
+
+def json_of(*arguments: str) -> Any:
+    """The JSON a command prints."""
+    return json.loads(mast(*arguments, "--json", quiet=True))
+
+
+def through_the_server(policy: Path) -> str:
+    """Start `mast serve`, ask one agent for three decisions of one episode, stop it."""
+    console.print(f"\n[bold]$ mast serve {policy} --port 0[/bold]")
+    server = subprocess.Popen(
+        [sys.executable, str(HERE / "cli.py"), "serve", str(policy), "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert server.stdout is not None
+        banner = server.stdout.readline().strip()
+        console.print(banner)
+        url = next(word for word in banner.split() if word.startswith("http://")).rstrip(",;")
+        metadata = json.load(urllib.request.urlopen(f"{url}/v2/models/agent_0", timeout=10))
+        width = next(tensor["shape"][-1] for tensor in metadata["inputs"] if tensor["name"] == "obs")
+        actions = [infer(url, width, step) for step in range(3)]
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+    return f"agent_0 answered {actions} over HTTP"
+
+
+def infer(url: str, width: int, step: int) -> int:
+    """One decision of sequence 1 on an all-zero observation."""
+    body = {
+        "parameters": {"sequence_id": 1, "sequence_start": step == 0, "sequence_end": step == 2},
+        "inputs": [{"name": "obs", "datatype": "FP32", "shape": [width], "data": [0.0] * width}],
+        "outputs": [{"name": "action"}],
+    }
+    request = urllib.request.Request(f"{url}/v2/models/agent_0/infer", json.dumps(body).encode())
+    return json.load(urllib.request.urlopen(request, timeout=10))["outputs"][0]["data"][0]
+
+
+def picture(runs: Path, path: Path) -> None:
+    """Learning curves of the two runs."""
+    from mast_train.report.curves import draw_curves
+    from mast_train.runs import read_metrics
+
+    rows = {}
+    for label, name in (("MAST, 95 % sparse", SPARSE), ("dense", DENSE)):
+        curve = [(row["step"], row["win_rate"]) for row in read_metrics(runs / name, "evaluation")]
+        rows[label] = [curve]
+    draw_curves(rows, path, "SMAX 3m: one seed each")
+
+
+def won(result: dict[str, Any]) -> str:
+    """A win rate with its 95 % interval."""
+    return f"{result['win_rate']:.2f} [{result['win_rate_low']:.2f}, {result['win_rate_high']:.2f}]"
+
+
+def latency(result: dict[str, Any], backend: str, weights: str, single: bool = True) -> str:
+    """Median microseconds per agent and decision, or "-" where that was not measured."""
+    for row in result["latency"]:
+        if row["backend"] == backend and row["weights"] == weights and (row["agents"] == 1) == single:
+            return f"{row['median_us']:.2f} us"
+    return "-"
+
+
+def size(result: dict[str, Any], name: str) -> str:
+    """Kilobytes on disk of one row of the size table."""
+    return next((f"{row['size_bytes'] / 1000:.1f} kB" for row in result["sizes"] if row["name"] == name), "-")
+
+
+def table(bench: dict[str, Any], wins: dict[str, dict[str, Any]]) -> Table:
+    """Sparse beside dense, in words a stranger knows."""
+    sparse, dense = bench["sparse"], bench["dense"]
+    ratio = dense["paper_flops"] / sparse["paper_flops"]
+    out = Table(title=f"SMAX 3m, three marines: MAST, {bench['sparsity']:.0%} sparse, beside dense")
+    for column in ("", "sparse", "dense"):
+        out.add_column(column, justify="left" if not column else "right")
+    out.add_row(f"win rate as shipped, {EPISODES} battles", won(wins["sparse"]), won(wins["dense"]))
+    out.add_row("parameters, team", f"{sparse['paper_parameters']:,}", f"{dense['paper_parameters']:,}")
+    out.add_row(
+        f"FLOPs, joint decision ({ratio:.0f}x)", f"{sparse['paper_flops']:,.0f}", f"{dense['paper_flops']:,.0f}"
+    )
+    for label, kept, full in (
+        (".mast file", ".mast, float32, as given", ".mast, float32, dense"),
+        ("ONNX files", "ONNX, sparse constants", "ONNX, dense"),
+    ):
+        out.add_row(f"size, {label}", size(bench, kept), size(bench, full))
+    for backend in dict.fromkeys(row["backend"] for row in bench["latency"]):
+        cells = (latency(bench, backend, weights) for weights in ("sparse", "dense"))
+        out.add_row(f"one decision, {backend}", *cells)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=250_000, help="environment steps of each of the two runs")
+    parser.add_argument("--folder", type=Path, default=Path("runs/demo"), help="where runs and pictures go")
+    options = parser.parse_args()
+    started, runs = time.monotonic(), options.folder / f"{time.strftime('%Y%m%d-%H%M%S')}"
+    common = ("--map", "3m", "--steps", str(options.steps), "--runs", str(runs))
+    mast("train", "--method", "mast", "--name", SPARSE, *common)
+    mast("train", "--method", "dense", "--name", DENSE, *common)
+    sparse, dense = runs / SPARSE / "policy.mast", runs / DENSE / "policy.mast"
+    for name in (SPARSE, DENSE):
+        mast("export", name, "--runs", str(runs))
+    mast("export", SPARSE, "--format", "onnx", "--runs", str(runs))
+    wins = {
+        "sparse": json_of("eval", str(sparse), "--episodes", str(EPISODES)),
+        "dense": json_of("eval", str(dense), "--episodes", str(EPISODES)),
+        "random": json_of("eval", "--random", "--map", "3m", "--episodes", str(EPISODES)),
+    }
+    bench = json_of("bench", str(sparse), "--rounds", "5")
+    masks, curves = runs / "masks.png", runs / "learning.png"
+    mast("inspect", str(sparse), "--png", str(masks), quiet=True)
+    served = through_the_server(sparse)
+    picture(runs, curves)
+    console.print()
+    console.print(table(bench, wins))
+    console.print(
+        f"A team that acts at random wins {won(wins['random'])}. Latency: median of agent.act on this machine."
+    )
+    console.print(f"Served: {served}.")
+    console.print(f"pictures: {curves} (learning), {masks} (which connections each marine kept)")
+    console.print(f"policy: {sparse}; all of it took {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+if __name__ == "__main__":
+    main()

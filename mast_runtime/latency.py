@@ -1,0 +1,152 @@
+"""Latency of `act`: every backend, sparse beside dense, one agent and a team, interleaved in one run."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from statistics import median
+from time import perf_counter_ns
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast_runtime.bundle import Bundle
+from mast_runtime.errors import BackendError
+
+BLOCK_NS = 10_000_000
+"""Time that one cell is measured for before the next has its turn."""
+MIN_CALLS, MAX_CALLS, OBSERVATIONS = 20, 5_000, 64
+
+
+@dataclass(frozen=True)
+class LatencyRow:
+    """Microseconds per agent of calls of `act` with `agents` agents; median and p99 over all calls.
+
+    rounds_us: each round's median. speedup: dense / sparse, the median of the rounds' ratios; None in a dense row.
+    """
+
+    backend: str
+    weights: str
+    agents: int
+    median_us: float
+    p99_us: float
+    speedup: float | None
+    calls: int
+    rounds_us: list[float]
+
+
+def densified(bundle: Bundle) -> Bundle:
+    """The bundle with every weight stored, zeros too, in float32."""
+    return replace(bundle, networks=tuple(network.densified() for network in bundle.networks), path=None)
+
+
+def is_dense(bundle: Bundle) -> bool:
+    """Whether no layer is stored sparse."""
+    return all(layer.is_dense for network in bundle.networks for layer in network.layers().values())
+
+
+def measure_latency(
+    bundle: Bundle, backends: Sequence[str], rounds: int, team: int
+) -> tuple[list[LatencyRow], list[str]]:
+    """A row for each backend, kind of weights and number of agents, and a note for each that cannot run here.
+
+    team: the other number of agents beside 1, rounded up to whole teams of the bundle.
+    """
+    cells, notes = _cells(bundle, backends, team)
+    return _measure(cells, rounds), notes
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One row in the making: `act` on observations that are the same for every cell of as many agents."""
+
+    backend: str
+    weights: str
+    agents: int
+    act: Callable[[NDArray, NDArray], object]
+    reset: Callable[[], None]
+    observations: list[NDArray]
+    avail: NDArray[np.bool_]
+
+    def measure(self, calls: int) -> list[int]:
+        """Nanoseconds of each call."""
+        times, act, avail = [], self.act, self.avail
+        self.reset()
+        for obs in list(islice(cycle(self.observations), calls)):
+            start = perf_counter_ns()
+            act(obs, avail)
+            times.append(perf_counter_ns() - start)
+        return times
+
+    def calls(self) -> int:
+        """Warm up, and find how many calls fill BLOCK_NS."""
+        self.measure(MIN_CALLS)
+        once = max(1.0, median(self.measure(MIN_CALLS)))
+        return int(min(max(BLOCK_NS / once, MIN_CALLS), MAX_CALLS))
+
+
+def _cells(bundle: Bundle, backends: Sequence[str], team: int) -> tuple[list[_Cell], list[str]]:
+    """Every cell that can run here, and a note for each that cannot."""
+    rng, contract = np.random.default_rng(0), bundle.contract
+    n = -(-team // len(bundle.agents)) * len(bundle.agents)
+    pool = rng.standard_normal((OBSERVATIONS, n, contract.obs_dim)).astype(np.float32)
+    avail = np.ones((n, contract.n_actions), np.bool_)
+    kinds = {"dense": densified(bundle)} if is_dense(bundle) else {"sparse": bundle, "dense": densified(bundle)}
+    cells, notes = [], []
+    for backend in backends:
+        for weights, policy in kinds.items():
+            try:
+                one, many = policy.agent(0, backend), policy.team(n, backend)
+            except BackendError as error:
+                notes.append(f"{backend}, {weights}: left out ({error})")
+                continue
+            cells.append(_Cell(backend, weights, 1, one.act, one.reset, list(pool[:, 0]), avail[0]))
+            cells.append(_Cell(backend, weights, n, many.act, many.reset, list(pool), avail))
+    return cells, notes
+
+
+def _measure(cells: Sequence[_Cell], rounds: int) -> list[LatencyRow]:
+    """Every cell once per round, the first of a round being another each time."""
+    calls = [cell.calls() for cell in cells]
+    times: list[list[list[int]]] = [[] for _ in cells]
+    with _no_garbage_collection():
+        for i in range(rounds):
+            for k in range(len(cells)):
+                chosen = (i + k) % len(cells)
+                times[chosen].append(cells[chosen].measure(calls[chosen]))
+    medians = [
+        [median(block) / 1e3 / cell.agents for block in blocks] for cell, blocks in zip(cells, times, strict=True)
+    ]
+    dense = {(c.backend, c.agents): m for c, m in zip(cells, medians, strict=True) if c.weights == "dense"}
+    rows = []
+    for cell, blocks, rounds_us in zip(cells, times, medians, strict=True):
+        pooled = np.concatenate(blocks) / 1e3 / cell.agents
+        base = dense.get((cell.backend, cell.agents)) if cell.weights == "sparse" else None
+        speedup = median(d / s for d, s in zip(base, rounds_us, strict=True)) if base else None
+        middle, p99 = float(np.median(pooled)), float(np.percentile(pooled, 99))
+        rows.append(LatencyRow(cell.backend, cell.weights, cell.agents, middle, p99, speedup, len(pooled), rounds_us))
+    return sorted(rows, key=lambda row: row.agents > 1)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def clock_us() -> float:
+    """What reading the clock adds to every call; not subtracted."""
+    times = []
+    for _ in range(1_000):
+        start = perf_counter_ns()
+        times.append(perf_counter_ns() - start)
+    return median(times) / 1e3

@@ -1,0 +1,140 @@
+"""The benchmark's and the inspection's structure and counts; never a time."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+import pytest
+from networks import random_bundle
+from rich.console import Console
+
+from mast_runtime import RuntimeFault, load, save
+from mast_runtime.backends import installed_backends
+from mast_runtime.bench import bench, print_bench
+from mast_runtime.inspect import describe, print_description
+from mast_runtime.machine import describe_machine
+from mast_runtime.pictures import MAX_NETWORKS, masks_png
+from mast_runtime.startup import BARE, bare_command, measure_startup, policy_command
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    path = tmp_path_factory.mktemp("bench") / "tiny.mast"
+    save(random_bundle(0, n_agents=3, hidden=8, sparsity=0.8), path)
+    return bench(load(path), rounds=2, team=8, startup_rounds=1), path
+
+
+def text_of(show, value) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    show(console, value)
+    return console.file.getvalue()
+
+
+def test_every_installed_backend_is_measured_sparse_and_dense(result):
+    rows = {(row.backend, row.weights, row.agents): row for row in result[0].latency}
+    assert set(rows) == {(b, w, n) for b in installed_backends() for w in ("sparse", "dense") for n in (1, 9)}
+    for (_, weights, _), row in rows.items():
+        assert 0 < row.median_us <= row.p99_us
+        assert len(row.rounds_us) == 2
+        assert row.calls >= 40
+        assert (row.speedup is None) == (weights == "dense")
+
+
+def test_startup_has_every_backend_and_the_floor(result):
+    rows = {row.name: row for row in result[0].startup}
+    assert next(iter(rows)) == BARE
+    assert set(installed_backends()) < set(rows)
+    floor = rows.pop(BARE)
+    assert all(row.peak_bytes > floor.peak_bytes for row in rows.values())
+
+
+def test_sizes_are_those_of_the_file(result):
+    given, dense = result[0].sizes[:2]
+    assert given.size_bytes == result[1].stat().st_size
+    assert dense.size_bytes > given.size_bytes
+    assert all(row.gzip_bytes > 0 for row in result[0].sizes)
+
+
+def test_result_is_json_and_prints(result):
+    restored = json.loads(json.dumps(result[0].as_dict(), allow_nan=False))
+    assert restored["machine"]["cores"] >= 1
+    assert restored["sparse"]["paper_flops"] < restored["dense"]["paper_flops"]
+    text = text_of(print_bench, result[0])
+    assert all(name in text for name in (*installed_backends(), "p99", "gzipped", "peak MB"))
+
+
+def test_dense_policy_from_memory():
+    found = bench(random_bundle(0, sparsity=None, hidden=8), ["reference"], rounds=1, team=3, startup_rounds=0)
+    assert [(row.weights, row.agents) for row in found.latency] == [("dense", 1), ("dense", 3)]
+    assert found.startup == []
+    assert "test mast" in text_of(print_bench, found)
+
+
+def test_a_failing_start_says_why(tmp_path):
+    with pytest.raises(RuntimeFault, match=r"start-up of broken: .*no such policy file"):
+        measure_startup({"floor": bare_command(), "broken": policy_command(tmp_path / "none.mast")}, 1)
+
+
+def test_a_busy_machine_is_named():
+    machine = describe_machine()
+    assert "load average 9.0" in replace(machine, cores=2, load_average=9.0).warning
+    assert not replace(machine, cores=2, load_average=0.5).warning
+    assert not replace(machine, load_average=None).warning
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("blocks", [{}, {"weight_ih": 4, "weight_hh": 4}])
+def test_description_against_slow_loops(shared, blocks):
+    bundle = random_bundle(3, 3, 9, 5, shared=shared, hidden=10, fc1=7, sparsity=0.85, blocks=blocks)
+    found = describe(bundle)
+    stats = {(row.network, row.layer): row for row in found.layers}
+    for i, network in enumerate(bundle.networks):
+        for name, layer in network.layers().items():
+            matrix = layer.dense() != 0.0
+            columns = [sum(bool(matrix[o, j]) for o in range(layer.outputs)) for j in range(layer.inputs)]
+            rows = [sum(bool(matrix[o, j]) for j in range(layer.inputs)) for o in range(layer.outputs)]
+            row = stats[i, name]
+            assert (row.nnz, row.block) == (sum(rows), blocks.get(name, 1))
+            assert (row.per_input.min, row.per_input.max) == (min(columns), max(columns))
+            assert (row.per_input.median, row.per_output.median) == (median(columns), median(rows))
+            assert (row.unused_inputs, row.empty_outputs) == (columns.count(0), rows.count(0))
+        unused = found.networks[i].unused_features
+        flat = [*unused["obs"], *(9 + k for k in unused["last_action"]), *(14 + k for k in unused.get("agent_id", []))]
+        assert flat == [j for j in range(network.fc1.inputs) if not network.fc1.dense()[:, j].any()]
+    assert found.nnz == sum(row.nnz for row in found.layers)
+    assert json.loads(json.dumps(found.as_dict()))["types"][0]["agents"] == 3
+    assert "Connections by layer" in text_of(print_description, found)
+
+
+def test_connections_by_unit_type():
+    bundle = random_bundle(0, n_agents=3, hidden=8)
+    types = ("stalker", "zealot", "zealot")
+    bundle = replace(bundle, agents=tuple(replace(a, type=t) for a, t in zip(bundle.agents, types, strict=True)))
+    stalker, zealot = describe(bundle).types
+    a, b, c = (network.nnz for network in bundle.networks)
+    assert (stalker.type, stalker.agents, stalker.nnz_mean) == ("stalker", 1, a)
+    assert (zealot.nnz_mean, zealot.nnz_min, zealot.nnz_max) == ((b + c) / 2, min(b, c), max(b, c))
+    assert zealot.share == pytest.approx((b + c) / (a + b + c))
+
+
+@pytest.mark.parametrize("n_agents", [1, 3, MAX_NETWORKS + 3])
+def test_masks_are_a_picture(tmp_path, n_agents):
+    image = pytest.importorskip("matplotlib.image")
+    path = tmp_path / "masks.png"
+    masks_png(random_bundle(0, n_agents=n_agents, hidden=8), path, dpi=40)
+    pixels = image.imread(path)
+    assert pixels.shape[0] > 200 and pixels.shape[1] > 200
+    assert np.var(pixels[..., :3]) > 1e-4
+    assert [file.name for file in tmp_path.iterdir()] == ["masks.png"]
+
+
+def test_a_missing_matplotlib_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(RuntimeFault, match=r'pip install "mast-marl\[train\]"'):
+        masks_png(random_bundle(0), tmp_path / "masks.png")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,150 @@
+"""The command line as a user would type it: each command in its own process, and one clear line for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "data" / "3m.mast"
+TRAIN = ("train", "--env", "matrix", "--map", "two_step", "--set", "env.num_envs=8", "--set", "train.eval_interval=300")
+
+
+def mast(*arguments, cwd, **options):
+    command = [sys.executable, str(ROOT / "cli.py"), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=240, **options)
+
+
+def ok(*arguments, cwd):
+    result = mast(*arguments, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with one finished run, trained by the command."""
+    folder = tmp_path_factory.mktemp("user")
+    out = ok(*TRAIN, "--steps", "900", cwd=folder)
+    assert "win rate" in out and "next: mast export" in out
+    return folder
+
+
+def test_the_run_folder_holds_what_it_says(trained):
+    run = trained / "runs" / "two_step-qmix-mast-seed0"
+    assert {p.name for p in run.iterdir()} == {
+        "config.toml", "run.json", "metrics.jsonl", "tensorboard", "checkpoint.safetensors", "snapshots", "trace.safetensors",
+    }  # fmt: skip
+    info = json.loads((run / "run.json").read_text())
+    assert info["status"] == "finished" and info["versions"]["torch"] and info["seed"] == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert {row["kind"] for row in rows} == {"train", "evaluation"} and rows[-1]["step"] >= 900
+    assert list((run / "tensorboard").iterdir())
+
+
+def test_export_eval_inspect_bench(trained):
+    out = ok("export", cwd=trained)
+    policy = trained / "runs" / "two_step-qmix-mast-seed0" / "policy.mast"
+    assert policy.is_file() and "runs/two_step-qmix-mast-seed0" in out and "verified over" in out
+    for target in ((), (policy,), (policy, "--backend", "reference"), ("--random", "--env", "matrix", "--map", "two_step")):
+        result = json.loads(ok("eval", *target, "--episodes", "16", "--json", cwd=trained))
+        assert result["episodes"] == 16 and result["win_rate_low"] <= result["win_rate"] <= result["win_rate_high"]
+    description = json.loads(ok("inspect", "--json", "--png", "masks.png", cwd=trained))
+    assert (trained / "masks.png").read_bytes().startswith(b"\x89PNG") and description
+    assert "latency" in ok("bench", policy, "--rounds", "1", cwd=trained)
+
+
+def test_export_formats(trained):
+    for arguments, name in (
+        (("--agent", "1"), "policy-agent1.mast"), (("--dtype", "i8"), "policy-i8.mast"), (("--dtype", "f16"), "policy-f16.mast"),
+        (("--format", "onnx"), "policy-onnx"), (("--format", "onnx-sparse", "--agent", "0"), "policy-agent0-sparse.onnx"),
+        (("-o", "mine.mast", "--at", "best"), "../../mine.mast"),
+    ):  # fmt: skip
+        reports = json.loads(ok("export", *arguments, "--json", cwd=trained))
+        assert (trained / "runs" / "two_step-qmix-mast-seed0" / name).exists()
+        assert all(report["passed"] for report in reports)
+
+
+def test_interrupt_saves_and_resume_continues(tmp_path):
+    command = [sys.executable, str(ROOT / "cli.py"), *TRAIN, "--steps", "1000000", "--name", "long"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = tmp_path / "runs" / "long" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 20):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "continue with: mast train --resume --name long" in out
+    assert json.loads((tmp_path / "runs" / "long" / "run.json").read_text())["status"] == "interrupted"
+    before = len(metrics.read_text().splitlines())
+    again = subprocess.Popen(
+        [sys.executable, str(ROOT / "cli.py"), "train", "--resume"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    while time.monotonic() < deadline and len(metrics.read_text().splitlines()) < before + 10:
+        time.sleep(0.1)
+    again.send_signal(signal.SIGINT)
+    out, _ = again.communicate(timeout=60)
+    assert "resuming" in out and again.returncode == 0
+    steps = [row["step"] for row in map(json.loads, metrics.read_text().splitlines()) if row["kind"] == "train"]
+    assert steps == sorted(set(steps))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "--map", "33m"), ("33m", "3m")),
+        (("train", "--method", "mats"), ("mats", "mast")),
+        (("train", "--set", "train.lrr=1"), ("train.lrr", "train.lr")),
+        (("train", "--sparsity", "1.5"), ("1.5", "0.999")),
+        (("train", "--config", "absent.toml"), ("absent.toml",)),
+        (("train", "--resume"), ("no unfinished run",)),
+        (("train", "--device", "cuda"), ("CUDA",)),
+        (("eval",), ("no run", "mast train")),
+        (("eval", "--random"), ("needs a map",)),
+        (("eval", "absent"), ("absent",)),
+        (("export",), ("no run", "mast train")),
+        (("bench", "absent.mast"), ("absent.mast",)),
+        (("bench",), ("mast export",)),
+        (("bench", "broken.mast"), ("broken.mast",)),
+        (("inspect", "broken.mast"), ("broken.mast",)),
+        (("eval", str(GOLDEN), "--map", "8m", "--episodes", "1"), ("8m", "agents")),
+        (("eval", str(GOLDEN), "--backend", "fast", "--episodes", "1"), ("fast", "reference")),
+        (("serve", str(GOLDEN), "--agent", "9"), ("9",)),
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, words):
+    (tmp_path / "broken.mast").write_bytes(GOLDEN.read_bytes()[:500])
+    result = mast(*arguments, cwd=tmp_path)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert all(word in result.stderr for word in words), result.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, cli; cli.app(['--help'], standalone_mode=False); print(sorted(sys.modules), file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    for module in ("torch", "jax", "onnx", "numpy"):
+        assert f"'{module}'" not in result.stderr
+    assert "train" in result.stdout and "serve" in result.stdout
+
+
+def test_doctor_and_show_config(tmp_path):
+    checks = json.loads(ok("doctor", "--json", cwd=tmp_path))
+    assert {"Python", "torch", "jaxmarl"} <= {check["name"] for check in checks}
+    (tmp_path / "a.toml").write_text(ok("train", "--map", "8m", "--block", "16x1", "--show-config", cwd=tmp_path))
+    text = ok("train", "--config", "a.toml", "--show-config", cwd=tmp_path)
+    assert text == (tmp_path / "a.toml").read_text() and 'map = "8m"' in text and "gru = 16" in text
+
+
+def test_a_missing_extra_is_named(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
+    result = mast("train", "--env", "matrix", "--map", "two_step", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert result.returncode == 2 and 'pip install "mast-marl[train]"' in result.stderr

@@ -1,0 +1,238 @@
+"""The native training pass against torch in float64: every instruction set, odd sizes, masks, saturation, threads."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from mast_train import native
+from mast_train.native import SparseSequence
+from mast_train.nets import WEIGHTS, AgentNets
+from mast_train.sparse.masks import MaskedLayer, Masks
+from mast_train.sparse.topology import random_mask
+
+pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
+LEVELS = native.levels()
+
+
+def layers(block: int = 1) -> list[MaskedLayer]:
+    gru = [MaskedLayer(name, block, 3) for name in ("weight_ih", "weight_hh")]
+    return [MaskedLayer("fc1_weight"), *gru, MaskedLayer("fc2_weight")]
+
+
+def make(groups: int, inputs: int, hidden: int, actions: int, sparsity: float = 0.9, block: int = 1, seed: int = 0):
+    """Networks and their masks; sparsity 0: none."""
+    torch.manual_seed(seed)
+    nets, generator = AgentNets(groups, inputs, hidden, actions), torch.Generator().manual_seed(seed)
+    masks = {}
+    for layer in layers(block) if sparsity else []:
+        weight = getattr(nets, layer.name)
+        masks[layer.name] = random_mask(tuple(weight.shape), 1 - sparsity, layer.rows, layer.segments, generator)
+        with torch.no_grad():
+            weight.mul_(masks[layer.name])
+    return nets, masks
+
+
+def gradients(nets: AgentNets, q: torch.Tensor, grad_q: torch.Tensor) -> dict[str, torch.Tensor]:
+    for parameter in nets.parameters():
+        parameter.grad = None
+    q.backward(grad_q)
+    return {name: parameter.grad.clone() for name, parameter in nets.named_parameters() if parameter.grad is not None}
+
+
+def oracle(nets: AgentNets, x: torch.Tensor, grad_q: torch.Tensor):
+    """q and dense gradients by torch in float64."""
+    exact = copy.deepcopy(nets).double()
+    q = exact(x.double())[0]
+    return q.detach(), gradients(exact, q, grad_q.double())
+
+
+def assert_near(actual: torch.Tensor, expected: torch.Tensor, what: object, tolerance: float = 1e-5):
+    """To `tolerance` of the largest."""
+    scale = expected.abs().max().clamp(min=1e-3).item()
+    torch.testing.assert_close(
+        actual.double(), expected, atol=tolerance * scale, rtol=0.0, msg=lambda m: f"{what}: {m}"
+    )
+
+
+def assert_agrees(nets, masks, x, level):
+    """Forward with and without gradients, sparse and dense gradients."""
+    grad_q = torch.randn(*x.shape[:3], nets.n_actions)
+    expected_q, dense = oracle(nets, x, grad_q)
+    sequence = SparseSequence(nets, masks, level)
+    for dense_gradients in (False, True):
+        q = sequence.forward(x, dense_gradients)
+        assert_near(q.detach(), expected_q, "q")
+        for name, actual in gradients(nets, q, grad_q).items():
+            masked = name in masks and not dense_gradients
+            assert_near(actual, dense[name] * masks[name] if masked else dense[name], name)
+            assert not masked or not actual[~masks[name]].any()
+    with torch.no_grad():
+        assert torch.equal(sequence.forward(x), q)
+        assert_near(SparseSequence(nets, None, level).forward(x), expected_q, "frozen")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("hidden", [1, 7, 9, 63, 64, 65])
+@pytest.mark.parametrize(("steps", "batch"), [(1, 1), (2, 3), (40, 31), (2, 33), (1, 65)])
+def test_sizes(level, hidden, steps, batch):
+    nets, masks = make(2, 2 * hidden + 3, hidden, hidden % 6 + 1, 0.8)
+    assert_agrees(nets, masks, torch.randn(steps, batch, 2, nets.inputs), level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize(
+    ("sparsity", "block"), [(0.0, 1), (0.3, 1), (0.99, 1), (0.9, 8), (0.9, 16), (0.5, 3), (0.6, 4)]
+)
+@pytest.mark.parametrize("hidden", [21, 64])
+def test_masks_and_groups(level, groups, sparsity, block, hidden):
+    """hidden 21 makes ragged blocks; 0.99 makes empty rows; one shared group has several tiles of rows."""
+    nets, masks = make(groups, 17, hidden, 18, sparsity, block)
+    assert_agrees(nets, masks, torch.randn(18, 13, 3, 17), level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_empty_masks_and_a_layer_left_full(level):
+    nets, masks = make(3, 5, 20, 4)
+    masks["weight_hh"].zero_()
+    masks["fc2_weight"][1] = False
+    del masks["fc1_weight"]
+    with torch.no_grad():
+        for name, mask in masks.items():
+            getattr(nets, name).mul_(mask)
+    assert_agrees(nets, masks, torch.randn(5, 4, 3, 5), level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("scale", [5.0, 300.0])
+def test_saturated_gates(level, scale):
+    nets, masks = make(2, 9, 33, 5, 0.8)
+    with torch.no_grad():
+        for name in ("bias_ih", "bias_hh", "fc1_bias"):
+            getattr(nets, name).mul_(scale)
+    assert_agrees(nets, masks, scale * torch.randn(30, 4, 2, 9), level)
+
+
+def test_any_strides():
+    nets, masks = make(3, 10, 16, 4)
+    stored = torch.randn(6, 9, 3, 12)
+    x = stored.transpose(0, 1)[..., 1:11]
+    assert not x.is_contiguous()
+    assert_agrees(nets, masks, x, LEVELS[0])
+    assert_agrees(nets, masks, torch.randn(1, 1, 1, 10).expand(9, 6, 3, 10), LEVELS[0])
+    sequence = SparseSequence(nets, masks)
+    q = sequence.forward(x)
+    grad_q = torch.randn(6, 9, 4, 3).permute(1, 0, 3, 2)
+    expected = gradients(nets, sequence.forward(x), grad_q.contiguous())
+    assert all(torch.equal(g, expected[name]) for name, g in gradients(nets, q, grad_q).items())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_step(level, groups):
+    nets, masks = make(groups, 10, 16, 4)
+    x, hidden = torch.randn(9, 12, 3, 10), nets.initial_hidden(12, 3)
+    expected_q, _ = nets(x)
+    sequence = SparseSequence(nets, masks, level)
+    for step in range(9):
+        before = hidden
+        q, hidden = sequence.step(x[step], hidden)
+        torch.testing.assert_close(q, expected_q[step], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(hidden, nets.step(x[step], before)[1], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 8])
+def test_a_hundred_updates_with_topology_changes(block):
+    """Adam, gradients clipped, connections dropped and grown every 20 updates: losses and masks as with torch."""
+    start, _ = make(3, 11, 24, 5, 0.0)
+    nets = [copy.deepcopy(start) for _ in range(2)]
+    generators = [torch.Generator().manual_seed(1) for _ in nets]
+    masks = [Masks(n, layers(block), 0.8, "erdos_renyi", False, g) for n, g in zip(nets, generators, strict=True)]
+    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-3, eps=1e-5) for n in nets]
+    sequence = SparseSequence(nets[1], masks[1].state_dict())
+    for update in range(1, 101):
+        x, target, losses, evolving = torch.randn(12, 9, 3, 11), torch.randn(12, 9, 3, 5), [], update % 20 == 0
+        for i in range(2):
+            q = sequence.forward(x, evolving) if i else nets[0](x)[0]
+            loss = (q - target).square().mean()
+            optimizers[i].zero_grad()
+            loss.backward()
+            dense = masks[i].dense_gradients()
+            masks[i].apply_to_gradients()
+            torch.nn.utils.clip_grad_norm_(nets[i].parameters(), 0.5)
+            optimizers[i].step()
+            if evolving:
+                assert masks[i].evolve("gradient", dense, 0.3, generators[i], optimizers[i]) > 0
+            losses.append(loss.detach())
+        torch.testing.assert_close(losses[1], losses[0], atol=0.0, rtol=1e-5)
+        assert all(torch.equal(masks[0][name], masks[1][name]) for name in WEIGHTS)
+    for name, expected in nets[0].named_parameters():
+        torch.testing.assert_close(getattr(nets[1], name), expected, atol=2e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_number_of_threads_changes_no_bit(groups):
+    nets, masks = make(groups, 20, 40, 6)
+    x, grad_q = torch.randn(20, 70, 3, 20), torch.randn(20, 70, 3, 6)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 1, 2, 5):
+            torch.set_num_threads(threads)
+            q = SparseSequence(nets, masks).forward(x)
+            results.append([q.detach(), *gradients(nets, q, grad_q).values()])
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_two_passes_at_once_keep_apart():
+    nets, masks = make(2, 8, 16, 4)
+    sequence, grad_q = SparseSequence(nets, masks), torch.randn(6, 5, 2, 4)
+    a, b = torch.randn(6, 5, 2, 8), torch.randn(6, 5, 2, 8)
+    expected = gradients(nets, sequence.forward(a), grad_q)
+    first, _ = sequence.forward(a), sequence.forward(b)
+    assert all(torch.equal(g, expected[name]) for name, g in gradients(nets, first, grad_q).items())
+
+
+def test_frozen_networks_follow_their_weights():
+    """As a target network does: other weights, other connections."""
+    target, _ = make(2, 8, 16, 4, seed=1)
+    sequence, x = SparseSequence(target, None), torch.randn(6, 5, 2, 8)
+    with torch.no_grad():
+        sequence.forward(x)
+        target.load_state_dict(make(2, 8, 16, 4, seed=2)[0].state_dict())
+        torch.testing.assert_close(sequence.forward(x), target(x)[0], atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="no gradients without masks"):
+        sequence.forward(x)
+
+
+def test_misuse_is_refused(monkeypatch):
+    nets, masks = make(2, 8, 16, 4)
+    sequence = SparseSequence(nets, masks)
+    with pytest.raises(ValueError, match=r"x is \[6, 5, 3, 8\]"):
+        sequence.forward(torch.randn(6, 5, 3, 8))
+    with pytest.raises(ValueError, match="expected"):
+        sequence.forward(torch.randn(6, 5, 2, 9))
+    with pytest.raises(ValueError, match="hidden is"):
+        sequence.step(torch.randn(5, 2, 8), torch.zeros(2, 4, 16))
+    with pytest.raises(ValueError, match="float32"):
+        SparseSequence(AgentNets(2, 8, 16, 4).double(), {})
+    with pytest.raises(ValueError, match="level 'mmx'"):
+        SparseSequence(nets, masks, "mmx")
+    q = sequence.forward(torch.randn(6, 5, 2, 8))
+    q.sum().backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="second backward"):
+        q.sum().backward()
+    q = sequence.forward(torch.randn(6, 5, 2, 8))
+    with torch.no_grad():
+        nets.weight_hh.mul_(2.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        q.sum().backward()
+    monkeypatch.setattr(native, "_train", None)
+    assert not native.available() and native.levels() == () and "not built" in native.status()
+    with pytest.raises(ValueError, match="not built"):
+        SparseSequence(nets, masks)
