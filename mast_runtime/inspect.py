@@ -243,9 +243,6 @@ def _connection_table(description: Description) -> Table:
 def _type_table(description: Description) -> Table:
     numbers = ("agents", "mean per agent", "min", "max", "sparsity", "share of team")
     table = new_table("Connections kept by unit type", "", ("type",), numbers)
-    table.add_column("type")
-    for heading in ("agents", "mean per agent", "min", "max", "sparsity", "share of team"):
-        table.add_column(heading, justify="right")
     for row in description.types:
         table.add_row(
             row.type,

@@ -11,7 +11,7 @@ from rich.table import Table
 def new_table(title: str, caption: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
     """An empty table: columns of text, then columns of numbers, which are aligned to the right."""
     table = Table(
-        title=title,
+        title=f"\n{title}",
         caption=caption,
         title_justify="left",
         caption_justify="left",

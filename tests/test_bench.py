@@ -13,7 +13,7 @@ import pytest
 from networks import random_bundle
 from rich.console import Console
 
-from mast_runtime import RuntimeFault, load, save
+from mast_runtime import Layer, RuntimeFault, load, save
 from mast_runtime.backends import installed_backends
 from mast_runtime.bench import bench, print_bench
 from mast_runtime.inspect import describe, print_description
@@ -29,8 +29,8 @@ def result(tmp_path_factory):
     return bench(load(path), rounds=2, team=8, startup_rounds=1), path
 
 
-def text_of(show, value) -> str:
-    console = Console(file=io.StringIO(), width=160)
+def text_of(show, value, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
     show(console, value)
     return console.file.getvalue()
 
@@ -108,7 +108,22 @@ def test_description_against_slow_loops(shared, blocks):
         assert flat == [j for j in range(network.fc1.inputs) if not network.fc1.dense()[:, j].any()]
     assert found.nnz == sum(row.nnz for row in found.layers)
     assert json.loads(json.dumps(found.as_dict()))["types"][0]["agents"] == 3
-    assert "Connections by layer" in text_of(print_description, found)
+    assert "Layers, over all networks" in text_of(print_description, found)
+
+
+def test_unused_inputs_are_printed_as_ranges():
+    bundle = random_bundle(0, 1, obs_dim=8, n_actions=3, hidden=4, sparsity=0.0)
+    weight = bundle.networks[0].fc1.dense()
+    weight[:, [0, 4, 5, 6, 9]] = 0.0
+    network = replace(bundle.networks[0], fc1=Layer.from_dense(weight, weight != 0.0))
+    text = text_of(print_description, describe(replace(bundle, networks=(network,))))
+    assert "ally_0 reads nothing of obs 0, 4-6, last_action 1" in text
+
+
+def test_tables_fit_a_terminal(result):
+    texts = text_of(print_bench, result[0]), text_of(print_description, describe(load(result[1])))
+    assert not any("…" in text for text in texts)
+    assert all("weight_ih" in text for text in texts[1:])
 
 
 def test_connections_by_unit_type():

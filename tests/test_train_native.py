@@ -17,6 +17,15 @@ pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
 LEVELS = native.levels()
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small products are slower with torch's threads, much so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def layers(block: int = 1) -> list[MaskedLayer]:
     gru = [MaskedLayer(name, block, 3) for name in ("weight_ih", "weight_hh")]
     return [MaskedLayer("fc1_weight"), *gru, MaskedLayer("fc2_weight")]
@@ -57,7 +66,7 @@ def assert_near(actual: torch.Tensor, expected: torch.Tensor, what: object, tole
     )
 
 
-def assert_agrees(nets, masks, x, level):
+def assert_agrees(nets, masks, x, level, tolerance=1e-5):
     """Forward with and without gradients, sparse and dense gradients."""
     grad_q = torch.randn(*x.shape[:3], nets.n_actions)
     expected_q, dense = oracle(nets, x, grad_q)
@@ -67,7 +76,7 @@ def assert_agrees(nets, masks, x, level):
         assert_near(q.detach(), expected_q, "q")
         for name, actual in gradients(nets, q, grad_q).items():
             masked = name in masks and not dense_gradients
-            assert_near(actual, dense[name] * masks[name] if masked else dense[name], name)
+            assert_near(actual, dense[name] * masks[name] if masked else dense[name], name, tolerance)
             assert not masked or not actual[~masks[name]].any()
     with torch.no_grad():
         assert torch.equal(sequence.forward(x), q)
@@ -107,13 +116,13 @@ def test_empty_masks_and_a_layer_left_full(level):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("scale", [5.0, 300.0])
-def test_saturated_gates(level, scale):
+@pytest.mark.parametrize(("scale", "tolerance"), [(5.0, 1e-5), (300.0, 1e-4)])
+def test_saturated_gates(level, scale, tolerance):
     nets, masks = make(2, 9, 33, 5, 0.8)
     with torch.no_grad():
         for name in ("bias_ih", "bias_hh", "fc1_bias"):
             getattr(nets, name).mul_(scale)
-    assert_agrees(nets, masks, scale * torch.randn(30, 4, 2, 9), level)
+    assert_agrees(nets, masks, scale * torch.randn(30, 4, 2, 9), level, tolerance)
 
 
 def test_any_strides():
@@ -177,14 +186,11 @@ def test_a_hundred_updates_with_topology_changes(block):
 def test_the_number_of_threads_changes_no_bit(groups):
     nets, masks = make(groups, 20, 40, 6)
     x, grad_q = torch.randn(20, 70, 3, 20), torch.randn(20, 70, 3, 6)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 1, 2, 5):
-            torch.set_num_threads(threads)
-            q = SparseSequence(nets, masks).forward(x)
-            results.append([q.detach(), *gradients(nets, q, grad_q).values()])
-    finally:
-        torch.set_num_threads(before)
+    results = []
+    for threads in (1, 1, 2, 5):
+        torch.set_num_threads(threads)
+        q = SparseSequence(nets, masks).forward(x)
+        results.append([q.detach(), *gradients(nets, q, grad_q).values()])
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
