@@ -1,0 +1,61 @@
+"""Documentation in step with the code: commands parse, options exist, links resolve, settings named are settings."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+import cli
+from mast_train.config import Config, flatten
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")])
+COMMANDS = typer.main.get_command(cli.app).commands
+
+
+def typed_commands(text: str) -> list[list[str]]:
+    """Every `mast ...` at the start of a line of a code block or alone in back quotes."""
+    blocks = "\n".join(re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, re.S))
+    lines = re.findall(r"^\$? ?(mast .+)$", blocks, re.M) + re.findall(r"`(mast [^`]+)`", text)
+    return [shlex.split(line.split("  #")[0]) for line in lines]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_options_exist(page):
+    for _, name, *arguments in typed_commands(page.read_text()):
+        if name.startswith("-"):
+            continue
+        assert name in COMMANDS, f"{page.name}: mast {name}"
+        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        used = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
+        assert used <= options, f"{page.name}: mast {name} has no {used - options}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_command_is_in_the_readme():
+    text = (ROOT / "README.md").read_text()
+    assert all(f"mast {name}" in text for name in COMMANDS)
+
+
+def test_settings_named_in_the_methods_exist():
+    keys = set(flatten(Config()))
+    sections = {key.split(".")[0] for key in keys if "." in key}
+    named = re.findall(r"`([a-z_]+\.[a-z_.]+)`", (ROOT / "docs" / "methods.md").read_text())
+    named = [name for name in named if name.split(".")[0] in sections and not name.endswith(".py")]
+    assert named and set(named) <= keys, set(named) - keys
+
+
+def test_no_trace_of_where_this_was_made():
+    """Documents speak of the product alone."""
+    for page in PAGES:
+        assert not re.search(r"/(work|tmp|root)/|https?://(localhost:\d+/simple|pypi\.org)", page.read_text()), page

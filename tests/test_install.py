@@ -1,0 +1,96 @@
+"""What a robot installs: the base package alone, in an environment of its own, acts and serves."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = ROOT / "tests" / "data" / "3m.mast"
+HEAVY = "torch", "jax", "onnx", "onnxruntime", "mast_train.trainer"
+
+
+def install(folder: Path, extra: str, **environment: str) -> Path:
+    """A fresh virtual environment with a copy of this source installed; returns its bin folder."""
+    source = folder / "source"
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file() and not name.startswith(("benchmarks/results", "tests/")):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
+    command = [folder / "env" / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{source}{extra}"]
+    done = subprocess.run(
+        [str(part) for part in command], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / "env" / "bin"
+
+
+def run(binary: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([str(binary), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def robot(tmp_path_factory):
+    """Base package and the serve extra, nothing else."""
+    return install(tmp_path_factory.mktemp("robot"), "[serve]")
+
+
+def test_base_install_acts_without_anything_heavy(robot, tmp_path):
+    code = (
+        "import sys, mast_runtime, numpy; p = mast_runtime.load(sys.argv[1]); a = p.agent(0); "
+        "print(a.backend, a.act(numpy.zeros(p.contract.obs_dim, 'f4'))); "
+        f"assert not set({HEAVY!r}) & set(sys.modules)"
+    )
+    out = run(robot / "python", "-c", code, str(GOLDEN), cwd=tmp_path)
+    assert out.returncode == 0 and out.stdout.startswith("native "), out.stdout + out.stderr
+    packages = run(robot / "pip", "list", "--format", "json", cwd=tmp_path).stdout
+    assert not {"torch", "jax", "onnx", "onnxruntime"} & {package["name"] for package in json.loads(packages)}
+
+
+def test_base_install_inspects_measures_and_says_what_is_missing(robot, tmp_path):
+    assert run(robot / "mast", "inspect", str(GOLDEN), cwd=tmp_path).returncode == 0
+    bench = run(robot / "mast", "bench", str(GOLDEN), "--rounds", "1", "--json", cwd=tmp_path)
+    assert {row["backend"] for row in json.loads(bench.stdout)["latency"]} == {"native", "reference"}
+    train = run(robot / "mast", "train", "--map", "3m", cwd=tmp_path)
+    assert train.returncode == 2 and train.stderr.count("\n") == 1 and 'pip install "mast-marl[train]"' in train.stderr
+    onnx = run(robot / "mast", "bench", str(GOLDEN), "--backend", "onnx", cwd=tmp_path)
+    assert onnx.returncode == 2 and 'pip install "mast-marl[export]"' in onnx.stderr
+
+
+def test_base_install_serves(robot, tmp_path):
+    server = subprocess.Popen(
+        [str(robot / "mast"), "serve", str(GOLDEN), "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        url = next(word for word in server.stdout.readline().split() if word.startswith("http"))
+        assert json.load(urllib.request.urlopen(f"{url}/v2", timeout=10))["name"]
+        modules = Path(f"/proc/{server.pid}/maps").read_text()
+        assert "libtorch" not in modules and "jaxlib" not in modules
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
+
+
+def test_install_without_a_compiler_still_acts(tmp_path):
+    binary = install(tmp_path, "", CC="/bin/false", CXX="/bin/false")
+    code = "import sys, mast_runtime, numpy; a = mast_runtime.load(sys.argv[1]).agent(0); print(a.backend, a.act(numpy.zeros(75)))"
+    out = run(binary / "python", "-c", code, str(GOLDEN), cwd=tmp_path)
+    assert out.returncode == 0 and out.stdout.startswith("reference "), out.stdout + out.stderr
+    assert (
+        "not"
+        in run(binary / "python", "-c", "import mast_runtime; print(mast_runtime.native_status())", cwd=tmp_path).stdout
+    )
