@@ -101,7 +101,8 @@ def train(
         return
     flags = {
         "env.map": map_, "env.name": env, "method": method, "algorithm": algorithm, "recipe": recipe,
-        "sparsity": sparsity, "block": block, "train.total_steps": steps, "seed": seed, "net.shared": shared or None, "device": device,
+        "sparsity": sparsity, "block": block, "train.total_steps": steps, "seed": seed,
+        "net.shared": shared or None, "device": device,
     }  # fmt: skip
     resolved = validate(resolve(config, {key: value for key, value in flags.items() if value is not None}, set_ or []))
     if show_config:
@@ -181,10 +182,9 @@ def bench(
     json_: JsonOption = False,
 ) -> None:
     """FLOPs, size, latency, memory and start-up of a policy, sparse beside dense."""
+    from mast_runtime import load
     from mast_runtime.bench import bench as measure
     from mast_runtime.bench import print_bench
-
-    from mast_runtime import load
     from mast_runtime.bundle import find_policy
 
     result = measure(load(find_policy(policy, runs)), backend, rounds=rounds)

@@ -40,7 +40,8 @@ def trained(tmp_path_factory):
 def test_the_run_folder_holds_what_it_says(trained):
     run = trained / "runs" / "two_step-qmix-mast-seed0"
     assert {p.name for p in run.iterdir()} == {
-        "config.toml", "run.json", "metrics.jsonl", "tensorboard", "checkpoint.safetensors", "snapshots", "trace.safetensors",
+        "config.toml", "run.json", "metrics.jsonl", "tensorboard", "checkpoint.safetensors",
+        "snapshots", "trace.safetensors",
     }  # fmt: skip
     info = json.loads((run / "run.json").read_text())
     assert info["status"] == "finished" and info["versions"]["torch"] and info["seed"] == 0
@@ -53,7 +54,8 @@ def test_export_eval_inspect_bench(trained):
     out = ok("export", cwd=trained)
     policy = trained / "runs" / "two_step-qmix-mast-seed0" / "policy.mast"
     assert policy.is_file() and "runs/two_step-qmix-mast-seed0" in out and "verified over" in out
-    for target in ((), (policy,), (policy, "--backend", "reference"), ("--random", "--env", "matrix", "--map", "two_step")):
+    random = ("--random", "--env", "matrix", "--map", "two_step")
+    for target in ((), (policy,), (policy, "--backend", "reference"), random):
         result = json.loads(ok("eval", *target, "--episodes", "16", "--json", cwd=trained))
         assert result["episodes"] == 16 and result["win_rate_low"] <= result["win_rate"] <= result["win_rate_high"]
     description = json.loads(ok("inspect", "--json", "--png", "masks.png", cwd=trained))
@@ -63,8 +65,10 @@ def test_export_eval_inspect_bench(trained):
 
 def test_export_formats(trained):
     for arguments, name in (
-        (("--agent", "1"), "policy-agent1.mast"), (("--dtype", "i8"), "policy-i8.mast"), (("--dtype", "f16"), "policy-f16.mast"),
-        (("--format", "onnx"), "policy-onnx"), (("--format", "onnx-sparse", "--agent", "0"), "policy-agent0-sparse.onnx"),
+        (("--agent", "1"), "policy-agent1.mast"), (("--dtype", "i8"), "policy-i8.mast"),
+        (("--dtype", "f16"), "policy-f16.mast"),
+        (("--format", "onnx"), "policy-onnx"),
+        (("--format", "onnx-sparse", "--agent", "0"), "policy-agent0-sparse.onnx"),
         (("-o", "mine.mast", "--at", "best"), "../../mine.mast"),
     ):  # fmt: skip
         reports = json.loads(ok("export", *arguments, "--json", cwd=trained))
@@ -146,5 +150,7 @@ def test_doctor_and_show_config(tmp_path):
 
 def test_a_missing_extra_is_named(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')")
-    result = mast("train", "--env", "matrix", "--map", "two_step", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    result = mast(
+        "train", "--env", "matrix", "--map", "two_step", cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
     assert result.returncode == 2 and 'pip install "mast-marl[train]"' in result.stderr

@@ -87,7 +87,10 @@ def test_base_install_serves(robot, tmp_path):
 
 def test_install_without_a_compiler_still_acts(tmp_path):
     binary = install(tmp_path, "", CC="/bin/false", CXX="/bin/false")
-    code = "import sys, mast_runtime, numpy; a = mast_runtime.load(sys.argv[1]).agent(0); print(a.backend, a.act(numpy.zeros(75)))"
+    code = (
+        "import sys, mast_runtime, numpy; a = mast_runtime.load(sys.argv[1]).agent(0); "
+        "print(a.backend, a.act(numpy.zeros(75)))"
+    )
     out = run(binary / "python", "-c", code, str(GOLDEN), cwd=tmp_path)
     assert out.returncode == 0 and out.stdout.startswith("reference "), out.stdout + out.stderr
     assert (

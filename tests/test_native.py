@@ -399,7 +399,7 @@ def test_address_and_undefined_sanitizers(tmp_path):
     copy = tmp_path / "mast_runtime"
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     sources = [str(copy / "native" / name) for name in ("_native.c", "mast.c", "mast_v3.c", "mast_v4.c")]
-    flags = "-shared -fPIC -std=c11 -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all".split()
+    flags = ["-shared", "-fPIC", "-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     include = ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
     if shutil.which("gcc") is None:
         pytest.skip("no gcc")

@@ -36,7 +36,8 @@ def draw_curves(rows: Mapping[str, Sequence[Curve]], path: Path, title: str) -> 
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(title="row (seeds): thin one seed, thick mean", fontsize=8, title_fontsize=8, frameon=False, loc="lower right")
+    legend = {"fontsize": 8, "title_fontsize": 8, "frameon": False, "loc": "lower right"}
+    axes.legend(title="row (seeds): thin one seed, thick mean", **legend)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     pyplot.close(figure)
