@@ -84,7 +84,7 @@ class TargetConfig:
 
     operator: str = "soft_mellowmax"
     double_q: bool = False
-    alpha: float = 1.0
+    alpha: float = 10.0
     omega: float = 10.0
     returns: str = "td_lambda"
     td_lambda: float = 0.6

@@ -105,6 +105,7 @@ def evaluate(
     target: Path | Bundle | None, env_name: str, map_name: str, episodes: int, num_envs: int, seed: int, backend: str
 ) -> Result:
     """Play `episodes` episodes on a map. target: a snapshot or checkpoint file, a Bundle, or None for a random team."""
+    torch.set_num_threads(1)
     device = resolve_device("cpu")
     num_envs = min(num_envs, episodes)
     env = build_env(EnvConfig(env_name, map_name, num_envs), seed + EVALUATION_SEED, device)

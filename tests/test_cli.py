@@ -60,7 +60,7 @@ def test_export_eval_inspect_bench(trained):
         assert result["episodes"] == 16 and result["win_rate_low"] <= result["win_rate"] <= result["win_rate_high"]
     description = json.loads(ok("inspect", "--json", "--png", "masks.png", cwd=trained))
     assert (trained / "masks.png").read_bytes().startswith(b"\x89PNG") and description
-    assert "latency" in ok("bench", policy, "--rounds", "1", cwd=trained)
+    assert "Latency" in ok("bench", policy, "--rounds", "1", cwd=trained)
 
 
 def test_export_formats(trained):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,12 @@ from mast_runtime.errors import BackendError
 from mast_runtime.native.packing import pack
 from mast_runtime.network import Contract, Network
 
-_native: Any
+_native: Any = None
+_import_error = ""
 try:
-    from mast_runtime.native import _native
-
-    _import_error = ""
+    _native = import_module("mast_runtime.native._native")
 except ImportError as error:
-    _native, _import_error = None, str(error)
+    _import_error = str(error)
 
 LANES_FROM = 8
 """Agents of one network from which they are stepped side by side, as lanes."""
@@ -61,9 +61,7 @@ class NativeStep:
     `level` is one of levels(); lanes: pack for many agents at once, which only a Team can run. Raises BackendError.
     """
 
-    def __init__(
-        self, contract: Contract, network: Network, level: str | None = None, lanes: bool = False
-    ) -> None:
+    def __init__(self, contract: Contract, network: Network, level: str | None = None, lanes: bool = False) -> None:
         if missing():
             raise BackendError(f"backend 'native' needs {missing()}")
         self.contract, self.hidden = contract, network.hidden

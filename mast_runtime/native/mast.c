@@ -12,11 +12,13 @@
 
 #include "mast_vector.h"
 
-/* Partial sums kept in registers: enough to hide a multiply-add's latency. */
+/* Partial sums of 16 kept in registers: enough to hide a multiply-add's latency, and no more than there are registers. */
 #if defined(MAST_V4)
-enum { SUMS = 8 };
+#define SUMS 8
+#elif defined(MAST_V3) || defined(__ARM_NEON)
+#define SUMS 4
 #else
-enum { SUMS = 4 };
+#define SUMS 1
 #endif
 
 /* `panels` dense panels of `count` columns side by side, panels * unroll = SUMS. */
@@ -47,16 +49,18 @@ static void dense(const mast_matrix *m, const float *x, const float *init, float
     for (uint32_t p = 0; p < m->panels;) {
         const uint32_t count = m->start[p + 1] - m->start[p];
         uint32_t same = 1;
-        while (same < 4 && p + same < m->panels && m->columns[p + same] == m->columns[p]
+        while (same < SUMS && p + same < m->panels && m->columns[p + same] == m->columns[p]
                && m->start[p + same + 1] - m->start[p + same] == count)
             same++;
         const float *v = m->values + (size_t)m->start[p] * 16u, *from = x + m->columns[p];
-        const uint32_t step = same == 4 ? 4 : same >= 2 ? 2 : 1;
+        const uint32_t step = same >= 4 ? 4 : same >= 2 ? 2 : 1;
+#if SUMS >= 4
         if (step == 4)
             dense_panels(4, count, v, from, init + 16 * p, out + 16 * p);
         else if (step == 2)
             dense_panels(2, count, v, from, init + 16 * p, out + 16 * p);
         else
+#endif
             dense_panels(1, count, v, from, init + 16 * p, out + 16 * p);
         p += step;
     }

@@ -1,4 +1,7 @@
-"""From the bundle's layers to the machine's layout (mast.h): numpy only, once per network, at load."""
+"""From the bundle's layers to the machine's layout (mast.h): numpy only, once per network, at load.
+
+Weights stored as float16 or int8 are decoded here: the kernels compute in float32.
+"""
 
 from __future__ import annotations
 
@@ -25,15 +28,15 @@ class Layout(IntEnum):
     PERMUTED = 5
 
 
+_AVX2 = {Layout.SLICES: 0.12, Layout.ROWS: 0.5, Layout.BLOCKS8: 0.6, Layout.BLOCKS16: 0.9}
 DENSE_FROM = {
-    Layout.SLICES: 0.30,
-    Layout.ROWS: 0.45,
-    Layout.BLOCKS8: 0.70,
-    Layout.BLOCKS16: 0.95,
-    Layout.PERMUTED: 0.30,
+    "avx512": {**_AVX2, Layout.PERMUTED: 0.4, Layout.ROWS: 0.35},
+    "avx2": _AVX2,
+    "neon": _AVX2,
+    "scalar": dict.fromkeys(Layout, 0.95),
 }
-"""Density from which the dense kernel is faster than this layout. Measured: `python benchmarks/native.py --break-even`."""
-
+"""Level, layout -> density from which the dense kernel is faster: `python benchmarks/native.py --break-even`, the lower
+of its two sizes. NEON is not measured and takes AVX2's."""
 PERMUTED_FROM = 0.01
 """Density from which PERMUTED is faster than SLICES: below, its windows are nearly empty."""
 WINDOW = 32
@@ -90,7 +93,7 @@ def choose_layout(layer: Layer, level: str, lanes: bool) -> Layout:
         sparse = Layout.ROWS
     else:
         sparse = Layout.PERMUTED if level == "avx512" and density >= PERMUTED_FROM else Layout.SLICES
-    if sparse != Layout.DENSE and density < DENSE_FROM[sparse]:
+    if sparse != Layout.DENSE and density < DENSE_FROM[level][sparse]:
         return sparse
     return Layout.BLOCKS8 if lanes else Layout.DENSE
 
@@ -110,8 +113,10 @@ def _gru_matrices(network: Network, chosen: dict[str, Layout]) -> list[tuple[Mat
     fused = Matrix(
         np.concatenate([x.weight, gap, recurrent.weight], 1),
         np.concatenate([x.mask, gap != 0, recurrent.mask], 1),
-        [(a[0], start + b[1]) if a[1] and b[1] else a if a[1] else (start, start + b[1])
-         for a, b in zip(x.spans, recurrent.spans, strict=True)],
+        [
+            (a[0], start + b[1]) if a[1] and b[1] else a if a[1] else (start, start + b[1])
+            for a, b in zip(x.spans, recurrent.spans, strict=True)
+        ],
         layouts[0],
     )
     return [(fused, 0)]
@@ -208,7 +213,7 @@ def _pack_slices(matrix: Matrix) -> tuple[NDArray, ...]:
 
 
 def _pack_permuted(matrix: Matrix) -> tuple[NDArray, ...]:
-    """Entry: for each of a panel's 16 rows its next connection in one window of inputs; missing ones have zero weight."""
+    """Entry: each of a panel's 16 rows' next connection in one window of inputs; a missing one has zero weight."""
     n_rows, inputs = matrix.weight.shape
     windows = -(-inputs // WINDOW)
     row, column = np.nonzero(matrix.mask)

@@ -166,8 +166,10 @@ class SparseSequence:
                 return memory
         return torch.empty(size)
 
-    def _gradients(self, structure: Any, wanted: Any, shape: tuple, saved: Tensor, grad_q: Tensor) -> list[Tensor]:
-        parameters, grad_q = self._parameters(), _plain(grad_q)
+    def _gradients(
+        self, structure: Any, wanted: Any, x: Tensor, saved: Tensor, grad_q: Tensor
+    ) -> list[Tensor]:
+        shape, x, grad_q, parameters = self._shape(x), _plain(x), _plain(grad_q), self._parameters()
         gradients = [torch.zeros_like(parameter) for parameter in parameters]
         _train.backward(
             structure,
@@ -176,6 +178,7 @@ class SparseSequence:
             torch.get_num_threads(),
             shape,
             _addresses(parameters),
+            *_located(x),
             *_located(grad_q),
             saved.data_ptr(),
             _addresses(gradients),
@@ -187,20 +190,20 @@ class SparseSequence:
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, sequence: SparseSequence, dense_gradients: bool, x: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.sequence, ctx.shape, ctx.structure = sequence, sequence._shape(x), sequence.structure()
+        ctx.sequence, ctx.structure = sequence, sequence.structure()
         ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
-        ctx.saved = sequence._memory(ctx.shape)
-        ctx.save_for_backward(*parameters)
+        ctx.saved = sequence._memory(sequence._shape(x))
+        ctx.save_for_backward(x, *parameters)
         return sequence._run(x, ctx.saved)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        _ = ctx.saved_tensors  # raises when a parameter was changed since the forward pass
+        x = ctx.saved_tensors[0]  # raises when it or a parameter was changed since the forward pass
         saved, ctx.saved = ctx.saved, None
         if saved is None:
             raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        gradients = ctx.sequence._gradients(ctx.structure, ctx.wanted, ctx.shape, saved, grad_outputs[0])
+        gradients = ctx.sequence._gradients(ctx.structure, ctx.wanted, x, saved, grad_outputs[0])
         return None, None, None, *gradients
 
 

@@ -212,7 +212,8 @@ static int make_partial(train_call *c)
     return c->partial != NULL;
 }
 
-/* backward(network, gradient network, level, threads, (groups, T, B, N), parameters, grad q, its strides, saved, grads) */
+/* backward(network, gradient network, level, threads, (groups, T, B, N), parameters, x, x strides, grad q, its strides, saved,
+ * grads) */
 static PyObject *backward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -220,9 +221,9 @@ static PyObject *backward(PyObject *self, PyObject *args)
     const char *level;
     int threads, done = 0;
     train_call c = {0};
-    unsigned long long p[PARAMETERS], g[PARAMETERS], q, saved;
-    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES "K(nnn)K" ADDRESSES, &capsule, &wanted, &level, &threads,
-                          &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), &q, &c.q.step, &c.q.batch, &c.q.agent,
+    unsigned long long p[PARAMETERS], g[PARAMETERS], x, q, saved;
+    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES "K(nnn)K(nnn)K" ADDRESSES, &capsule, &wanted, &level, &threads,
+                          &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), &x, &c.x.step, &c.x.batch, &c.x.agent, &q, &c.q.step, &c.q.batch, &c.q.agent,
                           &saved, EIGHT(g)))
         return NULL;
     const train_kernels *kernels = level_of(level);
@@ -231,7 +232,7 @@ static PyObject *backward(PyObject *self, PyObject *args)
     if (!c.network || !c.gradients)
         return NULL;
     set_parameters(&c, p);
-    c.q.data = at(q), c.saved = at(saved);
+    c.x.data = at(x), c.q.data = at(q), c.saved = at(saved);
     float *grad[PARAMETERS];
     for (int i = 0; i < PARAMETERS; i++)
         grad[i] = at(g[i]);

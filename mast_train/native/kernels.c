@@ -284,7 +284,7 @@ static void forward(const train_call *c, int32_t group, int32_t tile, float *wor
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
     const size_t record = train_record(n);
-    float *const q = work + 2 * record, *const bias = q + n->actions * TRAIN_LANES, *const values = bias + 4 * h;
+    float *const x = work + 2 * record, *const q = x + n->inputs * TRAIN_LANES, *const bias = q + n->actions * TRAIN_LANES, *const values = bias + 4 * h;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
     if (*packed_group != group)
@@ -294,24 +294,23 @@ static void forward(const train_call *c, int32_t group, int32_t tile, float *wor
                                              * train_saved_size(n, c->steps)
                             : NULL;
     float *now = saved ? saved : work;
-    const size_t y = (size_t)n->inputs * TRAIN_LANES, state = y + (size_t)gate;
     if (c->initial)
-        to_lanes(c->initial, rows.hidden, 0, h, now + state);
+        to_lanes(c->initial, rows.hidden, 0, h, now + gate);
     else
-        memset(now + state, 0, (size_t)gate * sizeof(float));
+        memset(now + gate, 0, (size_t)gate * sizeof(float));
     for (int32_t k = 0; k < c->steps; k++) {
         float *next = saved ? now + record : work + (k % 2 ? 0 : record);
-        to_lanes(c->x.data + k * c->x.step, rows.x, k + 1 < c->steps ? c->x.step : 0, n->inputs, now);
-        multiply(&t->fc1, values, now, parameter(c, group, FC1_BIAS), now + y);
-        rectify(now + y, gate);
-        multiply(&t->gru, values + t->fc1.values, now + y, bias, now + y + 2 * gate);
-        activate(now + y + 2 * gate, now + state, next + state, gate);
-        multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + state, parameter(c, group, FC2_BIAS), q);
+        to_lanes(c->x.data + k * c->x.step, rows.x, k + 1 < c->steps ? c->x.step : 0, n->inputs, x);
+        multiply(&t->fc1, values, x, parameter(c, group, FC1_BIAS), now);
+        rectify(now, gate);
+        multiply(&t->gru, values + t->fc1.values, now, bias, now + 2 * gate);
+        activate(now + 2 * gate, now + gate, next + gate, gate);
+        multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), q);
         from_lanes(q, n->actions, c->q.data + k * c->q.step, rows.q, rows.lanes);
         now = next;
     }
     if (c->final)
-        from_lanes(now + state, h, c->final, rows.hidden, rows.lanes);
+        from_lanes(now + gate, h, c->final, rows.hidden, rows.lanes);
 }
 
 /* Gradients of one step: from that of the next state to those of the four gate rows and, in part, of the state. */
@@ -339,11 +338,22 @@ static void rectify_back(const float *y, float *grad, int32_t size)
         grad[i] = y[i] > 0.0f ? grad[i] : 0.0f;
 }
 
+static void load_x(const train_call *c, const tile_rows *rows, int32_t step, ptrdiff_t ahead, float *to)
+{
+    to_lanes(c->x.data + step * c->x.step, rows->x, ahead, c->network->inputs, to);
+}
+
 static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to)
 {
     to_lanes(c->q.data + step * c->q.step, rows->q, step ? -c->q.step : 0, c->network->actions, to);
     for (int32_t i = 0; rows->lanes < TRAIN_LANES && i < c->network->actions; i++)
         memset(to + i * TRAIN_LANES + rows->lanes, 0, (size_t)(TRAIN_LANES - rows->lanes) * sizeof(float));
+}
+
+/* Floats of a step in a chunk: gradients of the gates, of y, of the state, of q, then x. */
+static ptrdiff_t train_delta(const train_network *n)
+{
+    return (ptrdiff_t)(6 * n->hidden + n->actions + n->inputs) * TRAIN_LANES;
 }
 
 /* Weight and bias gradients of a chunk of steps, the last of them in `record`, deltas in the order they were made. */
@@ -353,11 +363,11 @@ static void add_gradients(const train_call *c, int32_t group, const float *recor
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(c->gradients, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
-    const ptrdiff_t in_step = -(ptrdiff_t)train_record(n), delta_step = 6 * gate + n->actions * TRAIN_LANES;
-    const float *y = record + (size_t)n->inputs * TRAIN_LANES, *next = y + gate - in_step;
-    const outer_range gru = {delta, y, delta_step, in_step, steps};
-    const outer_range fc1 = {delta + 4 * gate, record, delta_step, in_step, steps};
-    const outer_range fc2 = {delta + 6 * gate, next, delta_step, in_step, steps};
+    const ptrdiff_t in_step = -(ptrdiff_t)train_record(n), delta_step = train_delta(n);
+    const float *q = delta + 6 * gate, *x = q + n->actions * TRAIN_LANES;
+    const outer_range gru = {delta, record, delta_step, in_step, steps};
+    const outer_range fc1 = {delta + 4 * gate, x, delta_step, delta_step, steps};
+    const outer_range fc2 = {q, record + gate - in_step, delta_step, in_step, steps};
     outer(&t->fc1, &fc1, sums);
     sums += 4 * (size_t)t->fc1.values;
     outer(&t->gru, &gru, sums);
@@ -376,7 +386,7 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
     const int32_t h = n->hidden, gate = h * TRAIN_LANES, chunk = train_chunk(n);
     const size_t record = train_record(n), own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
     const size_t gradients = train_gradient_size(n, train_topology_of(c->gradients, group));
-    const size_t delta_step = 6 * (size_t)gate + (size_t)n->actions * TRAIN_LANES;
+    const size_t delta_step = (size_t)train_delta(n);
     float *const sums = work + (size_t)chunk * delta_step, *const values = sums + 4 * gradients;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
@@ -386,13 +396,14 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
     }
     *packed_group = group;
     memset(sums, 0, 4 * gradients * sizeof(float));
-    const float *saved = c->saved + own * train_saved_size(n, c->steps) + (size_t)n->inputs * TRAIN_LANES;
+    const float *saved = c->saved + own * train_saved_size(n, c->steps);
     float *grad = work + (size_t)(chunk - 1) * delta_step + 5 * gate;
     memset(grad, 0, (size_t)gate * sizeof(float));
     for (int32_t done = 0, made = 0; done < c->steps; done++) {
         const float *y = saved + (size_t)(c->steps - 1 - done) * record;
         float *delta = work + (size_t)made * delta_step;
         load_grad_q(c, &rows, c->steps - 1 - done, delta + 6 * gate);
+        load_x(c, &rows, c->steps - 1 - done, done + 1 < c->steps ? -c->x.step : 0, delta + 6 * gate + n->actions * TRAIN_LANES);
         multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad);
         activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, gate);
         memset(delta + 4 * gate, 0, (size_t)gate * sizeof(float));
@@ -400,8 +411,7 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
         rectify_back(y, delta + 4 * gate, gate);
         grad = delta + 5 * gate;
         if (++made == chunk || done + 1 == c->steps) {
-            const float *last = y + (size_t)(made - 1) * record - (size_t)n->inputs * TRAIN_LANES;
-            add_gradients(c, group, last, work, made, sums);
+            add_gradients(c, group, y + (size_t)(made - 1) * record, work, made, sums);
             made = 0;
         }
     }

@@ -235,8 +235,8 @@ void train_free(train_network *network)
     free(network);
 }
 
-/* Forward: packed weights, biases of the GRU, two records, q. Backward: packed weights, per step of a chunk the deltas
- * of the gates, of y and the state, of q, then four partial sums of each gradient. */
+/* Forward: packed weights, biases of the GRU, two records, x, q. Backward: packed weights, per step of a chunk the deltas
+ * of the gates, of y and the state, of q, and x, then four partial sums of each gradient. */
 size_t train_work_size(const train_call *call)
 {
     const train_network *n = call->network;
@@ -245,9 +245,9 @@ size_t train_work_size(const train_call *call)
         const train_topology *t = train_topology_of(n, g);
         const size_t h = (size_t)n->hidden, a = (size_t)n->actions;
         size_t forward = (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 4 * h;
-        forward += 2 * train_record(n) + a * TRAIN_LANES;
+        forward += 2 * train_record(n) + ((size_t)n->inputs + a) * TRAIN_LANES;
         size_t backward = (size_t)t->gru_back.values + (size_t)t->fc2_back.values;
-        backward += (size_t)train_chunk(n) * (6 * h + a) * TRAIN_LANES;
+        backward += (size_t)train_chunk(n) * (6 * h + a + (size_t)n->inputs) * TRAIN_LANES;
         backward += call->gradients ? 4 * train_gradient_size(n, train_topology_of(call->gradients, g)) : 0;
         most = most > forward ? most : forward;
         most = most > backward ? most : backward;

@@ -80,11 +80,8 @@ static inline const train_topology *train_topology_of(const train_network *n, in
 static inline int32_t train_rows(const train_call *c) { return c->batch * (c->groups == 1 ? c->agents : 1); }
 static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) + TRAIN_LANES - 1) / TRAIN_LANES; }
 
-/* Floats. A step's record is x, y, the state before it, r, z, n, the hidden part of n. */
-static inline size_t train_record(const train_network *n)
-{
-    return ((size_t)n->inputs + 6 * (size_t)n->hidden) * TRAIN_LANES;
-}
+/* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. */
+static inline size_t train_record(const train_network *n) { return 6 * (size_t)n->hidden * TRAIN_LANES; }
 static inline size_t train_saved_size(const train_network *n, int32_t steps)
 {
     return ((size_t)steps + 1) * train_record(n);
