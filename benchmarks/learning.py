@@ -30,7 +30,7 @@ ROWS: dict[str, tuple[str, dict[str, object]]] = {
 """row -> (method of the preset table, settings on top); all at 95 % sparsity and hidden size 64 but the dense one."""
 RATES = (5e-4, 1e-3, 2e-3)
 TUNING_SEED, SEEDS = 100, (0, 1, 2)
-TUNING_STEPS, STEPS = 250_000, 500_000
+TUNING_STEPS, STEPS = 250_000, 400_000
 EVALUATIONS, EPISODES, LAST = 20, 128, 5
 DOCS = Path(__file__).parent.parent / "docs"
 FINDINGS = Path(__file__).parent / "learning_findings.md"
