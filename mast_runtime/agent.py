@@ -12,6 +12,10 @@ from mast_runtime.errors import ObservationError
 from mast_runtime.network import Contract
 
 
+Rows = ArrayLike | list[ArrayLike]
+"""A matrix, or a list of its rows."""
+
+
 class Step(Protocol):
     """A network compiled by one backend: immutable, so threads may share it."""
 
@@ -54,7 +58,7 @@ class Team:
             chosen = np.asarray(which) if np.size(which) else slice(0)
             self.hidden[chosen], self.last_action[chosen], self.q[chosen] = 0.0, -1, 0.0
 
-    def act(self, obs: ArrayLike, avail_actions: ArrayLike | None = None) -> NDArray[np.int64]:
+    def act(self, obs: Rows, avail_actions: Rows | None = None) -> NDArray[np.int64]:
         """Greedy actions [n] for obs [n,O] and avail_actions [n,A] (None: all). Ties go to the lowest action.
 
         Raises ObservationError, in which case the recurrent state is as it was.
@@ -109,7 +113,7 @@ def overflow() -> NoReturn:
     raise ObservationError("obs is so large that the action values overflow float32; scale the observations")
 
 
-def checked_obs(obs: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
+def checked_obs(obs: Rows, shape: tuple[int, int]) -> NDArray[np.float32]:
     """obs as float32 of `shape`, every value finite. Raises ObservationError."""
     try:
         with np.errstate(over="ignore"):
@@ -124,7 +128,7 @@ def checked_obs(obs: ArrayLike, shape: tuple[int, int]) -> NDArray[np.float32]:
     return array
 
 
-def checked_avail(avail_actions: ArrayLike | None, shape: tuple[int, int]) -> NDArray[np.bool_]:
+def checked_avail(avail_actions: Rows | None, shape: tuple[int, int]) -> NDArray[np.bool_]:
     """avail_actions as bool of `shape`, at least one action per agent. Raises ObservationError."""
     if avail_actions is None:
         return np.ones(shape, np.bool_)

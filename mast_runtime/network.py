@@ -123,9 +123,9 @@ class Layer:
             raise ValueError("a weight off the mask is not zero")
         layer = Layer(outputs, inputs, np.zeros((0, block), np.float32), block=block, segments=segments)
         padded_mask = _pad_blocks(mask, block, segments)
-        alive = padded_mask.any(1)
+        alive: NDArray[np.bool_] = np.any(padded_mask, axis=1)
         full = np.arange(block)[None, :, None] < layer.row_lengths()[:, None, None]
-        if np.any(padded_mask != (alive[:, None, :] & full)):
+        if np.any(padded_mask != np.logical_and(alive[:, None, :], full)):
             raise ValueError(f"the mask is not made of whole {block}x1 blocks")
         row, column = np.nonzero(alive)
         values = _pad_blocks(weight, block, segments)[row, :, column]

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mast_train.nets import WEIGHTS, AgentNets
 
+_train: Any
 try:
-    from mast_train.native import _train
+    from mast_train.native import _train  # pyright: ignore[reportAttributeAccessIssue]
 
     _missing = ""
 except ImportError as error:

@@ -129,8 +129,11 @@ INLINE void outer_row(const int held, const train_panel *p, const int32_t *colum
         vec16 sum[LANE_VECS];
         UNROLL for (int v = 0; v < LANE_VECS; v++) sum[v] = mul16(d[v], load16(from + 16 * v));
         UNROLL for (int k = 1; k < held; k++)
+        {
+            from += in_step;
             UNROLL for (int v = 0; v < LANE_VECS; v++)
-                sum[v] = fma16(d[k * LANE_VECS + v], load16(from + k * in_step + 16 * v), sum[v]);
+                sum[v] = fma16(d[k * LANE_VECS + v], load16(from + 16 * v), sum[v]);
+        }
         UNROLL for (int v = 1; v < LANE_VECS; v++) sum[0] = add16(sum[0], sum[v]);
         add_folded(sums, sum[0]);
     }
