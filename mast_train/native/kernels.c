@@ -386,11 +386,11 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
 {
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(n, group);
-    const int32_t h = n->hidden, gate = h * TRAIN_LANES, chunk = train_chunk(n);
+    const int32_t h = n->hidden, gate = h * TRAIN_LANES;
     const size_t record = train_record(n), own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
     const size_t gradients = train_gradient_size(n, train_topology_of(c->gradients, group));
     const size_t delta_step = (size_t)train_delta(n);
-    float *const sums = work + (size_t)chunk * delta_step, *const values = sums + 4 * gradients;
+    float *const sums = work + TRAIN_CHUNK * delta_step, *const values = sums + 4 * gradients;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
     if (*packed_group != group) {
@@ -400,7 +400,7 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
     *packed_group = group;
     memset(sums, 0, 4 * gradients * sizeof(float));
     const float *saved = c->saved + own * train_saved_size(n, c->steps);
-    float *grad = work + (size_t)(chunk - 1) * delta_step + 5 * gate;
+    float *grad = work + (TRAIN_CHUNK - 1) * delta_step + 5 * gate;
     memset(grad, 0, (size_t)gate * sizeof(float));
     for (int32_t done = 0, made = 0; done < c->steps; done++) {
         const float *y = saved + (size_t)(c->steps - 1 - done) * record;
@@ -413,7 +413,7 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
         multiply(&t->gru_back, values, delta, NULL, delta + 4 * gate);
         rectify_back(y, delta + 4 * gate, gate);
         grad = delta + 5 * gate;
-        if (++made == chunk || done + 1 == c->steps) {
+        if (++made == TRAIN_CHUNK || done + 1 == c->steps) {
             add_gradients(c, group, y + (size_t)(made - 1) * record, work, made, sums);
             made = 0;
         }

@@ -247,7 +247,7 @@ size_t train_work_size(const train_call *call)
         size_t forward = (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 4 * h;
         forward += 2 * train_record(n) + ((size_t)n->inputs + a) * TRAIN_LANES;
         size_t backward = (size_t)t->gru_back.values + (size_t)t->fc2_back.values;
-        backward += (size_t)train_chunk(n) * (6 * h + a + (size_t)n->inputs) * TRAIN_LANES;
+        backward += TRAIN_CHUNK * (6 * h + a + (size_t)n->inputs) * TRAIN_LANES;
         backward += call->gradients ? 4 * train_gradient_size(n, train_topology_of(call->gradients, g)) : 0;
         most = most > forward ? most : forward;
         most = most > backward ? most : backward;

@@ -13,7 +13,8 @@
 #define TRAIN_X86_LEVELS
 #endif
 
-enum { TRAIN_LANES = 32, TRAIN_PANEL = 8 };
+/* A chunk is the steps whose weight gradients are taken together: what a core's cache holds. */
+enum { TRAIN_LANES = 32, TRAIN_PANEL = 8, TRAIN_CHUNK = 8 };
 
 /* Rows row to row + height share columns[first..end); their values are [column][height] from `value` on. */
 typedef struct {
@@ -93,9 +94,6 @@ static inline size_t train_gradient_size(const train_network *n, const train_top
     return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 5 * (size_t)n->hidden
            + (size_t)n->actions;
 }
-
-/* Steps whose weight gradients are taken together: what a core's cache holds. */
-static inline int32_t train_chunk(const train_network *n) { return n->hidden <= 128 ? 16 : 8; }
 
 size_t train_work_size(const train_call *call);
 
