@@ -249,7 +249,7 @@ def doctor(json_: JsonOption = False) -> None:
         return
     table = Table(box=None)
     for column in ("", "what", "found", "to do"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     marks = {"ok": "ok", "warn": "!", "missing": "-"}
     for check in checks:
         table.add_row(marks[check.status], check.name, check.detail, check.advice)

@@ -2,7 +2,7 @@
 
     python benchmarks/train_kernel.py [--rounds 7] [--threads N] [--hidden 64 256] [--steps 25 60] [--json FILE]
 
-All rows are measured in turn, round after round; a time is the median over the rounds, a ratio the median of the rounds'
+All rows are measured in turn, round after round: a time is the median over rounds, a ratio the median of the rounds'
 ratios. Batches of 32 episodes at the sizes of 3m and 8m, one network an agent, random weights and uniform random masks.
 "torch masked" is what masked-dense training does: the dense pass, then gradients times masks.
 """

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from mast_train.trainer import Evaluation
@@ -25,16 +26,19 @@ class TrainingDisplay:
 
     def __init__(self, console: Console, total: int, start: int, sparsity: dict[str, float]) -> None:
         self._console, self._total = console, total
-        self._sparsity = " ".join(f"{key} {value:.1%}" for key, value in sparsity.items() if value) or "dense"
+        self._sparsity = f"sparsity {sparsity['agents']:.1%}" if sparsity["agents"] else "dense"
         self._win_rate = "-"
         self._printed, self._printed_step = time.monotonic(), start
         self._live = Progress(
-            TextColumn("{task.completed:>9,}/{task.total:,} steps"),
-            BarColumn(bar_width=24),
-            _Rate(),
-            TextColumn("win rate {task.fields[win_rate]}  epsilon {task.fields[epsilon]:.2f}"),
-            TextColumn("sparsity {task.fields[sparsity]}  ETA"),
-            TimeRemainingColumn(),
+            TextColumn("{task.completed:,}/{task.total:,}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
+            _Rate(table_column=Column(no_wrap=True)),
+            TextColumn(
+                "win {task.fields[win_rate]} epsilon {task.fields[epsilon]:.2f} {task.fields[sparsity]} ETA",
+                table_column=Column(no_wrap=True),
+            ),
+            TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+            expand=True,
             console=console,
             disable=not console.is_terminal,
             speed_estimate_period=20.0,

@@ -117,6 +117,12 @@ def _native_kernel() -> Finding:
     return ("warn" if "not built" in detail else "ok"), detail
 
 
+def _training_kernel() -> Finding:
+    from mast_train.native import available, status
+
+    return ("ok" if available() else "warn"), status()
+
+
 def _compiler() -> Finding:
     for name in [*os.environ.get("CC", "").split()[:1], "cc", "gcc", "clang"]:
         if found := shutil.which(name):
@@ -151,8 +157,9 @@ PROBES: tuple[tuple[str, Callable[[], Finding], str], ...] = (
     ("numpy", _packages("numpy"), BASE),
     ("safetensors", _packages("safetensors"), BASE),
     ("native kernel", _native_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
-    ("C compiler", _compiler, "apt install gcc (needed only to build the native kernel and exported C)"),
+    ("C compiler", _compiler, "apt install gcc (needed only to build the kernels)"),
     ("torch", _packages("torch"), TRAIN),
+    ("training kernel", _training_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
     ("torch GPU", _torch_gpu, TORCH_GPU),
     ("jax", _packages("jax", "jaxlib"), TRAIN),
     ("jax devices", _jax_devices, JAX_GPU),

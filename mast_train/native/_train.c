@@ -83,7 +83,7 @@ static PyObject *connections(PyObject *self, PyObject *capsule)
     return n ? PyLong_FromSize_t(sum) : NULL;
 }
 
-/* ---- threads take the next tile until none is left; every tile writes its own results, so their number changes none */
+/* ---- threads take the next tile until none is left; tiles write apart, so their number changes no bit ---- */
 
 typedef struct {
     const train_call *call;
@@ -167,6 +167,8 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
 /* ---- calls ---- */
 
 #define ADDRESSES "(KKKKKKKK)"
+#define LOCATED "K(nnn)"
+#define STRIDES(tensor) &(tensor).step, &(tensor).batch, &(tensor).agent
 #define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
 
 static float *at(unsigned long long address) { return (float *)(uintptr_t)address; }
@@ -186,9 +188,9 @@ static PyObject *forward(PyObject *self, PyObject *args)
     int threads, done;
     train_call c = {0};
     unsigned long long p[PARAMETERS], x, q, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES "K(nnn)K(nnn)KKK", &capsule, &level, &threads, &c.groups, &c.steps,
-                          &c.batch, &c.agents, EIGHT(p), &x, &c.x.step, &c.x.batch, &c.x.agent, &q, &c.q.step,
-                          &c.q.batch, &c.q.agent, &initial, &final, &saved))
+    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES LOCATED LOCATED "KKK", &capsule, &level, &threads, &c.groups,
+                          &c.steps, &c.batch, &c.agents, EIGHT(p), &x, STRIDES(c.x), &q, STRIDES(c.q), &initial, &final,
+                          &saved))
         return NULL;
     const train_kernels *kernels = level_of(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
@@ -212,8 +214,8 @@ static int make_partial(train_call *c)
     return c->partial != NULL;
 }
 
-/* backward(network, gradient network, level, threads, (groups, T, B, N), parameters, x, x strides, grad q, its strides, saved,
- * grads) */
+/* backward(network, gradients' network, level, threads, (groups, T, B, N), parameters, x, x strides, gradient of q, its
+ * strides, saved, parameters' gradients) */
 static PyObject *backward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -222,9 +224,9 @@ static PyObject *backward(PyObject *self, PyObject *args)
     int threads, done = 0;
     train_call c = {0};
     unsigned long long p[PARAMETERS], g[PARAMETERS], x, q, saved;
-    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES "K(nnn)K(nnn)K" ADDRESSES, &capsule, &wanted, &level, &threads,
-                          &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), &x, &c.x.step, &c.x.batch, &c.x.agent, &q, &c.q.step, &c.q.batch, &c.q.agent,
-                          &saved, EIGHT(g)))
+    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES LOCATED LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
+                          &threads, &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), &x, STRIDES(c.x), &q,
+                          STRIDES(c.q), &saved, EIGHT(g)))
         return NULL;
     const train_kernels *kernels = level_of(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);

@@ -240,6 +240,13 @@ static void find_rows(const train_call *c, int32_t group, int32_t tile, tile_row
     }
 }
 
+/* x [inputs][lane] of a step; `way`, 1 or -1, is to the step that comes next. */
+static void load_x(const train_call *c, const tile_rows *rows, int32_t step, int32_t way, float *to)
+{
+    const int more = step + way >= 0 && step + way < c->steps;
+    to_lanes(c->x.data + step * c->x.step, rows->x, more ? way * c->x.step : 0, c->network->inputs, to);
+}
+
 static const float *parameter(const train_call *c, int32_t group, int which)
 {
     const size_t h = (size_t)c->network->hidden, i = (size_t)c->network->inputs, a = (size_t)c->network->actions;
@@ -287,7 +294,8 @@ static void forward(const train_call *c, int32_t group, int32_t tile, float *wor
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
     const size_t record = train_record(n);
-    float *const x = work + 2 * record, *const q = x + n->inputs * TRAIN_LANES, *const bias = q + n->actions * TRAIN_LANES, *const values = bias + 4 * h;
+    float *const x = work + 2 * record, *const q = x + n->inputs * TRAIN_LANES;
+    float *const bias = q + n->actions * TRAIN_LANES, *const values = bias + 4 * h;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
     if (*packed_group != group)
@@ -303,7 +311,7 @@ static void forward(const train_call *c, int32_t group, int32_t tile, float *wor
         memset(now + gate, 0, (size_t)gate * sizeof(float));
     for (int32_t k = 0; k < c->steps; k++) {
         float *next = saved ? now + record : work + (k % 2 ? 0 : record);
-        to_lanes(c->x.data + k * c->x.step, rows.x, k + 1 < c->steps ? c->x.step : 0, n->inputs, x);
+        load_x(c, &rows, k, 1, x);
         multiply(&t->fc1, values, x, parameter(c, group, FC1_BIAS), now);
         rectify(now, gate);
         multiply(&t->gru, values + t->fc1.values, now, bias, now + 2 * gate);
@@ -339,11 +347,6 @@ static void rectify_back(const float *y, float *grad, int32_t size)
 {
     for (int32_t i = 0; i < size; i++)
         grad[i] = y[i] > 0.0f ? grad[i] : 0.0f;
-}
-
-static void load_x(const train_call *c, const tile_rows *rows, int32_t step, ptrdiff_t ahead, float *to)
-{
-    to_lanes(c->x.data + step * c->x.step, rows->x, ahead, c->network->inputs, to);
 }
 
 static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to)
@@ -406,7 +409,7 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
         const float *y = saved + (size_t)(c->steps - 1 - done) * record;
         float *delta = work + (size_t)made * delta_step;
         load_grad_q(c, &rows, c->steps - 1 - done, delta + 6 * gate);
-        load_x(c, &rows, c->steps - 1 - done, done + 1 < c->steps ? -c->x.step : 0, delta + 6 * gate + n->actions * TRAIN_LANES);
+        load_x(c, &rows, c->steps - 1 - done, -1, delta + 6 * gate + n->actions * TRAIN_LANES);
         multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad);
         activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, gate);
         memset(delta + 4 * gate, 0, (size_t)gate * sizeof(float));

@@ -197,7 +197,8 @@ static int make_topology(train_topology *t, int32_t inputs, int32_t h, int32_t a
     return made;
 }
 
-train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions, const uint8_t *const mask[4])
+train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions,
+                           const uint8_t *const mask[4])
 {
     const int32_t topologies = mask[0] ? groups : 1;
     const size_t size[4] = {(size_t)hidden * (size_t)inputs, 3 * (size_t)hidden * (size_t)hidden,
@@ -235,8 +236,8 @@ void train_free(train_network *network)
     free(network);
 }
 
-/* Forward: packed weights, biases of the GRU, two records, x, q. Backward: packed weights, per step of a chunk the deltas
- * of the gates, of y and the state, of q, and x, then four partial sums of each gradient. */
+/* Forward: two records, x, q, biases of the GRU, packed weights. Backward: per step of a chunk the gradients of the
+ * gates, of y, of the state, of q, and x; then four partial sums of each gradient, packed weights. */
 size_t train_work_size(const train_call *call)
 {
     const train_network *n = call->network;
@@ -252,5 +253,5 @@ size_t train_work_size(const train_call *call)
         most = most > forward ? most : forward;
         most = most > backward ? most : backward;
     }
-    return most + 8 * 16; /* each part begins on a cache line */
+    return most;
 }

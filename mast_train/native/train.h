@@ -1,8 +1,8 @@
 /* The agents' networks over whole sequences, forward and backward, many rows at once: fc1 + ReLU -> GRU -> fc2.
  *
- * Rows (episodes, and agents that share a network) are lanes: a buffer is [feature][lane], and a tile of TRAIN_LANES rows
- * of one group is carried through all steps. Every product runs over panels: up to 8 rows that share their columns. Height
- * 1 is unstructured sparsity, 8 with all columns is dense.
+ * Rows (episodes, and agents that share a network) are lanes: a buffer is [feature][lane], and a tile of TRAIN_LANES
+ * rows of one group is carried through all steps. Every product runs over panels, up to 8 rows that share their
+ * columns: height 1 is unstructured sparsity, 8 with all columns is dense.
  */
 #ifndef MAST_TRAIN_H
 #define MAST_TRAIN_H
@@ -28,7 +28,7 @@ typedef struct {
     int32_t *position; /* of each value in its layer's weights; -1: no connection */
 } train_matrix;
 
-/* The GRU is one matrix: rows r, z, the input part of n, the hidden part of n; columns y, then the state before the step.
+/* The GRU is one matrix: rows r, z, the input part of n, the hidden part of n; columns y, then the state before.
  * Positions count through weight_ih, then weight_hh. The transposed ones carry gradients back. */
 typedef struct {
     train_matrix fc1, gru, fc2, gru_back, fc2_back;
@@ -97,7 +97,9 @@ static inline size_t train_gradient_size(const train_network *n, const train_top
 
 size_t train_work_size(const train_call *call);
 
-/* Masks are bool [groups, out, in] of the four weights; all NULL: full, one topology for all groups. NULL: no memory. */
-train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions, const uint8_t *const mask[4]);
+/* Masks are bool [groups, out, in] of the four weights; all NULL: full, the same for all groups. Returns NULL
+ * when memory is short. */
+train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions,
+                           const uint8_t *const mask[4]);
 void train_free(train_network *network);
 #endif

@@ -76,8 +76,9 @@ INLINE void turn(turn_row row[TURN])
 
 INLINE int32_t at_most(int32_t n, int32_t limit) { return n < limit ? n : limit; }
 
-/* to [features][lane] from rows at from + offset[lane]. */
-static void to_lanes(const float *from, const ptrdiff_t offset[TRAIN_LANES], ptrdiff_t ahead, int32_t features, float *to)
+/* to [features][lane] from rows at from + offset[lane]; those `ahead` of them, wanted next, are fetched meanwhile. */
+static void to_lanes(const float *from, const ptrdiff_t offset[TRAIN_LANES], ptrdiff_t ahead, int32_t features,
+                     float *to)
 {
     for (int32_t f = 0; f < features; f += TURN) {
         const int32_t n = at_most(features - f, TURN);
