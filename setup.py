@@ -21,7 +21,8 @@ setup(
         Extension(
             "mast_train.native._train",
             sources=[TRAIN + name for name in ("_train.c", "topology.c", "kernels.c", "kernels_v3.c", "kernels_v4.c")],
-            depends=[TRAIN + "train.h", TRAIN + "train_vector.h", TRAIN + "kernels.c", NATIVE + "mast_vector.h"],
+            depends=[TRAIN + name for name in ("train.h", "train_vector.h", "train_products.h", "kernels.c")]
+            + [NATIVE + "mast_vector.h"],
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
             py_limited_api=True,

@@ -169,7 +169,7 @@ class SparseSequence:
 
     def _gradients(self, structure: Any, wanted: Any, x: Tensor, saved: Tensor, grad_q: Tensor) -> list[Tensor]:
         shape, x, grad_q, parameters = self._shape(x), _plain(x), _plain(grad_q), self._parameters()
-        gradients = [torch.zeros_like(parameter) for parameter in parameters]
+        gradients = [torch.empty_like(parameter) for parameter in parameters]
         _train.backward(
             structure,
             wanted,

@@ -137,11 +137,15 @@ static void scatter(const train_matrix *m, const float *from, float *weight, flo
     }
 }
 
-/* Sums of the tiles' gradients in the order of the tiles, into the parameters' gradients, which hold zeros. */
+/* Sums of the tiles' gradients in the order of the tiles, into the parameters' gradients; 0 off the connections. */
 static void collect(const train_call *c, float *const grad[PARAMETERS])
 {
     const size_t h = (size_t)c->network->hidden, in = (size_t)c->network->inputs, a = (size_t)c->network->actions;
     const int32_t tiles = train_tiles(c);
+    memset(grad[FC1_WEIGHT], 0, (size_t)c->groups * h * in * sizeof(float));
+    memset(grad[WEIGHT_IH], 0, (size_t)c->groups * 3 * h * h * sizeof(float));
+    memset(grad[WEIGHT_HH], 0, (size_t)c->groups * 3 * h * h * sizeof(float));
+    memset(grad[FC2_WEIGHT], 0, (size_t)c->groups * a * h * sizeof(float));
     for (size_t g = 0; g < (size_t)c->groups; g++) {
         const train_topology *t = train_topology_of(c->gradients, (int32_t)g);
         const size_t size = train_gradient_size(c->network, t);
