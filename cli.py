@@ -15,7 +15,6 @@ from rich.table import Table
 
 app = typer.Typer(
     help="Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -35,6 +34,9 @@ PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file (defaul
 BackendOption = Annotated[str, typer.Option(help="auto, native, reference or onnx.")]
 
 
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
+
 def fail(message: object) -> typer.Exit:
     """Print one line on standard error; the caller raises the returned exit with code 2."""
     print(f"error: {message}", file=sys.stderr)
@@ -44,6 +46,8 @@ def fail(message: object) -> typer.Exit:
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a command whose user mistakes end in one line and exit code 2, never in a traceback."""
 
+    name_ = function.__name__.rstrip("_")
+
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         from mast_export.errors import ExportError
@@ -52,21 +56,21 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
         try:
             function(*args, **kwargs)
-        except (UserError, RuntimeFault, ExportError, IndexError) as error:
+        except (UserError, RuntimeFault, ExportError) as error:
             raise fail(error) from None
         except ModuleNotFoundError as error:
             name = (error.name or "").partition(".")[0]
             extra = next((extra for extra, modules in EXTRAS.items() if name in modules), None)
             if extra is None:
                 raise
-            raise fail(f'mast {function.__name__} needs {name}; pip install "mast-marl[{extra}]"') from None
+            raise fail(f'mast {name_} needs {name}; pip install "mast-marl[{extra}]"') from None
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             raise fail(f"{where}{error.strerror or error}") from None
 
-    return app.command(name=function.__name__.rstrip("_"))(run)
+    return app.command(name=name_)(run)
 
 
 @command
@@ -93,18 +97,21 @@ def train(
     from mast_train.config import to_toml, validate
     from mast_train.presets import resolve
 
-    if resume:
-        from mast_train.runs import find_unfinished
-        from mast_train.session import resume as resume_run
-
-        resume_run(find_unfinished(name, runs), console)
-        return
     flags = {
         "env.map": map_, "env.name": env, "method": method, "algorithm": algorithm, "recipe": recipe,
         "sparsity": sparsity, "block": block, "train.total_steps": steps, "seed": seed,
         "net.shared": shared or None, "device": device,
     }  # fmt: skip
-    resolved = validate(resolve(config, {key: value for key, value in flags.items() if value is not None}, set_ or []))
+    flags = {key: value for key, value in flags.items() if value is not None}
+    if resume:
+        from mast_train.runs import find_unfinished
+        from mast_train.session import resume as resume_run
+
+        if flags or set_ or config:
+            raise fail("--resume continues a run as it was started; it takes --name and --runs only")
+        resume_run(find_unfinished(name, runs), console)
+        return
+    resolved = validate(resolve(config, flags, set_ or []))
     if show_config:
         print(to_toml(resolved), end="")
         return
@@ -130,6 +137,8 @@ def eval_(
     """Win rate of a run's networks, or of an exported policy through its runtime."""
     from mast_train.evaluate import evaluate, resolve_target
 
+    if random and target is not None:
+        raise fail(f"--random plays a random team; leave out {target}")
     chosen, env_name, map_name = resolve_target(target, runs, at, random, env, map_)
     result = evaluate(chosen, env_name, map_name, episodes, num_envs, seed, backend)
     if json_:
@@ -145,9 +154,12 @@ def eval_(
 @command
 def export(
     run: Annotated[str | None, typer.Argument(help="A run (default: the newest).")] = None,
-    format_: Annotated[str, typer.Option("--format", help="mast, onnx or onnx-sparse.")] = "mast",
+    format_: Annotated[str, typer.Option("--format", help="mast, onnx, onnx-sparse or c.")] = "mast",
     agent: Annotated[int | None, typer.Option(help="One agent only.")] = None,
-    dtype: Annotated[str, typer.Option(help="Weights of a .mast file: f32, f16 or i8.")] = "f32",
+    dtype: Annotated[str, typer.Option(help="Weights of mast and c: f32, f16 or i8.")] = "f32",
+    target: Annotated[
+        str | None, typer.Option(help="C only: also build its test for, say, aarch64-linux-musl.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
     at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
     runs: RunsOption = RUNS,
@@ -157,20 +169,34 @@ def export(
     from mast_export.export import export_run
     from mast_train.runs import find_run, find_snapshot
 
+    if target and format_ != "c":
+        raise fail("--target builds C exports; add --format c")
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
     files = export_run(folder, snapshot, format_, agent, output, dtype)
+    programs = []
+    if target:
+        from mast_export.cbuild import cross_compile
+
+        programs = [cross_compile(file.path, target) for file in files]
     if json_:
-        print(json.dumps([{"path": str(f.path), "size_bytes": f.size_bytes, **f.report.to_dict()} for f in files]))
+        reports = [f.report.to_dict() if f.report else {"passed": None} for f in files]
+        rows = [{"path": str(f.path), "size_bytes": f.size_bytes} for f in files]
+        print(json.dumps([row | report for row, report in zip(rows, reports, strict=True)]))
         return
     console.print(f"{folder}, {snapshot.stem.replace('-', ' ')}")
     for file in files:
-        report = file.report
-        console.print(
-            f"{file.path}: {file.size_bytes:,} bytes; verified over {report.n_steps} recurrent steps: "
-            f"q within {report.max_q_error:.1e}, hidden within {report.max_hidden_error:.1e}, "
-            f"{report.actions_equal} of {report.n_steps * report.n_agents} actions equal"
-        )
+        report, checked = file.report, "not verified: no C compiler here"
+        if report is not None:
+            checked = (
+                f"verified over {report.n_steps} recurrent steps: q within {report.max_q_error:.1e}, hidden within "
+                f"{report.max_hidden_error:.1e}, {report.actions_equal} of {report.n_steps * report.n_agents} "
+                "actions equal"
+            )
+        unit = "bytes of constant tables" if format_ == "c" else "bytes"
+        console.print(f"{file.path}: {file.size_bytes:,} {unit}; {checked}")
+    for program in programs:
+        console.print(f"built {program}")
 
 
 @command
@@ -258,7 +284,15 @@ def doctor(json_: JsonOption = False) -> None:
 
 def main() -> None:
     """Entry point of the `mast` script."""
-    app()
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    try:
+        sys.exit(typer.main.get_command(app).main(standalone_mode=False))
+    except _USAGE_ERROR as error:
+        print(f"error: {error.format_message()}; see mast --help", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,18 +11,22 @@ from mast_export.extract import extract, record_trace
 from mast_export.quantise import quantise
 from mast_export.verify import Report, Trace, verify
 from mast_runtime import Bundle, load, save
+from mast_runtime.format import VALUE_DTYPES
 
-FORMATS = {"mast": "policy bundle", "onnx": "ONNX", "onnx-sparse": "ONNX with sparse initialisers"}
+FORMATS = {"mast": "policy bundle", "onnx": "ONNX", "onnx-sparse": "ONNX with sparse initialisers", "c": "C"}
 """--format values, and what each writes."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One written file and how far it is from the trainer's network."""
+    """One written file, or folder of C with the size of its const tables, and how far it is from the trainer's network.
+
+    report: None for C where there is no C compiler, which is not verified.
+    """
 
     path: Path
     size_bytes: int
-    report: Report
+    report: Report | None
 
 
 def export_run(
@@ -30,21 +34,33 @@ def export_run(
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
 
-    Raises UserError (run), ExportError (verification, destination), IndexError (agent), OSError (disk).
+    C is verified where there is a C compiler; a report of None says that there was none.
+    Raises UserError (run), ExportError (verification, destination), OSError (disk).
     """
     if format_ not in FORMATS:
         raise ExportError(f"unknown format {format_!r}; choose from {', '.join(FORMATS)}")
-    if format_ != "mast" and dtype != "f32":
-        raise ExportError(f"--dtype {dtype} with --format {format_}: ONNX exports are float32; use --format mast")
+    if format_ not in ("mast", "c") and dtype != "f32":
+        raise ExportError(f"--dtype {dtype} with --format {format_}: ONNX exports are float32; use --format mast or c")
+    if dtype not in VALUE_DTYPES:
+        raise ExportError(f"unknown weight dtype {dtype!r}; choose from {', '.join(VALUE_DTYPES)}")
     bundle = extract(snapshot)
+    if agent is not None and not 0 <= agent < len(bundle.agents):
+        raise ExportError(f"agent {agent}: the run has agents 0 to {len(bundle.agents) - 1}")
     trace = record_trace(snapshot, folder / "trace.safetensors")
     path = output or folder / _default_name(format_, agent, dtype)
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
     if format_ == "mast":
+        if path.is_dir():
+            raise ExportError(f"{path} is a folder; name a file, for example {path}/policy.mast")
         if agent is not None:
             bundle, trace = single(bundle, agent), trace.agent(agent)
         return [write_bundle(quantise(bundle, dtype), trace, path)]
+    if format_ == "c":
+        from mast_export.csource import export_c
+
+        folders = export_c(quantise(bundle, dtype), path, agent, trace)
+        return [Exported(folder.path, folder.table_bytes, folder.report) for folder in folders]
     from mast_export.onnx import export_onnx
 
     files = export_onnx(bundle, path, agent, format_ == "onnx-sparse", trace)
@@ -67,9 +83,7 @@ def write_bundle(bundle: Bundle, trace: Trace, path: Path) -> Exported:
 
 
 def single(bundle: Bundle, agent: int) -> Bundle:
-    """The bundle of one agent, for one robot. Raises IndexError."""
-    if not 0 <= agent < len(bundle.agents):
-        raise IndexError(f"agent {agent}: the run has agents 0 to {len(bundle.agents) - 1}")
+    """The bundle of one agent, for one robot."""
     info = bundle.agents[agent]
     return replace(bundle, agents=(replace(info, network=0),), networks=(bundle.networks[info.network],))
 
@@ -78,5 +92,7 @@ def _default_name(format_: str, agent: int | None, dtype: str) -> str:
     stem = "policy" + ("" if agent is None else f"-agent{agent}") + ("" if dtype == "f32" else f"-{dtype}")
     if format_ == "mast":
         return f"{stem}.mast"
+    if format_ == "c":
+        return f"{stem}-c"
     stem += "-sparse" if format_ == "onnx-sparse" else ""
     return f"{stem}-onnx" if agent is None else f"{stem}.onnx"

@@ -16,7 +16,7 @@ from mast_runtime.network import SEGMENTS
 from mast_train import checkpoint
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
-from mast_train.learner import agent_inputs, agent_nets
+from mast_train.learner import agent_inputs, agent_layers, load_agents
 from mast_train.nets import AgentNets
 
 LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "fc2_weight": "fc2"}
@@ -38,8 +38,7 @@ def record_trace(snapshot: Path, trace: Path) -> Trace:
     """What the trainer's own networks make of the recorded observations in one recurrence. Raises UserError."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
-    nets = agent_nets(config, spec)
-    nets.load_state_dict({name.removeprefix("agents."): t for name, t in tensors.items() if name.startswith("agents.")})
+    nets = load_agents(config, spec, tensors)
     recorded, _ = checkpoint.read(trace)
     obs, avail = recorded["obs"], recorded["avail_actions"]
     q, hidden = _run(nets, config, spec, obs, avail)
@@ -61,8 +60,7 @@ def _run(nets: AgentNets, config: Config, spec: EnvSpec, obs: Tensor, avail: Ten
 
 
 def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
-    block = config.sparse.block
-    rows = {"fc1_weight": block.fc1, "weight_ih": block.gru, "weight_hh": block.gru, "fc2_weight": block.fc2}
+    rows = {layer.name: layer.rows for layer in agent_layers(config)}
     layers = {}
     for name, layer in LAYER_OF.items():
         mask = arrays.get(f"masks.agents.{name}")

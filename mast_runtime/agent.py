@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from mast_runtime.errors import ObservationError
 from mast_runtime.network import Contract
 
-
 Rows = ArrayLike | list[ArrayLike]
 """A matrix, or a list of its rows."""
 

@@ -73,10 +73,11 @@ def load(path: str | os.PathLike[str]) -> Bundle:
 
 
 def find_policy(given: str | None, runs: Path) -> Path:
-    """The given file, or the newest .mast export in a run folder. Raises FileNotFoundError."""
+    """The given file, or the newest whole-team .mast export in a run folder. Raises FileNotFoundError."""
     if given is not None:
         return Path(given)
-    exports = sorted(runs.glob("*/*.mast"), key=lambda path: path.stat().st_mtime)
+    teams = (path for path in runs.glob("*/*.mast") if "-agent" not in path.name)
+    exports = sorted(teams, key=lambda path: path.stat().st_mtime)
     if not exports:
         raise FileNotFoundError(f"no policy given and none under {runs}/; make one with: mast export")
     return exports[-1]

@@ -1,7 +1,8 @@
 """Checkpoints: safetensors with a JSON header, written beside and renamed. Nothing is unpickled.
 
-`checkpoint.safetensors` and `replay.safetensors` together resume a run exactly; both carry the same step, so a crash
-between the two writes is noticed. `snapshots/step-*.safetensors` hold the agents and their masks at each evaluation.
+`checkpoint.safetensors` and `replay-STEP.safetensors` together resume a run exactly. A checkpoint replaces the last one
+only once its episodes are on the disk, so a crash at any point leaves a pair. `snapshots/step-*.safetensors`
+hold the agents and their masks at each evaluation.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def write(path: Path, tensors: dict[str, torch.Tensor], config: Config, spec: En
 def read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """(tensors, header) of a file written here. Raises UserError for anything else."""
     if not path.is_file():
-        raise UserError(f"{path}: no such checkpoint; a run writes its first one at its first evaluation")
+        raise UserError(f"{path}: no such file; a run saves every train.save_minutes, at Ctrl-C and at its end")
     try:
         with safe_open(str(path), framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mast", "null"))

@@ -63,7 +63,7 @@ class BlockConfig:
 class SparseConfig:
     """Sparsity, allocation over layers, and topology evolution (interval in learner updates).
 
-    `tiny_of`: the sparsity whose number of weights the `tiny` row's small dense networks match.
+    `tiny_of`: above 0, the widths shrink until the dense networks have as few weights as that sparsity would leave.
     """
 
     agent_sparsity: float = 0.95
@@ -74,7 +74,7 @@ class SparseConfig:
     update_interval: int = 100
     drop_fraction: float = 0.3
     stop_fraction: float = 0.75
-    tiny_of: float = 0.95
+    tiny_of: float = 0.0
     block: BlockConfig = field(default_factory=BlockConfig)
 
 
@@ -178,7 +178,9 @@ def validate(config: Config) -> Config:
 
 _LARGE = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**31 - 1),
     "threads": (1, 1024),
+    "env.reward_scale": (1e-9, 1e9),
     "env.num_envs": (1, 65_536),
     "net.hidden": (1, 16_384),
     "mixer.embed": (1, 16_384),

@@ -11,9 +11,9 @@ import torch
 
 from mast_train import checkpoint
 from mast_train.config import EnvConfig
-from mast_train.envs.base import Observation, VecEnv
+from mast_train.envs.base import EnvSpec, Observation, VecEnv
 from mast_train.errors import UserError
-from mast_train.learner import agent_inputs, agent_nets
+from mast_train.learner import agent_inputs, load_agents, stream_seed
 from mast_train.rollout import AgentPolicy, Policy, random_policy
 from mast_train.runs import find_run, find_snapshot
 from mast_train.trainer import build_env, play, resolve_device, summarise
@@ -21,13 +21,10 @@ from mast_train.trainer import build_env, play, resolve_device, summarise
 if TYPE_CHECKING:
     from mast_runtime import Bundle
 
-EVALUATION_SEED = 20_000
-"""Added to the user's seed, so that evaluation never replays a training stream."""
-
 
 @dataclass
 class Result:
-    """Wins over episodes with a 95 % Wilson interval; return_mean is undiscounted, as the learner sees rewards."""
+    """Wins over episodes with a 95 % Wilson interval; return_mean is undiscounted, at the default reward scale."""
 
     policy: str
     backend: str
@@ -55,13 +52,9 @@ def wilson(wins: int, n: int, z: float = 1.959964) -> tuple[float, float]:
 def team_policy(bundle: Bundle, env: VecEnv, backend: str) -> tuple[Policy, str]:
     """The bundle's agents in every environment, stepped by the runtime; and the backend that was chosen."""
     contract, spec = bundle.contract, env.spec
-    given = (contract.obs_dim, contract.n_actions, contract.n_agents)
-    expected = (spec.obs_dim, spec.n_actions, spec.n_agents)
-    if given != expected or len(bundle.agents) != spec.n_agents:
-        raise UserError(
-            f"the policy is for {len(bundle.agents)} agents of (obs, actions, team) {given}; "
-            f"{spec.env} {spec.map} has {spec.n_agents} of {expected}"
-        )
+    if len(bundle.agents) < contract.n_agents:
+        raise UserError(f"the policy has {len(bundle.agents)} of {contract.n_agents} agents; evaluate the whole team's")
+    _check_fit((contract.n_agents, contract.obs_dim, contract.n_actions), spec)
     team = bundle.team(env.num_envs * spec.n_agents, backend)
 
     def act(t: int, observation: Observation) -> torch.Tensor:
@@ -75,12 +68,22 @@ def team_policy(bundle: Bundle, env: VecEnv, backend: str) -> tuple[Policy, str]
     return act, team.backend
 
 
-def networks_policy(header: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device) -> Policy:
-    """A checkpoint's own networks, in torch."""
+def networks_policy(snapshot: Path, env: VecEnv) -> Policy:
+    """A snapshot's own networks, in torch."""
+    tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
-    nets = agent_nets(config, spec).to(device)
-    nets.load_state_dict({name.removeprefix("agents."): t for name, t in tensors.items() if name.startswith("agents.")})
+    _check_fit((spec.n_agents, spec.obs_dim, spec.n_actions), env.spec)
+    nets = load_agents(config, spec, tensors).to(env.device)
     return AgentPolicy(nets, partial(agent_inputs, config, spec))
+
+
+def _check_fit(given: tuple[int, int, int], spec: EnvSpec) -> None:
+    expected = (spec.n_agents, spec.obs_dim, spec.n_actions)
+    if given != expected:
+        raise UserError(
+            f"the policy is for (agents, obs, actions) = {given}, {spec.env} {spec.map} has {expected}; "
+            "evaluate it on the map it was trained on"
+        )
 
 
 def resolve_target(
@@ -108,19 +111,18 @@ def evaluate(
     torch.set_num_threads(1)
     device = resolve_device("cpu")
     num_envs = min(num_envs, episodes)
-    env = build_env(EnvConfig(env_name, map_name, num_envs), seed + EVALUATION_SEED, device)
+    env = build_env(EnvConfig(env_name, map_name, num_envs), stream_seed(seed, "mast eval"), device)
     if target is None:
         name, used = "random", "-"
         policy = random_policy(env.spec, torch.Generator().manual_seed(seed))
     elif isinstance(target, Path):
-        tensors, header = checkpoint.read(target)
         name, used = str(target), "torch"
-        policy = networks_policy(header, tensors, device)
+        policy = networks_policy(target, env)
     else:
         name = str(target.path or "bundle")
         policy, used = team_policy(target, env, backend)
     try:
-        outcome = summarise(play(env, policy, episodes), 0)
+        outcome = summarise(play(env, policy, episodes), 0, episodes)
     finally:
         env.close()
     low, high = wilson(outcome.wins, outcome.episodes)

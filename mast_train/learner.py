@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,12 @@ from mast_train.sparse.schedule import drop_fraction, evolves_at
 
 MIXERS = {"qmix": lambda spec, config: QMIX(spec.n_agents, spec.state_dim, config.mixer), "vdn": lambda *_: VDN()}
 """algorithm -> mixing network."""
+
+
+def stream_seed(seed: int, purpose: str) -> int:
+    """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
+    entropy = [seed, *purpose.encode()]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def agent_inputs(config: Config, spec: EnvSpec, obs: Tensor, last_action: Tensor) -> Tensor:
@@ -46,6 +54,13 @@ def agent_nets(config: Config, spec: EnvSpec) -> AgentNets:
     return AgentNets(
         1 if config.net.shared else spec.n_agents, input_dim(config, spec), config.net.hidden, spec.n_actions
     )
+
+
+def load_agents(config: Config, spec: EnvSpec, tensors: Mapping[str, Tensor]) -> AgentNets:
+    """The agents' networks of a snapshot: tensors named "agents.*"."""
+    nets = agent_nets(config, spec)
+    nets.load_state_dict({name.removeprefix("agents."): t for name, t in tensors.items() if name.startswith("agents.")})
+    return nets
 
 
 def agent_layers(config: Config) -> list[MaskedLayer]:
@@ -73,10 +88,10 @@ class Learner:
     def __init__(self, config: Config, spec: EnvSpec, device: torch.device) -> None:
         self.config, self.spec, self.device = config, spec, device
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(stream_seed(config.seed, "weights"))
             self.agents = agent_nets(config, spec).to(device)
             self.mixer: nn.Module = MIXERS[config.algorithm](spec, config).to(device)
-        self.generator = torch.Generator().manual_seed(config.seed + 1)
+        self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
         sparse = config.sparse
         self.masks = {
             "agents": Masks(
@@ -200,10 +215,15 @@ class Learner:
 
     def sparsity(self) -> dict[str, float]:
         """Share of absent weights per masked module (biases are not counted)."""
-        return {key: _sparsity(module, self.masks[key]) for key, module in self._modules().items()}
+        return {key: masks.sparsity for key, masks in self.masks.items()}
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"agents": self.agents, "mixer": self.mixer}
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """The agents' weights and masks: what an export needs."""
+        state = {f"agents.{name}": tensor.detach() for name, tensor in self.agents.state_dict().items()}
+        return state | {f"masks.agents.{name}": mask for name, mask in self.masks["agents"].state_dict().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that training depends on, flat, for a safetensors file."""
@@ -236,9 +256,7 @@ class Learner:
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
             parameter = self.parameters[int(index)]
-            self.optimizer.state[parameter][key] = tensor.to(
-                parameter.device if key != "step" else tensor.device
-            ).clone()
+            self.optimizer.state[parameter][key] = tensor.to(parameter.device).clone()
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
 
@@ -258,8 +276,3 @@ def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Op
     if config.train.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True)
     return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)
-
-
-def _sparsity(module: nn.Module, masks: Masks) -> float:
-    total = sum(p.numel() for name, p in module.named_parameters() if p.dim() >= 2 and not name.endswith("bias"))
-    return 1.0 - masks.nnz / total if masks.layers else 0.0

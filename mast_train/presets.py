@@ -9,21 +9,20 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mast_train.config import Config, load_toml, override, parse_assignments
+from mast_train.config import Config, flatten, load_toml, override, parse_assignments
 from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError, check_choice
 
 SPARSE_LR = 2e-3
-"""Sparse rows want about three times the dense row's rate; both were chosen on one grid (docs/results.md)."""
+"""Sparse rows want a higher rate than the dense one (docs/results.md); tiny, set and rlx2 take that of ss and rigl."""
 
 _DENSE = {"sparse.agent_sparsity": 0.0, "sparse.mixer_sparsity": 0.0, "sparse.grow": "none"}
 _ONE_BUFFER = {"replay.recent_batch": 0}
 _MAX = {"target.operator": "max", "target.double_q": True, "target.start": 0.0}
 
 METHODS: dict[str, dict[str, Any]] = {
-    # row     connections                 targets       replay          optimiser
     "dense": {**_DENSE, **_MAX, **_ONE_BUFFER},
-    "tiny": {**_DENSE, **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
+    "tiny": {**_DENSE, "sparse.tiny_of": 0.95, **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
     "ss": {"sparse.grow": "none", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
     "set": {"sparse.grow": "random", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
     "rigl": {"sparse.grow": "gradient", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
@@ -58,8 +57,13 @@ _PAPER = {
     "sparse.update_interval": 200,
     "sparse.rescale_init": False,
     "target.start": 0.375,
+    "target.alpha": 1.0,
 }
-_PAPER_ONE_STEP = {"target.returns": "one_step", "target.start": 0.0}
+_PAPER_METHOD = {"target.returns": "one_step", "target.start": 0.0}
+"""Under the paper recipe, of every row but mast and rlx2."""
+
+DEFAULT_MAPS = {"smax": "3m", "smac": "3m", "matrix": "two_step"}
+"""The map of `--env` without `--map`."""
 
 RECIPES: dict[str, dict[str, Any]] = {"modern": {}, "paper": _PAPER}
 """modern: parallel environments, Adam, TD(lambda) for every row. paper: PyMARL's set-up, one-step baselines."""
@@ -71,7 +75,7 @@ def preset(method: str, recipe: str = "modern") -> Config:
     check_choice("recipe", recipe, RECIPES)
     config = override(Config(), {"method": method, "recipe": recipe, **METHODS[method], **RECIPES[recipe]})
     if recipe == "paper" and method not in ("mast", "rlx2"):
-        config = override(config, _PAPER_ONE_STEP)
+        config = override(config, _PAPER_METHOD)
     return config
 
 
@@ -82,19 +86,32 @@ def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[s
     """
     base = load_toml(file) if file else Config()
     settings = {**flags, **parse_assignments(assignments)}
-    config = preset(settings.get("method", base.method), settings.get("recipe", base.recipe))
-    config = load_toml(file, config) if file else config
+    method, recipe = str(settings.get("method", base.method)), str(settings.get("recipe", base.recipe))
+    config = preset(method, recipe)
+    if file:
+        config = load_toml(file, preset(base.method, base.recipe))
+        if (method, recipe) != (base.method, base.recipe):
+            config = _switch(config, method, recipe)
     dotted = {key: value for key, value in settings.items() if key not in ("sparsity", "block")}
+    if settings.get("env.name") in DEFAULT_MAPS and settings["env.name"] != config.env.name:
+        dotted = {"env.map": DEFAULT_MAPS[settings["env.name"]], **dotted}
     if "sparsity" in settings:
-        if config.sparse.agent_sparsity == 0.0 and not METHODS[config.method].get("train.lr"):
+        if config.method == "dense":
             raise UserError(
                 f"--sparsity with --method {config.method}: that row is dense; choose ss, set, rigl, rlx2 or mast"
             )
         names = ("sparse.tiny_of",) if config.method == "tiny" else ("sparse.agent_sparsity", "sparse.mixer_sparsity")
         dotted = {**dict.fromkeys(names, settings["sparsity"]), **dotted}
     if "block" in settings:
-        dotted = {"sparse.block.gru": _block_rows(settings["block"]), **dotted}
+        dotted = {"sparse.block.gru": _block_rows(str(settings["block"])), **dotted}
     return override(config, dotted)
+
+
+def _switch(config: Config, method: str, recipe: str) -> Config:
+    """A file's settings under another row or recipe: every key that a row or recipe decides is decided anew."""
+    wanted = flatten(preset(method, recipe))
+    decided = {key for table in (*METHODS.values(), *RECIPES.values(), _PAPER_METHOD) for key in table}
+    return override(config, {key: wanted[key] for key in ("method", "recipe", *sorted(decided))})
 
 
 def _block_rows(text: str) -> int:
@@ -108,7 +125,7 @@ def tiny_widths(config: Config, spec: EnvSpec) -> Config:
     """Dense networks with about as many weights as the sparse row keeps (paper: "Tiny").
 
     Widths shrink together: the largest hidden size whose agents have at most (1 - 95 %) of the dense weights, and the
-    mixer's widths likewise. `sparse.tiny_of` is the sparsity that is matched.
+    mixer's widths likewise. `sparse.tiny_of` is the sparsity that is matched; it is 0 in the result, which is complete.
     """
     inputs = spec.obs_dim + spec.n_actions * config.net.last_action + spec.n_agents * config.net.shared
     keep = 1.0 - config.sparse.tiny_of
@@ -129,6 +146,7 @@ def tiny_widths(config: Config, spec: EnvSpec) -> Config:
     return override(
         config,
         {
+            "sparse.tiny_of": 0.0,
             "net.hidden": hidden,
             "mixer.embed": max(1, round(config.mixer.embed * scale)),
             "mixer.hypernet_hidden": max(1, round(config.mixer.hypernet_hidden * scale)),

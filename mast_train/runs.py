@@ -12,11 +12,14 @@ trace.safetensors       recorded observations on which exports are verified
 
 from __future__ import annotations
 
+import fcntl
 import json
 import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +36,8 @@ PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "safetensor
 
 def new_run(root: Path, config: Config, name: str | None = None) -> Path:
     """Create the folder of a new run, named after what it trains. Raises UserError when it exists or cannot be made."""
+    if name is not None and (not name or Path(name).name != name):
+        raise UserError(f"--name {name!r}: expected a plain name; --runs chooses the folder")
     stem = name or f"{config.env.map}-{config.algorithm}-{config.method}-seed{config.seed}"
     folder = root / stem
     suffix = 2
@@ -67,9 +72,42 @@ def find_unfinished(name: str | None, root: Path) -> Path:
     if name is not None:
         return find_run(name, root)
     for path in sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True):
-        if json.loads(path.read_text(encoding="utf-8"))["status"] != "finished":
+        if _read_info(path.parent).get("status") != "finished" and not _is_locked(path.parent):
             return path.parent
     raise UserError(f"no unfinished run under {root}/")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run for this process. Raises UserError when another process is training it."""
+    path = folder / ".lock"
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: another process is training this run; wait for it or stop it") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        with (folder / ".lock").open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+    except (ValueError, OSError) as error:
+        raise UserError(f"{folder}/run.json: damaged ({error}); restore it, or move the folder away") from error
 
 
 def find_snapshot(folder: Path, which: str = "last") -> Path:
@@ -90,17 +128,20 @@ def find_snapshot(folder: Path, which: str = "last") -> Path:
 
 
 def versions() -> dict[str, str]:
-    """What the run was made with: packages, Python, platform and, in a git checkout, the commit."""
+    """What the run was made with: packages, Python, platform and, in a git checkout of this source, the commit."""
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for package in PACKAGES:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    here = Path(__file__).resolve().parent
-    git = subprocess.run(["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True)
-    if git.returncode == 0:
-        found["commit"] = git.stdout.strip()
+    source = Path(__file__).resolve().parent.parent
+    if (source / ".git").exists():
+        try:
+            git = ["git", "-C", str(source), "describe", "--always", "--dirty"]
+            found["commit"] = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            pass
     return found
 
 
@@ -120,26 +161,22 @@ def read_metrics(folder: Path, kind: str) -> list[dict[str, Any]]:
 class RunLog:
     """Writes a run's config, versions and metrics. Use as a context manager; `status` ends up in run.json."""
 
-    def __init__(self, folder: Path, config: Config, spec: EnvSpec, resumed_at: int | None = None) -> None:
+    def __init__(self, folder: Path, config: Config, spec: EnvSpec, resumed_at: tuple[int, int] | None = None) -> None:
+        """resumed_at: the checkpoint's step and the step from which its next evaluation is due; None for a new run."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.folder, self.status = folder, "running"
-        self._started = time.time()
-        self._info = {
-            "status": self.status,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": sys.argv,
-            "versions": versions(),
-            "spec": asdict(spec),
-            "seed": config.seed,
-        }
+        self._started, self._info = time.time(), {"seed": config.seed, "spec": asdict(spec), "sessions": []}
         if resumed_at is None:
             write_atomically(folder / "config.toml", to_toml(config).encode())
         else:
-            self._drop_after(resumed_at)
+            self._info = _read_info(folder)
+            self._started -= self._drop_after(*resumed_at)
+        session = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": sys.argv, "versions": versions()}
+        self._info["sessions"].append(session)
         self._write_info()
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at[0] + 1 if resumed_at else None)
 
     def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one line of numbers."""
@@ -149,16 +186,16 @@ class RunLog:
             if isinstance(value, (int, float)):
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
-    def _drop_after(self, step: int) -> None:
-        """A resumed run rewrites what the interrupted one logged after its checkpoint."""
-        rows = [
-            row for kind in ("train", "evaluation") for row in read_metrics(self.folder, kind) if row["step"] <= step
-        ]
-        rows.sort(key=lambda row: row["step"])
+    def _drop_after(self, step: int, next_eval: int) -> float:
+        """A resumed run logs again what came after its checkpoint; returns the seconds that the kept rows took."""
+        limits = {"train": step + 1, "evaluation": min(step + 1, next_eval)}
+        rows = [row for kind, limit in limits.items() for row in read_metrics(self.folder, kind) if row["step"] < limit]
+        rows.sort(key=lambda row: row["elapsed_s"])
         write_atomically(self.folder / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        return rows[-1]["elapsed_s"] if rows else 0.0
 
     def _write_info(self) -> None:
-        info = {**self._info, "status": self.status}
+        info = {"status": self.status, **{key: value for key, value in self._info.items() if key != "status"}}
         write_atomically(self.folder / "run.json", (json.dumps(info, indent=1) + "\n").encode())
 
     def __enter__(self) -> RunLog:

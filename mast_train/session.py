@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from mast_train.config import Config, validate
 from mast_train.display import TrainingDisplay
-from mast_train.runs import RunLog, new_run
+from mast_train.runs import RunLog, locked, new_run
 from mast_train.trainer import Evaluation, Progress, Saved, Trainer
 
 
@@ -23,17 +25,23 @@ def start(config: Config, root: Path, name: str | None, console: Console) -> Pat
     validate(config)
     torch.set_num_threads(config.threads)
     trainer = Trainer(config)
-    trainer.folder = new_run(root, config, name)
-    _train(trainer, trainer.folder, console, resumed=False)
-    return trainer.folder
+    trainer.folder = folder = new_run(root, config, name)
+    try:
+        with locked(folder):
+            _train(trainer, folder, console, resumed=False)
+    finally:
+        if not (folder / "run.json").exists():
+            shutil.rmtree(folder)
+    return folder
 
 
 def resume(folder: Path, console: Console) -> Path:
     """Continue a run exactly where it was saved; returns its folder. Raises UserError."""
-    trainer = Trainer.resume(folder)
-    torch.set_num_threads(trainer.config.threads)
-    console.print(f"resuming {folder} at step {trainer.step:,}")
-    _train(trainer, folder, console, resumed=True)
+    with locked(folder):
+        trainer = Trainer.resume(folder)
+        torch.set_num_threads(trainer.config.threads)
+        console.print(f"resuming {folder} at step {trainer.step:,}")
+        _train(trainer, folder, console, resumed=True)
     return folder
 
 
@@ -43,9 +51,9 @@ def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> N
         f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
         f"actions {spec.n_actions}, state {spec.state_dim}; seed {config.seed}, {trainer.device}; {folder}/"
     )
-    log = RunLog(folder, config, spec, trainer.step if resumed else None)
+    log = RunLog(folder, config, spec, (trainer.step, trainer.next_eval) if resumed else None)
     display = TrainingDisplay(console, config.train.total_steps, trainer.step, trainer.learner.sparsity())
-    with log, display, _interrupt_stops(trainer):
+    with closing(trainer), log, display, _interrupt_stops(trainer):
         for event in trainer.events():
             if isinstance(event, Progress):
                 log.row(
@@ -62,7 +70,7 @@ def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> N
     if log.status == "interrupted":
         console.print(
             f"saved {folder}/checkpoint.safetensors at step {trainer.step:,}; "
-            f"continue with: mast train --resume --name {folder.name}"
+            f"continue with: mast train --resume --name {folder}"
         )
     else:
         console.print(f"finished {trainer.step:,} steps; next: mast export {folder}")
@@ -70,7 +78,7 @@ def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> N
 
 @contextmanager
 def _interrupt_stops(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C ends the round and saves; a second one interrupts at once."""
+    """The first Ctrl-C or SIGTERM ends the round and saves; a second Ctrl-C interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -78,9 +86,11 @@ def _interrupt_stops(trainer: Trainer) -> Iterator[None]:
     def stop(number: int, frame: object) -> None:
         trainer.stop_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nsaving after this round; Ctrl-C again to stop without saving", file=sys.stderr)
 
-    previous = signal.signal(signal.SIGINT, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

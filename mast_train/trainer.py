@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mast_train.envs import ENVS, make_env
 from mast_train.envs.base import VecEnv
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
-from mast_train.learner import Learner, agent_inputs
+from mast_train.learner import Learner, agent_inputs, stream_seed
 from mast_train.presets import tiny_widths
 from mast_train.replay import EpisodeBuffer
 from mast_train.rollout import AgentPolicy, Policy, Rollout, rollout
@@ -93,16 +94,12 @@ def play(env: VecEnv, policy: Policy, episodes: int) -> list[Rollout]:
     return [rollout(env, policy) for _ in range(-(-episodes // env.num_envs))]
 
 
-def summarise(rounds: list[Rollout], step: int) -> Evaluation:
-    """Rounds of `play` as one evaluation."""
-    won = torch.cat([r.won for r in rounds])
-    return Evaluation(
-        step,
-        won.numel(),
-        int(won.sum()),
-        float(torch.cat([r.returns for r in rounds]).mean()),
-        float(torch.cat([r.episodes.lengths for r in rounds]).float().mean()),
-    )
+def summarise(rounds: list[Rollout], step: int, episodes: int) -> Evaluation:
+    """The first `episodes` of the rounds of `play` as one evaluation; the surplus of the last round is dropped."""
+    won = torch.cat([r.won for r in rounds])[:episodes]
+    returns = torch.cat([r.returns for r in rounds])[:episodes]
+    lengths = torch.cat([r.episodes.lengths for r in rounds])[:episodes]
+    return Evaluation(step, won.numel(), int(won.sum()), float(returns.mean()), float(lengths.float().mean()))
 
 
 class Trainer:
@@ -110,19 +107,15 @@ class Trainer:
 
     def __init__(self, config: Config, folder: Path | None = None) -> None:
         self.device = resolve_device(config.device)
-        make = partial(make_env, config.env.name, config.env.map, config.env.num_envs, device=self.device)
-        options = {"reward_scale": config.env.reward_scale} if config.env.name == "smax" else {}
-        self.env, self.eval_env = (
-            make(seed=config.seed, options=options),
-            make(seed=config.seed + 10_000, options=options),
-        )
+        self.env = build_env(config.env, config.seed, self.device)
+        self.eval_env = build_env(config.env, stream_seed(config.seed, "evaluation"), self.device)
         self.spec = self.env.spec
-        self.config = tiny_widths(config, self.spec) if config.method == "tiny" else config
+        self.config = tiny_widths(config, self.spec) if config.sparse.tiny_of > 0.0 else config
         self.folder = folder
         self.learner = Learner(self.config, self.spec, self.device)
         self.replay = EpisodeBuffer(self.config.replay, self.spec, self.device)
-        self.exploration = torch.Generator(self.device).manual_seed(config.seed + 2)
-        self.sampling = torch.Generator().manual_seed(config.seed + 3)
+        self.exploration = torch.Generator(self.device).manual_seed(stream_seed(config.seed, "exploration"))
+        self.sampling = torch.Generator().manual_seed(stream_seed(config.seed, "sampling"))
         self.step = 0
         self.stop_requested = False
         self._clock = _Clock()
@@ -153,17 +146,27 @@ class Trainer:
         if self.folder:
             yield self._save("finished" if finished else "interrupted")
 
+    def close(self) -> None:
+        """Release the environments (real games are processes)."""
+        self.env.close()
+        self.eval_env.close()
+
+    @property
+    def next_eval(self) -> int:
+        """The step from which the next evaluation is due."""
+        return self._next_eval
+
     def _round(self) -> Progress:
         """One episode in every environment, then the updates they pay for."""
         c = self.config
         started = time.perf_counter()
         policy = AgentPolicy(self.learner.actor, self._inputs, self.epsilon, self.exploration)
         played = rollout(self.env, policy)
-        self.replay.add(played.episodes)
         self.step += played.steps
         self._clock.acting += policy.seconds
         self._clock.environment += time.perf_counter() - started - policy.seconds
         started = time.perf_counter()
+        self.replay.add(played.episodes)
         rows = []
         for _ in range(c.env.num_envs // c.train.episodes_per_update):
             if self.replay.can_sample():
@@ -171,6 +174,11 @@ class Trainer:
                 if c.replay.dynamic_capacity and self.learner.updates % c.replay.dynamic_interval == 0:
                     self._shrink_replay()
         metrics = {key: float(torch.stack([row[key].cpu() for row in rows]).mean()) for key in rows[0]} if rows else {}
+        if not math.isfinite(metrics.get("loss", 0.0)):
+            raise UserError(
+                f"the loss became {metrics['loss']} at step {self.step:,}: lower train.lr (now {c.train.lr:g}); "
+                "the last checkpoint is untouched"
+            )
         metrics |= {"train_win_rate": float(played.won.float().mean()), "train_return": float(played.returns.mean())}
         self._clock.learning += time.perf_counter() - started
         return Progress(self.step, self.learner.updates, self.epsilon, metrics, self._clock.as_dict())
@@ -178,10 +186,11 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         policy = AgentPolicy(self.learner.actor, self._inputs)
         rounds = play(self.eval_env, policy, self.config.train.eval_episodes)
-        self._last_eval = summarise(rounds, self.step)
-        self._next_eval = self.step + self.config.train.eval_interval
+        self._last_eval = summarise(rounds, self.step, self.config.train.eval_episodes)
+        interval = self.config.train.eval_interval
+        self._next_eval = (self.step // interval + 1) * interval
         if self.folder:
-            self._snapshot(rounds[0].episodes)
+            self._snapshot([r.episodes for r in rounds])
         return self._last_eval
 
     @torch.no_grad()
@@ -203,37 +212,37 @@ class Trainer:
             "seconds": self._clock.as_dict(),
             "env_state": self.env.state_dict(),
             "eval_env_state": self.eval_env.state_dict(),
-            "evaluation": None
-            if evaluation is None
-            else {"step": evaluation.step, "episodes": evaluation.episodes, "wins": evaluation.wins},
+            "evaluation": None if evaluation is None else asdict(evaluation),
         }
 
-    def _snapshot(self, episodes: EpisodeBatch) -> None:
+    def _snapshot(self, rounds: list[EpisodeBatch]) -> None:
         """Agents and masks at this evaluation, and the observations that exports are verified on."""
         assert self.folder is not None
-        state = self.learner.state_dict()
-        tensors = {k: v for k, v in state.items() if k.startswith(("agents.", "masks.agents."))}
+        tensors = self.learner.policy_state()
         (self.folder / "snapshots").mkdir(exist_ok=True)
         path = self.folder / "snapshots" / f"step-{self.step:010d}.safetensors"
         checkpoint.write(path, tensors, self.config, self.spec, self._meta())
-        trace = {
-            "obs": episodes.obs[:, :-1][episodes.filled][:TRACE_STEPS],
-            "avail_actions": episodes.avail_actions[:, :-1][episodes.filled][:TRACE_STEPS],
-        }
+        trace = {}
+        for name in ("obs", "avail_actions"):
+            steps = torch.cat([getattr(episodes, name)[:, :-1][episodes.filled] for episodes in rounds])
+            repeats = -(-TRACE_STEPS // steps.shape[0])
+            trace[name] = steps.repeat(repeats, *[1] * (steps.dim() - 1))[:TRACE_STEPS]
         checkpoint.write(self.folder / "trace.safetensors", trace, self.config, self.spec, {"step": self.step})
 
     def _save(self, reason: str) -> Saved:
-        """A finished run keeps its networks, not its episodes."""
+        """The episodes under a name of their own first, then the checkpoint that names them, then the old ones go: a
+        failure at any point leaves a pair that resumes. A finished run keeps its networks, not its episodes."""
         assert self.folder is not None
-        path, replay_path = self.folder / "checkpoint.safetensors", self.folder / "replay.safetensors"
+        path, replay_path = self.folder / "checkpoint.safetensors", self.folder / f"replay-{self.step}.safetensors"
         tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
         tensors |= {"exploration": self.exploration.get_state(), "sampling": self.sampling.get_state()}
         meta = self._meta()
         if reason != "finished":
             checkpoint.write(replay_path, self.replay.state_dict(), self.config, self.spec, {"step": self.step})
         checkpoint.write(path, tensors, self.config, self.spec, meta)
-        if reason == "finished":
-            replay_path.unlink(missing_ok=True)
+        for old in self.folder.glob("replay-*.safetensors"):
+            if old != replay_path or reason == "finished":
+                old.unlink()
         return Saved(self.step, path, reason)
 
     @classmethod
@@ -243,12 +252,7 @@ class Trainer:
         config = checkpoint.config_of(header)
         if header["step"] >= config.train.total_steps:
             raise UserError(f"{folder}: this run has finished its {config.train.total_steps} steps; start a new one")
-        episodes, episodes_header = checkpoint.read(folder / "replay.safetensors")
-        if episodes_header["step"] != header["step"]:
-            raise UserError(
-                f"{folder}: replay.safetensors is of step {episodes_header['step']}, checkpoint.safetensors of step "
-                f"{header['step']}; the run was cut off while saving and cannot be resumed exactly"
-            )
+        episodes, _ = checkpoint.read(folder / f"replay-{header['step']}.safetensors")
         trainer = cls(config, folder)
         try:
             trainer.learner.load_state_dict(
@@ -263,6 +267,7 @@ class Trainer:
         trainer.eval_env.load_state_dict(header["eval_env_state"])
         trainer.step, trainer._next_eval = header["step"], header["next_eval"]
         trainer._clock = _Clock(**header["seconds"])
+        trainer._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
         return trainer
 
 

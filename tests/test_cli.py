@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 GOLDEN = ROOT / "tests" / "data" / "3m.mast"
 TRAIN = ("train", "--env", "matrix", "--map", "two_step", "--set", "env.num_envs=8", "--set", "train.eval_interval=300")
 
@@ -44,7 +46,7 @@ def test_the_run_folder_holds_what_it_says(trained):
         "snapshots", "trace.safetensors",
     }  # fmt: skip
     info = json.loads((run / "run.json").read_text())
-    assert info["status"] == "finished" and info["versions"]["torch"] and info["seed"] == 0
+    assert info["status"] == "finished" and info["sessions"][0]["versions"]["torch"] and info["seed"] == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert {row["kind"] for row in rows} == {"train", "evaluation"} and rows[-1]["step"] >= 900
     assert list((run / "tensorboard").iterdir())
@@ -68,10 +70,12 @@ def test_export_formats(trained):
         (("--agent", "1"), "policy-agent1.mast"), (("--dtype", "i8"), "policy-i8.mast"),
         (("--dtype", "f16"), "policy-f16.mast"),
         (("--format", "onnx"), "policy-onnx"),
+        (("--format", "c"), "policy-c"),
         (("--format", "onnx-sparse", "--agent", "0"), "policy-agent0-sparse.onnx"),
         (("-o", "mine.mast", "--at", "best"), "../../mine.mast"),
     ):  # fmt: skip
         reports = json.loads(ok("export", *arguments, "--json", cwd=trained))
+        assert all(report["n_steps"] == 200 for report in reports)
         assert (trained / "runs" / "two_step-qmix-mast-seed0" / name).exists()
         assert all(report["passed"] for report in reports)
 
@@ -85,7 +89,7 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "continue with: mast train --resume --name long" in out
+    assert process.returncode == 0 and "continue with: mast train --resume --name runs/long" in out
     assert json.loads((tmp_path / "runs" / "long" / "run.json").read_text())["status"] == "interrupted"
     before = len(metrics.read_text().splitlines())
     again = subprocess.Popen(
@@ -93,11 +97,15 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
     )
     while time.monotonic() < deadline and len(metrics.read_text().splitlines()) < before + 10:
         time.sleep(0.1)
-    again.send_signal(signal.SIGINT)
+    second = mast("train", "--resume", "--name", "long", cwd=tmp_path)
+    assert second.returncode == 2 and "another process is training this run" in second.stderr
+    again.send_signal(signal.SIGTERM)
     out, _ = again.communicate(timeout=60)
     assert "resuming" in out and again.returncode == 0
     steps = [row["step"] for row in map(json.loads, metrics.read_text().splitlines()) if row["kind"] == "train"]
     assert steps == sorted(set(steps))
+    info = json.loads((tmp_path / "runs" / "long" / "run.json").read_text())
+    assert len(info["sessions"]) == 2 and info["status"] == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -109,7 +117,13 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
         (("train", "--sparsity", "1.5"), ("1.5", "0.999")),
         (("train", "--config", "absent.toml"), ("absent.toml",)),
         (("train", "--resume"), ("no unfinished run",)),
-        (("train", "--device", "cuda"), ("CUDA",)),
+        pytest.param(("train", "--device", "cuda"), ("CUDA",), marks=WITHOUT_GPU),
+        (("train", "--seed", "-1", "--env", "matrix"), ("seed", "-1")),
+        (("train", "--resume", "--steps", "5"), ("--resume", "--name")),
+        (("train", "--name", "a/b", "--env", "matrix"), ("a/b", "--runs")),
+        (("train", "--steps", "many"), ("many", "--steps")),
+        (("trian",), ("trian", "train")),
+        (("eval", "--random", "absent"), ("absent",)),
         (("eval",), ("no run", "mast train")),
         (("eval", "--random"), ("needs a map",)),
         (("eval", "absent"), ("absent",)),

@@ -66,6 +66,9 @@ def test_precedence(tmp_path):
         (lambda: validate(override(Config(), {"target.operator": "mellomax"})), ("mellowmax",)),
         (lambda: validate(override(Config(), {"replay.recent_batch": 64})), ("recent_batch", "32")),
         (lambda: validate(override(Config(), {"env.num_envs": 3})), ("num_envs", "multiple")),
+        (lambda: validate(override(Config(), {"seed": -1})), ("seed", "-1")),
+        (lambda: resolve(None, {}, ["block=8"]), ("8", "16x1")),
+        (lambda: resolve(None, {}, ["method=5"]), ("5", "mast")),
         (lambda: preset("mats"), ("mats", "mast")),
         (lambda: preset("mast", "papr"), ("papr", "paper")),
         (lambda: parse_toml("a = ["), ("TOML",)),
@@ -85,9 +88,25 @@ def test_mistakes_are_one_line(make, words):
 def test_tiny_has_about_as_many_weights_as_the_sparse_row():
     spec = EnvSpec("smax", "3m", 3, 75, 72, 8, 101, ("marine",) * 3)
     tiny = tiny_widths(preset("tiny"), spec)
+    assert tiny.sparse.tiny_of == 0.0 and parse_toml(to_toml(tiny)) == tiny
     h, e, k = tiny.net.hidden, tiny.mixer.embed, tiny.mixer.hypernet_hidden
     agent = h * 83 + 6 * h * h + 8 * h
     full = 64 * 83 + 6 * 64 * 64 + 8 * 64
     assert agent <= 0.05 * full < (h + 1) * 83 + 6 * (h + 1) ** 2 + 8 * (h + 1)
     mixer = 72 * k + k * 3 * e + 72 * k + k * e + 72 * e + 72 * e + e
     assert 0.6 * 0.05 < mixer / (72 * 64 + 64 * 96 + 72 * 64 + 64 * 32 + 72 * 32 * 2 + 32) <= 0.05
+
+
+def test_a_row_named_beside_a_file_decides_what_rows_decide(tmp_path):
+    file = tmp_path / "mast.toml"
+    file.write_text(to_toml(override(preset("mast"), {"env.map": "8m", "net.hidden": 32})))
+    dense = resolve(file, {"method": "dense"}, [])
+    assert flatten(dense) == flatten(override(preset("dense"), {"env.map": "8m", "net.hidden": 32}))
+    assert resolve(file, {}, []).method == "mast"
+    paper = resolve(file, {"recipe": "paper"}, [])
+    assert (paper.train.optimizer, paper.env.num_envs, paper.env.map) == ("rmsprop", 1, "8m")
+
+
+def test_an_environment_without_a_map_takes_its_first():
+    assert resolve(None, {"env.name": "matrix"}, []).env.map == "two_step"
+    assert resolve(None, {"env.name": "matrix", "env.map": "recall"}, []).env.map == "recall"

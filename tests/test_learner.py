@@ -129,6 +129,7 @@ def test_targets_are_copied_on_schedule_and_wear_the_masks_then():
         subject.update(batch, 0)
         if update % 4 == 0:
             assert torch.equal(subject.target_agents.weight_hh, subject.agents.weight_hh)
+            assert torch.equal(subject.target_mixer.w1_out.weight, subject.mixer.w1_out.weight)
             assert not subject.target_agents.weight_hh[~subject.masks["agents"]["weight_hh"]].any()
         else:
             assert torch.equal(subject.target_agents.weight_hh, before)
@@ -137,3 +138,63 @@ def test_targets_are_copied_on_schedule_and_wear_the_masks_then():
 def test_a_checkpoint_of_another_shape_is_refused():
     with pytest.raises(ValueError, match="shape"):
         learner(small()).load_state_dict(learner(small(**{"net.hidden": 8})).state_dict())
+
+
+@pytest.mark.parametrize("kernel", ["torch", "auto"])
+def test_connections_grow_where_the_dense_gradient_is_largest(kernel):
+    """RigL's choice from the gradient before masking, in agents and mixer, against autograd on the whole tensors."""
+    settings = {"sparse.update_interval": 1, "kernel": kernel, "train.lr": 1e-9, "sparse.drop_fraction": 0.3}
+    subject, batch = learner(small("rigl", **settings)), episodes()
+    slow = copy.deepcopy({"agents": subject.agents, "mixer": subject.mixer})
+    target_agents, target_mixer = copy.deepcopy(subject.target_agents), copy.deepcopy(subject.target_mixer)
+    before = {key: {n: m.clone() for n, m in masks.state_dict().items()} for key, masks in subject.masks.items()}
+    subject.update(batch, 0)
+    previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+    x = agent_inputs(subject.config, SPEC, batch.obs, previous).transpose(0, 1)
+    q, following = slow["agents"](x)[0].transpose(0, 1), target_agents(x)[0].transpose(0, 1)
+    taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+    best = targets.greedy_value(following, batch.avail_actions, q.detach())
+    value = target_mixer(best, batch.state)[:, 1:].detach()
+    y = targets.td_lambda(batch.reward, value, batch.terminated, batch.last, 0.99, 0.6)
+    (slow["mixer"](taken, batch.state[:, :-1]) - y)[batch.filled].square().mean().backward()
+    for key, masks in subject.masks.items():
+        parameters, grown_somewhere = dict(slow[key].named_parameters()), False
+        for name, mask in masks.state_dict().items():
+            old, score = before[key][name], parameters[name].grad.abs()
+            grown = mask & ~old
+            if not grown.any():
+                continue
+            grown_somewhere = True
+            others = ~old & ~grown
+            assert score[grown].min() >= score[others].max() - 1e-7, (key, name)
+        assert grown_somewhere
+
+
+def test_the_share_that_moves_falls_along_the_cosine():
+    subject, batch = learner(small(**{"sparse.update_interval": 1})), episodes()
+    total = subject.config.train.total_steps
+    changed = [float(subject.update(batch, int(share * total))["changed"]) for share in (0.0, 0.375, 0.76)]
+    assert changed[0] > 1.5 * changed[1] > changed[2] == 0.0
+
+
+def test_rows_change_their_topology_or_keep_it():
+    batch = episodes()
+    for method, moves in (("ss", False), ("set", True), ("rigl", True), ("mast", True)):
+        subject = learner(small(method, **{"sparse.update_interval": 2}))
+        before = {key: {n: m.clone() for n, m in masks.state_dict().items()} for key, masks in subject.masks.items()}
+        for _ in range(4):
+            subject.update(batch, 0)
+        for key, masks in subject.masks.items():
+            same = all(torch.equal(mask, before[key][name]) for name, mask in masks.state_dict().items())
+            assert same is not moves, (method, key)
+
+
+def test_gradients_are_clipped():
+    loose, tight = (
+        learner(small("dense", **{"train.optimizer": "rmsprop", "train.grad_clip": c})) for c in (1e6, 1e-6)
+    )
+    start = loose.agents.fc2_weight.detach().clone()
+    norm = float(loose.update(episodes(), 0)["grad_norm"])
+    tight.update(episodes(), 0)
+    assert norm > 1e-3
+    assert (tight.agents.fc2_weight - start).abs().max() < 0.5 * (loose.agents.fc2_weight - start).abs().max()

@@ -177,3 +177,15 @@ def test_masks_of_another_shape_are_refused():
     masks = make_masks(AgentNets(1, 4, 8, 3))
     with pytest.raises(ValueError, match="shape"):
         masks.load_state_dict(make_masks(AgentNets(1, 5, 8, 3)).state_dict())
+
+
+def test_short_blocks_are_judged_like_whole_ones():
+    """Nine outputs in blocks of eight: under random scores the ninth keeps its share of blocks."""
+    generator = torch.Generator().manual_seed(0)
+    mask = random_mask((2, 9, 100), 0.3, 8, 1, generator)
+    before = int(mask[:, 8].sum())
+    for _ in range(40):
+        mask = evolve(
+            mask, torch.rand(2, 9, 100, generator=generator), torch.rand(2, 9, 100, generator=generator), 0.3, 8
+        )
+    assert 0.6 * before < int(mask[:, 8].sum()) < 1.5 * before

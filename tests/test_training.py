@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 
 from mast_runtime import bundle as bundle_module
 from mast_train import checkpoint
 from mast_train.config import override
+from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.errors import UserError
+from mast_train.evaluate import wilson
 from mast_train.presets import preset
+from mast_train.rollout import rollout
 from mast_train.trainer import Evaluation, Saved, Trainer
 
 
@@ -33,7 +34,7 @@ def run(trainer, until=None):
     return events
 
 
-@pytest.mark.parametrize("method", ["mast", "rlx2", "set"])
+@pytest.mark.parametrize("method", ["mast", "rlx2", "set", "tiny", "dense"])
 def test_resume_is_exact_to_the_bit(tmp_path, method):
     whole, first = Trainer(config(method), tmp_path / "a"), Trainer(config(method), tmp_path / "b")
     for folder in ("a", "b"):
@@ -104,17 +105,30 @@ def test_a_finished_run_is_saved_without_its_episodes_and_cannot_be_resumed(tmp_
 def test_saving_on_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
     trainer = Trainer(config(), tmp_path)
     run(trainer, until=600)
-    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    before, saved_at = (tmp_path / "checkpoint.safetensors").read_bytes(), trainer.step
+    trainer.step += 1
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(bundle_module.os, "fsync", full)
-    trainer.stop_requested = False
-    with pytest.raises(UserError, match="No space left"):
-        run(trainer, until=1200)
-    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
-    assert not list(tmp_path.glob(".*tmp"))
+    fsync, calls = bundle_module.os.fsync, []
+
+    def full_at(call):
+        def sync(handle):
+            calls.append(handle)
+            return full() if len(calls) == call else fsync(handle)
+
+        return sync
+
+    for failing in (1, 2):
+        calls.clear()
+        monkeypatch.setattr(bundle_module.os, "fsync", full_at(failing))
+        with pytest.raises(UserError, match="No space left"):
+            trainer._save("interrupted")
+        assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+        assert not list(tmp_path.glob(".*tmp"))
+        assert Trainer.resume(tmp_path).step == saved_at
+        trainer.step += 1
 
 
 def test_damaged_and_mismatched_checkpoints(tmp_path):
@@ -135,6 +149,65 @@ def test_damaged_and_mismatched_checkpoints(tmp_path):
     with pytest.raises(UserError, match="shape"):
         Trainer.resume(tmp_path)
     checkpoint.write(path, tensors, checkpoint.config_of(header), checkpoint.spec_of(header), {**meta, "step": 1})
-    with pytest.raises(UserError, match="cut off while saving"):
+    with pytest.raises(UserError, match=r"replay-1\."):
         Trainer.resume(tmp_path)
-    assert json.loads(json.dumps(header))["step"] >= 600
+
+
+def test_epsilon_anneals_and_exploration_follows_it():
+    trainer = Trainer(config(**{"train.epsilon_end": 0.0, "train.total_steps": 10_000}))
+    shares = []
+    for step in (0, 300, 600, 900):
+        trainer.step = step
+        shares.append(trainer.epsilon)
+    assert shares == pytest.approx([1.0, 0.5, 0.0, 0.0])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
+    trainer = Trainer(config(**{"train.lr": 10.0, "train.grad_clip": 1e12, "target.omega": 1e6}))
+    with torch.no_grad():
+        trainer.learner.agents.fc2_bias.fill_(float("inf"))
+    with pytest.raises(UserError, match=r"train\.lr"):
+        run(trainer)
+
+
+class OneStepLimit:
+    """Episodes cut by a time limit after two steps, or ended after one, by environment."""
+
+    def __init__(self):
+        self.spec, self.num_envs = EnvSpec("stub", "stub", 1, 2, 2, 2, 3, ("a",)), 2
+        self.device = torch.device("cpu")
+
+    def _observe(self):
+        return Observation(torch.zeros(2, 1, 2), torch.zeros(2, 2), torch.ones(2, 1, 2, dtype=torch.bool))
+
+    def reset(self):
+        self.t = 0
+        return self._observe()
+
+    def step(self, actions):
+        self.t += 1
+        ended, cut = torch.tensor([True, False]), torch.tensor([False, self.t >= 2])
+        return Transition(self._observe(), torch.ones(2), ended, cut, ended)
+
+
+def test_a_rollout_keeps_truncation_apart_from_termination():
+    episodes = rollout(OneStepLimit(), lambda t, o: torch.zeros(2, 1, dtype=torch.int64)).episodes
+    assert episodes.filled.tolist() == [[True, False], [True, True]]
+    assert episodes.terminated.tolist() == [[True, False], [False, False]]
+    assert episodes.truncated.tolist() == [[False, False], [False, True]]
+    assert episodes.reward.tolist() == [[1.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize(("threshold", "forgets"), [(0.0, True), (1.0, False)])
+def test_the_dynamic_buffer_forgets_episodes_the_policy_has_left_behind(threshold, forgets):
+    trainer = Trainer(config("rlx2", **{"replay.dynamic_threshold": threshold, "replay.dynamic_interval": 10**6}))
+    run(trainer, until=600)
+    before = trainer.replay.size
+    trainer._shrink_replay()
+    assert (trainer.replay.size == before - 32) is forgets
+
+
+def test_wilson_interval_by_hand():
+    """8 of 10 at z = 1.959964: centre (0.8 + 0.19207) / 1.38415, spread 1.959964 sqrt(0.016 + 0.0096037) / 1.38415."""
+    assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
+    assert wilson(0, 5)[0] == 0.0 and wilson(5, 5)[1] == 1.0

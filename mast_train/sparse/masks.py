@@ -120,3 +120,9 @@ class Masks:
     @property
     def nnz(self) -> int:
         return sum(int(mask.sum()) for mask in self._masks.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of absent weights in the masked layers; biases are not counted. 0 without masks."""
+        total = sum(weight.numel() for weight in self._weights.values())
+        return 1.0 - self.nnz / total if total else 0.0

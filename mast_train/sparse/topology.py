@@ -1,8 +1,8 @@
 """Drop and grow as one pure function over blocks of connections.
 
 A mask is bool [G, out, in]. A block is `rows` consecutive outputs of one segment that share one input; it lives or dies
-as one, by scores summed over it. Segments keep blocks inside one GRU gate. Where `rows` does not divide a segment, its
-last block is short. rows = 1 is the paper's unstructured case.
+as one, by the mean of its scores. Segments keep blocks inside one GRU gate. Where `rows` does not divide a segment, its
+last block is short, and the mean judges it like a whole one. rows = 1 is the paper's unstructured case.
 """
 
 from __future__ import annotations
@@ -59,8 +59,9 @@ def evolve(
     count = min(int(fraction * int(alive.sum())), int((~alive).sum()))
     if count == 0:
         return mask.clone()
-    drop = to_blocks(drop_score, rows, segments).flatten().masked_fill(~alive, torch.inf)
-    grow = to_blocks(grow_score, rows, segments).flatten().masked_fill(alive, -torch.inf)
+    size = to_blocks(torch.ones_like(drop_score), rows, segments)
+    drop = (to_blocks(drop_score, rows, segments) / size).flatten().masked_fill(~alive, torch.inf)
+    grow = (to_blocks(grow_score, rows, segments) / size).flatten().masked_fill(alive, -torch.inf)
     new = alive.clone()
     new[torch.topk(drop, count, largest=False).indices] = False
     new[torch.topk(grow, count).indices] = True
