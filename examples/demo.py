@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent.parent
-SPARSE, DENSE = "demo-mast", "demo-dense"
 EPISODES = 256
 console = Console(highlight=False)
 
@@ -69,14 +68,14 @@ def infer(url: str, width: int, step: int) -> int:
     return json.load(urllib.request.urlopen(request, timeout=10))["outputs"][0]["data"][0]
 
 
-def picture(runs: Path, path: Path) -> None:
+def picture(sparse: Path, dense: Path, path: Path) -> None:
     """Learning curves of the two runs."""
     from mast_train.report.curves import draw_curves
     from mast_train.runs import read_metrics
 
     rows = {}
-    for label, name in (("MAST, 95 % sparse", SPARSE), ("dense", DENSE)):
-        curve = [(row["step"], row["win_rate"]) for row in read_metrics(runs / name, "evaluation")]
+    for label, run in (("MAST, 95 % sparse", sparse), ("dense", dense)):
+        curve = [(row["step"], row["win_rate"]) for row in read_metrics(run, "evaluation")]
         rows[label] = [curve]
     draw_curves(rows, path, "SMAX 3m: one seed each")
 
@@ -124,27 +123,27 @@ def table(bench: dict[str, Any], wins: dict[str, dict[str, Any]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=250_000, help="environment steps of each of the two runs")
-    parser.add_argument("--folder", type=Path, default=Path("runs/demo"), help="where runs and pictures go")
+    parser.add_argument("--steps", type=int, default=300_000, help="environment steps of each of the two runs")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the two runs")
     options = parser.parse_args()
-    started, runs = time.monotonic(), options.folder / f"{time.strftime('%Y%m%d-%H%M%S')}"
-    common = ("--map", "3m", "--steps", str(options.steps), "--runs", str(runs))
-    mast("train", "--method", "mast", "--name", SPARSE, *common)
-    mast("train", "--method", "dense", "--name", DENSE, *common)
-    sparse, dense = runs / SPARSE / "policy.mast", runs / DENSE / "policy.mast"
-    for name in (SPARSE, DENSE):
-        mast("export", name, "--runs", str(runs))
-    mast("export", SPARSE, "--format", "onnx", "--runs", str(runs))
+    started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
+    folders = {method: options.runs / f"demo-{stamp}-{method}" for method in ("dense", "mast")}
+    for method, folder in folders.items():
+        common = ("--map", "3m", "--steps", str(options.steps), "--runs", str(options.runs))
+        mast("train", "--method", method, "--name", folder.name, *common)
+        mast("export", str(folder))
+    mast("export", str(folders["mast"]), "--format", "onnx")
+    sparse, dense = (folders[method] / "policy.mast" for method in ("mast", "dense"))
     wins = {
         "sparse": json_of("eval", str(sparse), "--episodes", str(EPISODES)),
         "dense": json_of("eval", str(dense), "--episodes", str(EPISODES)),
         "random": json_of("eval", "--random", "--map", "3m", "--episodes", str(EPISODES)),
     }
     bench = json_of("bench", str(sparse), "--rounds", "5")
-    masks, curves = runs / "masks.png", runs / "learning.png"
+    masks, curves = folders["mast"] / "masks.png", folders["mast"] / "learning.png"
     mast("inspect", str(sparse), "--png", str(masks), quiet=True)
     served = through_the_server(sparse)
-    picture(runs, curves)
+    picture(folders["mast"], folders["dense"], curves)
     console.print()
     console.print(table(bench, wins))
     console.print(

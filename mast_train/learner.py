@@ -11,15 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mast_runtime.flops import Matrix, agent_counts
 from mast_train import targets
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
+from mast_train.flops import Model, QmixCounts
 from mast_train.losses import td_loss
 from mast_train.mixers import QMIX, VDN
 from mast_train.native import SparseSequence, available, status
-from mast_train.nets import AgentNets
+from mast_train.nets import WEIGHTS, AgentNets
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.schedule import drop_fraction, evolves_at
 
@@ -219,6 +221,30 @@ class Learner:
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"agents": self.agents, "mixer": self.mixer}
+
+    def counts(self) -> Model:
+        """The connections of every layer, for the count of training FLOPs (mast_train.flops)."""
+        groups, masks, nets = self.agents.groups, self.masks["agents"].state_dict(), self.agents
+
+        def nnz(group: int) -> dict[str, int]:
+            weights = {
+                name: masks.get(name, torch.ones_like(getattr(nets, name), dtype=torch.bool)) for name in WEIGHTS
+            }
+            return {name.removesuffix("_weight"): int(mask[group].sum()) for name, mask in weights.items()}
+
+        agents = [agent_counts(nets.inputs, nets.n_actions, nets.hidden, nnz=nnz(g)) for g in range(groups)]
+        agents = agents * (self.spec.n_agents // groups)
+        if self.config.algorithm == "vdn":
+            return Model(agents)
+        kept = self.masks["mixer"].state_dict()
+        matrices = {
+            name.removesuffix(".weight"): Matrix(
+                *weight.shape, int(kept[name].sum()) if name in kept else weight.numel()
+            )
+            for name, weight in self.mixer.named_parameters()
+            if weight.dim() == 2
+        }
+        return Model(agents, QmixCounts(**matrices))
 
     def policy_state(self) -> dict[str, Tensor]:
         """The agents' weights and masks: what an export needs."""

@@ -73,6 +73,12 @@ def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> N
             f"continue with: mast train --resume --name {folder}"
         )
     else:
+        flops = trainer.training_flops()
+        console.print(
+            f"training FLOPs per sample: {flops.sparse.paper_flops:,.0f} by the paper's count, "
+            f"{flops.paper_reduction:.1f}x below dense; everything counted {flops.sparse.counted_flops:,.0f}, "
+            f"{flops.counted_reduction:.1f}x below"
+        )
         console.print(f"finished {trainer.step:,} steps; next: mast export {folder}")
 
 

@@ -18,6 +18,7 @@ from mast_train.envs import ENVS, make_env
 from mast_train.envs.base import VecEnv
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
+from mast_train.flops import Schedule, TrainingComparison, compare
 from mast_train.learner import Learner, agent_inputs, stream_seed
 from mast_train.presets import tiny_widths
 from mast_train.replay import EpisodeBuffer
@@ -145,6 +146,15 @@ class Trainer:
             yield self._evaluate()
         if self.folder:
             yield self._save("finished" if finished else "interrupted")
+
+    def training_flops(self) -> TrainingComparison:
+        """FLOPs per training sample beside a dense run of the same shape, at the episode length last evaluated."""
+        c, length = self.config, self._last_eval.length_mean if self._last_eval else float(self.spec.episode_limit)
+        samples = c.replay.batch * length
+        interval = c.sparse.update_interval if c.sparse.grow != "none" else None
+        ratio = max(1.0, samples * self.learner.updates / max(1, self.step))
+        schedule = Schedule(round(samples), ratio, c.train.target_interval, interval)
+        return compare(c.algorithm, self.learner.counts(), schedule)
 
     def close(self) -> None:
         """Release the environments (real games are processes)."""

@@ -198,3 +198,26 @@ def test_gradients_are_clipped():
     tight.update(episodes(), 0)
     assert norm > 1e-3
     assert (tight.agents.fc2_weight - start).abs().max() < 0.5 * (loose.agents.fc2_weight - start).abs().max()
+
+
+def test_training_flops_follow_the_connections():
+    """QMIX by the paper: 4 A + 4 M with (1-S)(2I-1)O per matrix, here summed over the weights that are there."""
+    from mast_train.flops import Schedule, training_cost
+
+    subject = learner(small("rigl", **{"sparse.agent_sparsity": 0.8, "sparse.mixer_sparsity": 0.8}))
+    h, inputs = 16, 6 + 4
+    masks = subject.masks["agents"].state_dict()
+    agents = sum(
+        float(masks["fc1_weight"][g].sum()) * (2 * inputs - 1) / inputs
+        + float(masks["weight_ih"][g].sum() + masks["weight_hh"][g].sum()) * (4 * h - 1) / (2 * h)
+        + float(masks["fc2_weight"][g].sum()) * (2 * h - 1) / h
+        for g in range(3)
+    )
+    mixer = sum(
+        float(mask.sum()) * (2 * mask.shape[1] - 1) / mask.shape[1]
+        for mask in subject.masks["mixer"].state_dict().values()
+    )
+    cost = training_cost("qmix", subject.counts(), Schedule(100, 16.0))
+    assert cost.paper_flops == pytest.approx(4 * agents + 4 * mixer, rel=1e-6)
+    assert learner(small("dense")).counts() == learner(small("dense")).counts().dense()
+    assert len(learner(small("mast", **{"net.shared": True})).counts().agents) == 3
