@@ -1,6 +1,7 @@
 """Learning on SMAX: every row over one learning-rate grid, then its chosen rate over fresh seeds, raw curves kept.
 
     python benchmarks/learning.py tune                      # one tuning seed per row and rate
+    python benchmarks/learning.py ablate                    # the operator, on the tuning seed
     python benchmarks/learning.py run                       # the chosen rates, three seeds each
     python benchmarks/learning.py long                      # the strongest rows for twice as long
     python benchmarks/learning.py table                     # docs/results.md and docs/learning.png from the curves
@@ -15,6 +16,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ ROWS: dict[str, tuple[str, dict[str, object]]] = {
     "mast gru 16x1": ("mast", GRU16),
 }
 """row -> (method of the preset table, settings on top); all at 95 % sparsity and hidden size 64 but the dense one."""
+ALPHA1 = {"target.alpha": 1.0}
+ABLATIONS: dict[str, tuple[str, dict[str, object]]] = {
+    "mast alpha 1": ("mast", ALPHA1),
+    "mast gru 8x1 alpha 1": ("mast", {**GRU8, **ALPHA1}),
+    "mast gru 16x1 alpha 1": ("mast", {**GRU16, **ALPHA1}),
+    "mast max": ("mast", {"target.operator": "max", "target.double_q": True}),
+}
+"""On the tuning seed only: soft mellowmax with nearly uniform weights, and max with double Q in its place."""
 RATES = (5e-4, 1e-3, 2e-3)
 TUNING_SEED, SEEDS = 100, (0, 1, 2)
 TUNING_STEPS, STEPS, LONG_STEPS = 250_000, 400_000, 800_000
@@ -55,6 +65,12 @@ with the best score was chosen.
 
 {tuning}
 
+## Ablation of the operator
+
+On the same seed and grid: soft mellowmax at alpha 1 instead of 10, and max with double Q instead of soft mellowmax.
+
+{ablation}
+
 {findings}
 """
 
@@ -74,7 +90,7 @@ def train_cell(map_name: str, row: str, lr: float, seed: int, steps: int) -> Non
     from mast_train.trainer import Evaluation, Progress, Trainer
 
     torch.set_num_threads(1)
-    method, settings = ROWS[row]
+    method, settings = {**ROWS, **ABLATIONS}[row]
     base = {
         "env.map": map_name,
         "seed": seed,
@@ -159,7 +175,8 @@ def write_results(map_name: str) -> None:
         pictures.append((cells, name))
     text = RESULTS_PAGE.format(
         map=map_name, tuning_steps=f"{TUNING_STEPS:,}", last=LAST, episodes=EPISODES, seeds=len(SEEDS),
-        sections="\n\n".join(sections), tuning=tuning_table(map_name), findings=FINDINGS.read_text().strip(),
+        sections="\n\n".join(sections), tuning=tuning_table(map_name, ROWS),
+        ablation=tuning_table(map_name, ABLATIONS), findings=FINDINGS.read_text().strip(),
     )  # fmt: skip
     (DOCS / "results.md").write_text(text)
     for cells, name in pictures:
@@ -192,10 +209,10 @@ def score_table(cells: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def tuning_table(map_name: str) -> str:
+def tuning_table(map_name: str, rows: Iterable[str]) -> str:
     """Scores of the tuning seed by row and rate."""
     lines = ["| row | " + " | ".join(f"{lr:g}" for lr in RATES) + " |", "|---" * (1 + len(RATES)) + "|"]
-    for row in ROWS:
+    for row in rows:
         cells = [read_cell(map_name, row, lr, TUNING_SEED, TUNING_STEPS) for lr in RATES]
         lines.append(f"| {row} | " + " | ".join(f"{score(cell):.3f}" for cell in cells) + " |")
     return "\n".join(lines)
@@ -213,7 +230,7 @@ def read_cell(map_name: str, row: str, lr: float, seed: int, steps: int) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["tune", "run", "long", "table", "cell"])
+    parser.add_argument("what", choices=["tune", "ablate", "run", "long", "table", "cell"])
     parser.add_argument("cell", nargs="*")
     parser.add_argument("--map", default="3m")
     parser.add_argument("--jobs", type=int, default=2)
@@ -221,8 +238,9 @@ def main() -> None:
     if options.what == "cell":
         map_name, row, lr, seed, steps = options.cell
         train_cell(map_name, row, float(lr), int(seed), int(steps))
-    elif options.what == "tune":
-        run_cells([(options.map, row, lr, TUNING_SEED, TUNING_STEPS) for row in ROWS for lr in RATES], options.jobs)
+    elif options.what in ("tune", "ablate"):
+        rows = ROWS if options.what == "tune" else ABLATIONS
+        run_cells([(options.map, row, lr, TUNING_SEED, TUNING_STEPS) for row in rows for lr in RATES], options.jobs)
     elif options.what == "table":
         write_results(options.map)
     else:
