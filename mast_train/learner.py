@@ -239,7 +239,7 @@ class Learner:
         kept = self.masks["mixer"].state_dict()
         matrices = {
             name.removesuffix(".weight"): Matrix(
-                *weight.shape, int(kept[name].sum()) if name in kept else weight.numel()
+                weight.shape[0], weight.shape[1], int(kept[name].sum()) if name in kept else weight.numel()
             )
             for name, weight in self.mixer.named_parameters()
             if weight.dim() == 2
