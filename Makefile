@@ -19,7 +19,7 @@ test: install
 
 install: $(VENV)/installed
 
-# torch comes first and by exact version, so that the CPU build named in constraints.txt is not replaced by another.
+# torch comes first and by exact version; where pip offers several builds of it, install the CPU one into $(VENV) before.
 $(VENV)/installed: pyproject.toml setup.py constraints.txt $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip

@@ -5,7 +5,7 @@ Letters, defined once: B episodes, T transitions, N agents, O observation, A act
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 
@@ -39,7 +39,3 @@ class EpisodeBatch:
         following = torch.zeros_like(self.filled)
         following[:, :-1] = self.filled[:, 1:]
         return self.filled & ~following
-
-    def to(self, device: torch.device) -> EpisodeBatch:
-        """The same episodes on another device."""
-        return EpisodeBatch(*(getattr(self, item.name).to(device) for item in fields(self)))

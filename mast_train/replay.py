@@ -11,6 +11,7 @@ import torch
 from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
+from mast_train.errors import UserError
 
 _FIELDS = ("obs", "state", "avail_actions", "actions", "reward")
 
@@ -22,13 +23,21 @@ class EpisodeBuffer:
         self.config, self.device = config, device
         capacity, t = config.capacity, spec.episode_limit
         n, a = spec.n_agents, spec.n_actions
-        self._data = {
-            "obs": torch.empty(capacity, t + 1, n, spec.obs_dim, device=device),
-            "state": torch.empty(capacity, t + 1, spec.state_dim, device=device),
-            "avail_actions": torch.empty(capacity, t + 1, n, a, dtype=torch.bool, device=device),
-            "actions": torch.empty(capacity, t, n, dtype=torch.int64, device=device),
-            "reward": torch.empty(capacity, t, device=device),
-        }
+        try:
+            self._data = {
+                "obs": torch.empty(capacity, t + 1, n, spec.obs_dim, device=device),
+                "state": torch.empty(capacity, t + 1, spec.state_dim, device=device),
+                "avail_actions": torch.empty(capacity, t + 1, n, a, dtype=torch.bool, device=device),
+                "actions": torch.empty(capacity, t, n, dtype=torch.int64, device=device),
+                "reward": torch.empty(capacity, t, device=device),
+            }
+        except RuntimeError as error:
+            steps = capacity * (t + 1) / 1e9
+            size = steps * (4 * n * spec.obs_dim + 4 * spec.state_dim + n * spec.n_actions + 8 * n + 4)
+            raise UserError(
+                f"replay.capacity = {capacity}: so many episodes of {spec.map} need up to {size:.0f} GB, more than this "
+                f"machine has; try --set replay.capacity={max(config.batch, capacity // 4)}"
+            ) from error
         self._length = torch.zeros(capacity, dtype=torch.int64)
         self._terminated = torch.zeros(capacity, dtype=torch.bool)
         self._next = 0

@@ -8,6 +8,7 @@ import torch
 from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
+from mast_train.errors import UserError
 from mast_train.replay import EpisodeBuffer
 
 SPEC = EnvSpec("test", "map", 2, 3, 4, 5, 6, ("a", "b"))
@@ -96,6 +97,12 @@ def test_dropping_the_oldest_keeps_a_batch():
     assert replay.size == 6 and float(replay.gather(torch.tensor([5])).obs[0, 0, 0, 0]) == 3.0
     replay.drop_oldest(100)
     assert replay.size == 4
+
+
+def test_a_buffer_larger_than_the_machine_is_refused_with_advice():
+    huge = EnvSpec("test", "wide", 30, 10_000, 10_000, 50, 1000, ("a",) * 30)
+    with pytest.raises(UserError, match=r"replay\.capacity=\d+"):
+        EpisodeBuffer(ReplayConfig(capacity=10**6), huge, torch.device("cpu"))
 
 
 def test_bad_contents_are_refused():
