@@ -35,7 +35,7 @@ class EpisodeBuffer:
             steps = capacity * (t + 1) / 1e9
             size = steps * (4 * n * spec.obs_dim + 4 * spec.state_dim + n * spec.n_actions + 8 * n + 4)
             raise UserError(
-                f"replay.capacity = {capacity}: so many episodes of {spec.map} need up to {size:.0f} GB, more than this "
+                f"replay.capacity = {capacity}: so many of {spec.map} need up to {size:.0f} GB, more than this "
                 f"machine has; try --set replay.capacity={max(config.batch, capacity // 4)}"
             ) from error
         self._length = torch.zeros(capacity, dtype=torch.int64)
