@@ -44,7 +44,7 @@ TUNING_SEED, SEEDS = 100, (0, 1, 2)
 TUNING_STEPS, STEPS, LONG_STEPS = 250_000, 400_000, 800_000
 BUDGETS = {
     "run": (STEPS, tuple(ROWS), SEEDS),
-    "long": (LONG_STEPS, ("dense", "rigl", "mast", "mast gru 16x1"), (0, 1)),
+    "long": (LONG_STEPS, ("dense", "rigl", "mast", "mast gru 16x1"), (0,)),
 }
 """command -> (environment steps, rows, seeds)."""
 EVALUATIONS, EPISODES, LAST = 20, 128, 5
@@ -196,7 +196,7 @@ def budgets(map_name: str) -> list[tuple[int, tuple[str, ...], tuple[int, ...]]]
         (steps, rows, seeds)
         for steps, rows, seeds in (BUDGETS["run"], BUDGETS["long"])
         if all(
-            cell_path(map_name, row, chosen_rate(map_name, row), seed, steps).exists() for row in rows for seed in SEEDS
+            cell_path(map_name, row, chosen_rate(map_name, row), seed, steps).exists() for row in rows for seed in seeds
         )
     ]
 

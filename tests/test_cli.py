@@ -121,7 +121,7 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
         (("train", "--seed", "-1", "--env", "matrix"), ("seed", "-1")),
         (("train", "--resume", "--steps", "5"), ("--resume", "--name")),
         (("train", "--name", "a/b", "--env", "matrix"), ("a/b", "--runs")),
-        (("train", "--steps", "many"), ("many", "--steps")),
+        (("train", "--steps", "many"), ("--steps", "integer")),
         (("trian",), ("trian", "train")),
         (("eval", "--random", "absent"), ("absent",)),
         (("eval",), ("no run", "mast train")),

@@ -219,5 +219,8 @@ def test_training_flops_follow_the_connections():
     )
     cost = training_cost("qmix", subject.counts(), Schedule(100, 16.0))
     assert cost.paper_flops == pytest.approx(4 * agents + 4 * mixer, rel=1e-6)
-    assert learner(small("dense")).counts() == learner(small("dense")).counts().dense()
+    dense = learner(small("dense")).counts()
+    assert training_cost("qmix", dense, Schedule(100, 16.0)) == training_cost(
+        "qmix", dense.dense(), Schedule(100, 16.0)
+    )
     assert len(learner(small("mast", **{"net.shared": True})).counts().agents) == 3
