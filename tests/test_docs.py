@@ -59,3 +59,8 @@ def test_no_trace_of_where_this_was_made():
     """Documents speak of the product alone."""
     for page in PAGES:
         assert not re.search(r"/(work|tmp|root)/|https?://(localhost:\d+/simple|pypi\.org)", page.read_text()), page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_nothing_is_left_to_fill_in(page):
+    assert not re.search(r"\b[A-Z]+_(TEXT|TABLE|MINUTES|SUMMARY|TODO)\b", page.read_text())
