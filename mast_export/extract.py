@@ -16,8 +16,8 @@ from mast_runtime.network import SEGMENTS
 from mast_train import checkpoint
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
-from mast_train.learner import agent_inputs, agent_layers, load_agents
 from mast_train.nets import AgentNets
+from mast_train.networks import agent_inputs, agent_layers, load_agents
 
 LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "fc2_weight": "fc2"}
 

@@ -11,7 +11,7 @@ from typing import Any
 from mast_train.errors import UserError, check_choice, suggest
 
 CHOICES = {
-    "algorithm": ("qmix", "vdn"),
+    "algorithm": ("qmix", "vdn", "owqmix", "cwqmix", "res"),
     "kernel": ("auto", "native", "torch"),
     "device": ("auto", "cpu", "cuda"),
     "sparse.allocation": ("erdos_renyi", "uniform"),
@@ -47,6 +47,22 @@ class MixerConfig:
 
     embed: int = 32
     hypernet_hidden: int = 64
+
+
+@dataclass(frozen=True)
+class WqmixConfig:
+    """owqmix and cwqmix (Rashid et al. 2020): loss weight of a transition that counts less; Q*'s mixer width."""
+
+    weight: float = 0.1
+    embed: int = 256
+
+
+@dataclass(frozen=True)
+class ResConfig:
+    """res (Pan et al. 2021): the joint softmax's inverse temperature, and the share of the return's squared error."""
+
+    beta: float = 5.0
+    return_weight: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -141,6 +157,8 @@ class Config:
     env: EnvConfig = field(default_factory=EnvConfig)
     net: NetConfig = field(default_factory=NetConfig)
     mixer: MixerConfig = field(default_factory=MixerConfig)
+    wqmix: WqmixConfig = field(default_factory=WqmixConfig)
+    res: ResConfig = field(default_factory=ResConfig)
     sparse: SparseConfig = field(default_factory=SparseConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
@@ -185,6 +203,10 @@ _RANGES: dict[str, tuple[float, float]] = {
     "net.hidden": (1, 16_384),
     "mixer.embed": (1, 16_384),
     "mixer.hypernet_hidden": (1, 16_384),
+    "wqmix.weight": (0.0, 1.0),
+    "wqmix.embed": (1, 16_384),
+    "res.beta": (0.0, 1e6),
+    "res.return_weight": (0.0, 1e6),
     "sparse.agent_sparsity": (0.0, 0.999),
     "sparse.mixer_sparsity": (0.0, 0.999),
     "sparse.update_interval": (1, _LARGE),

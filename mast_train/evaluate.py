@@ -13,7 +13,8 @@ from mast_train import checkpoint
 from mast_train.config import EnvConfig
 from mast_train.envs.base import EnvSpec, Observation, VecEnv
 from mast_train.errors import UserError
-from mast_train.learner import agent_inputs, load_agents, stream_seed
+from mast_train.learner import stream_seed
+from mast_train.networks import agent_inputs, load_agents
 from mast_train.rollout import AgentPolicy, Policy, random_policy
 from mast_train.runs import find_run, find_snapshot
 from mast_train.trainer import build_env, play, resolve_device, summarise

@@ -44,12 +44,21 @@ class QmixCounts:
 
     @property
     def counted_flops(self) -> float:
-        """Hypernetworks with ReLU, |w1| and |w2|, q |w1| (2 N E), ELU (exponential and a sum), times |w2| (2 E)."""
-        embed = self.b1.outputs
+        """One joint action in one state."""
+        return self.hypernetwork_flops + self.mixing_flops
+
+    @property
+    def hypernetwork_flops(self) -> float:
+        """Once for a state: the hypernetworks with ReLU, |w1| and |w2|."""
         relu = self.w1_in.outputs + self.w2_in.outputs + self.b2_in.outputs
         absolute = self.w1_out.outputs + self.w2_out.outputs
-        mixing = 2 * self.w1_out.outputs + embed * (EXP + 1) + 2 * embed
-        return sum(matrix.counted_flops for matrix in self.matrices()) + relu + absolute + mixing
+        return sum(matrix.counted_flops for matrix in self.matrices()) + relu + absolute
+
+    @property
+    def mixing_flops(self) -> float:
+        """For every joint action: q |w1| (2 N E), ELU (exponential and a sum), times |w2| (2 E)."""
+        embed = self.b1.outputs
+        return 2 * self.w1_out.outputs + embed * (EXP + 1) + 2 * embed
 
     @property
     def paper_parameters(self) -> int:
@@ -68,29 +77,38 @@ class QmixCounts:
 
 
 @dataclass(frozen=True)
-class FeedForwardCounts:
-    """Layers with ReLU between them: WQMIX's unrestricted mixer."""
+class CentralCounts:
+    """WQMIX's unrestricted mixer: f1 to f4 on the agents' values and the state, plus v1, v2 on the state; ReLU."""
 
-    layers: tuple[Matrix, ...]
+    f1: Matrix
+    f2: Matrix
+    f3: Matrix
+    f4: Matrix
+    v1: Matrix
+    v2: Matrix
+
+    def matrices(self) -> tuple[Matrix, ...]:
+        return self.f1, self.f2, self.f3, self.f4, self.v1, self.v2
 
     @property
     def paper_flops(self) -> float:
-        return sum(matrix.paper_flops for matrix in self.layers)
+        return sum(matrix.paper_flops for matrix in self.matrices())
 
     @property
     def counted_flops(self) -> float:
-        return sum(matrix.counted_flops for matrix in self.layers) + sum(matrix.outputs for matrix in self.layers[:-1])
+        relu = self.f1.outputs + self.f2.outputs + self.f3.outputs + self.v1.outputs
+        return sum(matrix.counted_flops for matrix in self.matrices()) + relu + 1
 
     @property
     def paper_parameters(self) -> int:
-        return sum(matrix.nnz for matrix in self.layers)
+        return sum(matrix.nnz for matrix in self.matrices())
 
     @property
     def counted_parameters(self) -> int:
-        return sum(matrix.nnz + matrix.outputs for matrix in self.layers)
+        return sum(matrix.nnz + matrix.outputs for matrix in self.matrices())
 
-    def dense(self) -> FeedForwardCounts:
-        return FeedForwardCounts(tuple(matrix.dense() for matrix in self.layers))
+    def dense(self) -> CentralCounts:
+        return CentralCounts(*(matrix.dense() for matrix in self.matrices()))
 
 
 def qmix_counts(state_dim: int, n_agents: int, embed: int = 32, hyper_hidden: int = 64) -> QmixCounts:
@@ -178,13 +196,15 @@ class TrainingComparison:
 def passes(algorithm: str, n_agents: int, n_actions: int) -> tuple[int, int, int, int]:
     """Forward passes (A, M, UA, UM) a training sample costs; a backward pass is two. Raises ValueError.
 
-    QMIX: online 1 + backward 2 + target 1. OW-QMIX takes its targets from the unrestricted network alone. RES evaluates
-    its targets' mixer, online and target, on the n m joint actions near the greedy one.
+    QMIX: online 1 + backward 2 + target 1. OW-QMIX takes its targets from the unrestricted network alone; CW-QMIX,
+    which the paper does not count, mixes target values once more, at the greedy action of the state itself. RES
+    evaluates its targets' mixer, online and target, on the n m joint actions near the greedy one.
     """
     table = {
         "vdn": (4, 0, 0, 0),
         "qmix": (4, 4, 0, 0),
-        "ow-qmix": (3, 3, 4, 4),
+        "owqmix": (3, 3, 4, 4),
+        "cwqmix": (3, 3, 4, 5),
         "res": (4, 3 + 2 * n_agents * n_actions, 0, 0),
     }
     if algorithm not in table:
@@ -196,22 +216,27 @@ def training_cost(algorithm: str, model: Model, schedule: Schedule) -> TrainingC
     """FLOPs per training sample.
 
     paper    sum over parts of passes x forward
-    counted  the same with counted forward passes, and per sample: acting A / replay_ratio; the target operator; the
-             optimiser and clipping, parameters / batch; the targets' copy and re-masking, parameters / (interval
-             batch); and topology evolution: the gradient of all weights, 2 forward_dense / interval =
-             2 A / ((1-S) interval), and one comparison per weight, weights / (interval batch).
+    counted  the same with counted forward passes, RES's hypernetworks once a state; and per sample: acting A /
+             replay_ratio; the target operator, on n m values in every algorithm; the optimiser and clipping, parameters
+             / batch; the targets' copy, their parameters / (interval batch); and topology evolution: the gradient of
+             all weights, 2 forward_dense / interval = 2 A / ((1-S) interval), and one comparison per weight,
+             weights / (interval batch).
     """
     n_actions = model.agents[0].fc2.outputs
     times = passes(algorithm, len(model.agents), n_actions)
     groups = model.groups()
-    parameters = sum(part.counted_parameters for group in groups for part in group)
+    parameters = _parameters(groups)
+    copied = _parameters(groups[2:] if model.central_agents else groups)
     summation = len(model.agents) - 1 if model.mixer is None else 0
+    learning = _weighted(times, groups, "counted_flops") + 4 * summation
+    if algorithm == "res" and isinstance(model.mixer, QmixCounts):
+        learning -= (times[1] - 5) * model.mixer.hypernetwork_flops
     counted = {
-        "learning": _weighted(times, groups, "counted_flops") + 4 * summation,
+        "learning": learning,
         "acting": sum(agent.counted_flops for agent in model.agents) / schedule.replay_ratio,
         "targets": float(len(model.agents) * n_actions * TARGET_PER_ACTION),
         "optimiser": ADAM_PER_PARAMETER * parameters / schedule.batch_samples,
-        "target_sync": parameters / (schedule.target_interval * schedule.batch_samples),
+        "target_sync": copied / (schedule.target_interval * schedule.batch_samples),
         "evolution": _evolution(model, schedule),
     }
     return TrainingCost(_weighted(times, groups, "paper_flops"), counted)
@@ -225,6 +250,10 @@ def compare(algorithm: str, model: Model, schedule: Schedule) -> TrainingCompari
 
 def _weighted(times: Sequence[int], groups: Sequence[Sequence[Counts]], attribute: str) -> float:
     return sum(n * getattr(part, attribute) for n, group in zip(times, groups, strict=True) for part in group)
+
+
+def _parameters(groups: Sequence[Sequence[Counts]]) -> int:
+    return sum(part.counted_parameters for group in groups for part in group)
 
 
 def _evolution(model: Model, schedule: Schedule) -> float:

@@ -3,77 +3,32 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mast_runtime.flops import Matrix, agent_counts
 from mast_train import targets
 from mast_train.config import Config
+from mast_train.counting import count_agents, count_mixer
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
-from mast_train.flops import Model, QmixCounts
-from mast_train.losses import td_loss
-from mast_train.mixers import QMIX, VDN
+from mast_train.flops import Model
+from mast_train.losses import central_weight, optimistic_weight, td_loss
+from mast_train.mixers import QMIX
 from mast_train.native import SparseSequence, available, status
-from mast_train.nets import WEIGHTS, AgentNets
-from mast_train.sparse.masks import MaskedLayer, Masks
+from mast_train.nets import AgentNets
+from mast_train.networks import Factored, agent_inputs, factored, new_masks, unrestricted
 from mast_train.sparse.schedule import drop_fraction, evolves_at
-
-MIXERS = {"qmix": lambda spec, config: QMIX(spec.n_agents, spec.state_dim, config.mixer), "vdn": lambda *_: VDN()}
-"""algorithm -> mixing network."""
 
 
 def stream_seed(seed: int, purpose: str) -> int:
     """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
     entropy = [seed, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-
-
-def agent_inputs(config: Config, spec: EnvSpec, obs: Tensor, last_action: Tensor) -> Tensor:
-    """obs [...,N,O], last_action [...,N] int64 (-1: none yet) -> obs ++ onehot(last action) [++ onehot(id)]."""
-    parts = [obs]
-    if config.net.last_action:
-        parts.append((last_action.unsqueeze(-1) == torch.arange(spec.n_actions, device=obs.device)).to(obs.dtype))
-    if config.net.shared:
-        identity = torch.eye(spec.n_agents, device=obs.device)
-        parts.append(identity.expand(*obs.shape[:-1], spec.n_agents))
-    return torch.cat(parts, -1) if len(parts) > 1 else obs
-
-
-def input_dim(config: Config, spec: EnvSpec) -> int:
-    """Width of `agent_inputs`."""
-    return spec.obs_dim + spec.n_actions * config.net.last_action + spec.n_agents * config.net.shared
-
-
-def agent_nets(config: Config, spec: EnvSpec) -> AgentNets:
-    """The agents' networks: one group per agent, or one shared group."""
-    return AgentNets(
-        1 if config.net.shared else spec.n_agents, input_dim(config, spec), config.net.hidden, spec.n_actions
-    )
-
-
-def load_agents(config: Config, spec: EnvSpec, tensors: Mapping[str, Tensor]) -> AgentNets:
-    """The agents' networks of a snapshot: tensors named "agents.*"."""
-    nets = agent_nets(config, spec)
-    nets.load_state_dict({name.removeprefix("agents."): t for name, t in tensors.items() if name.startswith("agents.")})
-    return nets
-
-
-def agent_layers(config: Config) -> list[MaskedLayer]:
-    """The agents' masked layers with their block rows."""
-    block = config.sparse.block
-    return [
-        MaskedLayer("fc1_weight", block.fc1),
-        MaskedLayer("weight_ih", block.gru, 3),
-        MaskedLayer("weight_hh", block.gru, 3),
-        MaskedLayer("fc2_weight", block.fc2),
-    ]
 
 
 def use_native(config: Config, device: torch.device) -> bool:
@@ -91,49 +46,40 @@ class Learner:
         self.config, self.spec, self.device = config, spec, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config.seed, "weights"))
-            self.agents = agent_nets(config, spec).to(device)
-            self.mixer: nn.Module = MIXERS[config.algorithm](spec, config).to(device)
+            self.agents, self.mixer = factored(config, spec)
+            self.central = unrestricted(config, spec)
+        for module in self._modules().values():
+            module.to(device)
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
-        sparse = config.sparse
-        self.masks = {
-            "agents": Masks(
-                self.agents,
-                agent_layers(config),
-                sparse.agent_sparsity,
-                sparse.allocation,
-                sparse.rescale_init,
-                self.generator,
-            ),
-            "mixer": Masks(
-                self.mixer,
-                [MaskedLayer(name, sparse.block.mixer) for name, p in self.mixer.named_parameters() if p.dim() == 2],
-                sparse.mixer_sparsity,
-                sparse.allocation,
-                sparse.rescale_init,
-                self.generator,
-            ),
-        }
-        self.target_agents, self.target_mixer = copy.deepcopy(self.agents), copy.deepcopy(self.mixer)
-        self.parameters = [*self.agents.parameters(), *self.mixer.parameters()]
-        for parameter in itertools.chain(self.target_agents.parameters(), self.target_mixer.parameters()):
-            parameter.requires_grad_(False)
+        self.masks = {key: new_masks(config, module, self.generator) for key, module in self._modules().items()}
+        self.target_agents, self.target_mixer = copy.deepcopy(self._critic)
+        self.parameters = [parameter for module in self._modules().values() for parameter in module.parameters()]
+        for module in self._target_modules().values():
+            module.requires_grad_(False)
         self.optimizer = _optimizer(config, self.parameters)
         self.updates = 0
-        native = use_native(config, device)
-        self._online = SparseSequence(self.agents, self.masks["agents"].state_dict()) if native else None
-        self._target = SparseSequence(self.target_agents, None) if native else None
+        self._native: dict[str, SparseSequence] = {}
+        if use_native(config, device):
+            self._native["agents"] = SparseSequence(self.agents, self.masks["agents"].state_dict())
+            self._native["target_agents"] = SparseSequence(self.target_agents, None)
+            if self.central is not None:
+                masks = self.masks["central_agents"].state_dict()
+                self._native["central_agents"] = SparseSequence(self.central.agents, masks)
 
     @property
     def actor(self) -> AgentNets | SparseSequence:
         """What acts: `step` on the online agents, in C where that is possible."""
-        return self.agents if self._online is None else self._online
+        return self._native.get("agents", self.agents)
 
-    def _sequence(self, x: Tensor, evolving: bool) -> Tensor:
-        """Online action values: x [T,B,N,I] -> q [T,B,N,A]; gradients of absent weights only when `evolving`."""
-        return self.agents(x)[0] if self._online is None else self._online.forward(x, dense_gradients=evolving)
+    @property
+    def _critic(self) -> Factored:
+        """What the target networks copy: the unrestricted Q* where there is one."""
+        return self.central or Factored(self.agents, self.mixer)
 
-    def _target_sequence(self, x: Tensor) -> Tensor:
-        return self.target_agents(x)[0] if self._target is None else self._target.forward(x)
+    def _sequence(self, key: str, nets: AgentNets, x: Tensor, evolving: bool = False) -> Tensor:
+        """Action values: x [T,B,N,I] -> q [B,T,N,A]; gradients of absent weights only when `evolving`."""
+        native = self._native.get(key)
+        return (nets(x)[0] if native is None else native.forward(x, dense_gradients=evolving)).transpose(0, 1)
 
     def update(self, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:
         """One step on a batch of episodes; returns scalars (still on the device) for the log."""
@@ -142,20 +88,26 @@ class Learner:
         evolving = self._evolving(env_steps)
         previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
         x = agent_inputs(config, self.spec, batch.obs, previous).transpose(0, 1)
-        q = self._sequence(x, evolving).transpose(0, 1)
-        real = batch.filled
-        q_taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)[real]
-        q_tot = self.mixer(q_taken, batch.state[:, :-1][real])
+        q = self._sequence("agents", self.agents, x, evolving)
+        real, state = batch.filled, batch.state[:, :-1][batch.filled]
+        q_taken = targets.value_of(q[:, :-1], batch.actions)[real]
+        q_tot = self.mixer(q_taken, state)
         with torch.no_grad():
-            y = self._targets(batch, x, q.detach(), env_steps)[real]
-        loss = td_loss(q_tot, y)
+            q_target = self._sequence("target_agents", self.target_agents, x)
+            y = self._targets(batch, q_target, q.detach(), env_steps)[real]
+            weight = self._weight(batch, q_tot, y, q_target, q)
+        further = self._further_losses(batch, x, q_tot, y, evolving)
+        loss = td_loss(q_tot, y, weight) + sum(further.values())
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         grad_norm, changed = self._step(env_steps / config.train.total_steps, evolving)
         if self.updates % config.train.target_interval == 0:
             self.sync_targets()
+        if weight is not None:
+            further["weight"] = weight.mean()
         return {
             "loss": loss.detach(),
+            **{name: value.detach() for name, value in further.items()},
             "grad_norm": grad_norm,
             "q_taken": q_taken.detach().mean(),
             "q_tot": q_tot.detach().mean(),
@@ -163,13 +115,28 @@ class Learner:
             "changed": torch.tensor(float(changed)),
         }
 
-    def _targets(self, batch: EpisodeBatch, x: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
-        """y [B,T]: reduced target values mixed on every next state, then one-step, n-step or TD(lambda) returns."""
+    def _further_losses(
+        self, batch: EpisodeBatch, x: Tensor, q_tot: Tensor, y: Tensor, evolving: bool
+    ) -> dict[str, Tensor]:
+        """What the algorithm adds to the TD loss: WQMIX the unweighted one of Q*, RES the distance to the returns."""
+        real, losses = batch.filled, {}
+        if self.central is not None:
+            q = self._sequence("central_agents", self.central.agents, x, evolving)
+            q_taken = targets.value_of(q[:, :-1], batch.actions)[real]
+            losses["central_loss"] = td_loss(self.central.mixer(q_taken, batch.state[:, :-1][real]), y)
+        if self.config.algorithm == "res":
+            returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
+            losses["return_loss"] = self.config.res.return_weight * td_loss(q_tot, returns[real])
+        return losses
+
+    def _targets(self, batch: EpisodeBatch, q: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
+        """y [B,T]: target values q, q_online [B,T+1,N,A] reduced and mixed on every next state, then one-step, n-step
+        or TD(lambda) returns."""
         c, gamma, real = self.config.target, self.config.train.gamma, batch.filled
-        q = self._target_sequence(x).transpose(0, 1)
-        following = self._reduce(q[:, 1:][real], batch.avail_actions[:, 1:][real], q_online[:, 1:][real])
+        values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
+        following = (tensor[:, 1:][real] for tensor in (q, batch.avail_actions, q_online, batch.state))
         value = torch.zeros_like(batch.reward)
-        value[real] = self.target_mixer(following, batch.state[:, 1:][real])
+        value[real] = values(*following)
         delayed = env_steps < c.start * self.config.train.total_steps
         if c.returns == "one_step" or delayed:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
@@ -177,10 +144,39 @@ class Learner:
             return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
         return targets.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
 
+    def _weight(self, batch: EpisodeBatch, q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor) -> Tensor | None:
+        """WQMIX's weight of every real transition [R], None for the other algorithms."""
+        low, real = self.config.wqmix.weight, batch.filled
+        if self.config.algorithm == "owqmix":
+            return optimistic_weight(q_tot, y, low)
+        if self.config.algorithm != "cwqmix":
+            return None
+        greedy = targets.greedy_actions(q[:, :-1][real], batch.avail_actions[:, :-1][real])
+        q_greedy = self.target_mixer(targets.value_of(q_target[:, :-1][real], greedy), batch.state[:, :-1][real])
+        return central_weight(y, q_greedy, (batch.actions[real] == greedy).all(-1), low)
+
+    def _mixed(self, q: Tensor, avail: Tensor, q_online: Tensor, state: Tensor) -> Tensor:
+        """The target mixer on every agent's reduced values: q, q_online [R,N,A], avail bool, state [R,S] -> [R]."""
+        return self.target_mixer(self._reduce(q, avail, q_online), state)
+
+    def _joint_softmax(self, q: Tensor, avail: Tensor, q_online: Tensor, state: Tensor) -> Tensor:
+        """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
+        greedy = targets.greedy_actions(q_online, avail)
+
+        def q_tot(mixer: nn.Module, values: Tensor) -> Tensor:
+            assert isinstance(mixer, QMIX)
+            return mixer.mix(targets.neighbours(values, greedy), mixer.hypernetworks(state))
+
+        online, target = q_tot(self.mixer, q_online), q_tot(self.target_mixer, q)
+        return targets.softmax_value(target, avail.flatten(1), self.config.res.beta, online)
+
     def _reduce(self, q: Tensor, avail: Tensor, q_online: Tensor) -> Tensor:
-        """Per-agent target values by the configured operator: q, q_online [R,N,A], avail bool [R,N,A] -> [R,N]."""
+        """Per-agent target values by the configured operator: q, q_online [R,N,A], avail bool [R,N,A] -> [R,N].
+
+        Beside Q* the choice is always QMIX's: an unrestricted mixer gives the order of its agents' values no meaning.
+        """
         c = self.config.target
-        select = q_online if c.double_q else None
+        select = q_online if c.double_q or self.central is not None else None
         if c.operator == "max":
             return targets.greedy_value(q, avail, select)
         if c.operator == "softmax":
@@ -212,39 +208,33 @@ class Learner:
     @torch.no_grad()
     def sync_targets(self) -> None:
         """Copy the online networks, masks and all, into the target networks."""
-        self.target_agents.load_state_dict(self.agents.state_dict())
-        self.target_mixer.load_state_dict(self.mixer.state_dict())
+        for target, online in zip(self._target_modules().values(), self._critic, strict=True):
+            target.load_state_dict(online.state_dict())
 
     def sparsity(self) -> dict[str, float]:
         """Share of absent weights per masked module (biases are not counted)."""
         return {key: masks.sparsity for key, masks in self.masks.items()}
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"agents": self.agents, "mixer": self.mixer}
+        modules: dict[str, nn.Module] = {"agents": self.agents, "mixer": self.mixer}
+        if self.central is not None:
+            modules |= {"central_agents": self.central.agents, "central_mixer": self.central.mixer}
+        return modules
+
+    def _target_modules(self) -> dict[str, nn.Module]:
+        return {"target_agents": self.target_agents, "target_mixer": self.target_mixer}
 
     def counts(self) -> Model:
         """The connections of every layer, for the count of training FLOPs (mast_train.flops)."""
-        groups, masks, nets = self.agents.groups, self.masks["agents"].state_dict(), self.agents
-
-        def nnz(group: int) -> dict[str, int]:
-            weights = {
-                name: masks.get(name, torch.ones_like(getattr(nets, name), dtype=torch.bool)) for name in WEIGHTS
-            }
-            return {name.removesuffix("_weight"): int(mask[group].sum()) for name, mask in weights.items()}
-
-        agents = [agent_counts(nets.inputs, nets.n_actions, nets.hidden, nnz=nnz(g)) for g in range(groups)]
-        agents = agents * (self.spec.n_agents // groups)
-        if self.config.algorithm == "vdn":
-            return Model(agents)
-        kept = self.masks["mixer"].state_dict()
-        matrices = {
-            name.removesuffix(".weight"): Matrix(
-                weight.shape[0], weight.shape[1], int(kept[name].sum()) if name in kept else weight.numel()
-            )
-            for name, weight in self.mixer.named_parameters()
-            if weight.dim() == 2
-        }
-        return Model(agents, QmixCounts(**matrices))
+        kept, n = {key: masks.state_dict() for key, masks in self.masks.items()}, self.spec.n_agents
+        model = Model(count_agents(self.agents, kept["agents"], n), count_mixer(self.mixer, kept["mixer"]))
+        if self.central is None:
+            return model
+        return replace(
+            model,
+            central_agents=count_agents(self.central.agents, kept["central_agents"], n),
+            central_mixer=count_mixer(self.central.mixer, kept["central_mixer"]),
+        )
 
     def policy_state(self) -> dict[str, Tensor]:
         """The agents' weights and masks: what an export needs."""
@@ -254,8 +244,7 @@ class Learner:
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that training depends on, flat, for a safetensors file."""
         state: dict[str, Tensor] = {}
-        targets_ = {"target_agents": self.target_agents, "target_mixer": self.target_mixer}
-        for key, module in {**self._modules(), **targets_}.items():
+        for key, module in {**self._modules(), **self._target_modules()}.items():
             state |= {f"{key}.{name}": tensor for name, tensor in module.state_dict().items()}
         for key, masks in self.masks.items():
             state |= {f"masks.{key}.{name}": tensor for name, tensor in masks.state_dict().items()}
@@ -272,8 +261,7 @@ class Learner:
         for name, tensor in state.items():
             section, _, rest = name.partition(".")
             groups.setdefault(section, {})[rest] = tensor
-        targets_ = {"target_agents": self.target_agents, "target_mixer": self.target_mixer}
-        for key, module in {**self._modules(), **targets_}.items():
+        for key, module in {**self._modules(), **self._target_modules()}.items():
             _load_module(key, module, groups.get(key, {}))
         for key, masks in self.masks.items():
             prefix = f"{key}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,15 @@ class VDN(nn.Module):
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """q [...,N], state [...,S] -> [...]."""
         return q.sum(-1)
+
+
+class MixingWeights(NamedTuple):
+    """What QMIX's hypernetworks make of R states: w1 [R,N,E] and w2 [R,E], neither negative, b1 [R,E], b2 [R]."""
+
+    w1: Tensor
+    b1: Tensor
+    w2: Tensor
+    b2: Tensor
 
 
 class QMIX(nn.Module):
@@ -34,10 +45,37 @@ class QMIX(nn.Module):
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """q [...,N], state [...,S] -> [...]."""
-        shape = q.shape[:-1]
-        state = state.reshape(-1, state.shape[-1])
+        weights = self.hypernetworks(state.reshape(-1, state.shape[-1]))
+        return self.mix(q.reshape(-1, 1, self.n_agents), weights).view(q.shape[:-1])
+
+    def hypernetworks(self, state: Tensor) -> MixingWeights:
+        """state [R,S] -> the weights with which `mix` mixes any number of joint actions in each state."""
         w1 = self.w1_out(F.relu(self.w1_in(state))).abs().view(-1, self.n_agents, self.embed)
         w2 = self.w2_out(F.relu(self.w2_in(state))).abs()
         b2 = self.b2_out(F.relu(self.b2_in(state))).squeeze(-1)
-        mixed = torch.baddbmm(self.b1(state).unsqueeze(1), q.reshape(-1, 1, self.n_agents), w1).squeeze(1)
-        return ((F.elu(mixed) * w2).sum(-1) + b2).view(shape)
+        return MixingWeights(w1, self.b1(state), w2, b2)
+
+    @staticmethod
+    def mix(q: Tensor, weights: MixingWeights) -> Tensor:
+        """The agents' values at J joint actions in each of R states: q [R,J,N] -> Q_tot [R,J]."""
+        mixed = torch.baddbmm(weights.b1.unsqueeze(1), q, weights.w1)
+        return (F.elu(mixed) * weights.w2.unsqueeze(1)).sum(-1) + weights.b2.unsqueeze(1)
+
+
+class CentralMixer(nn.Module):
+    """WQMIX's unrestricted mixer: Q* = f(q ++ s) + V(s), ReLU layers without monotonicity (Rashid et al. 2020).
+
+    f has three hidden layers and V one, each `embed` wide (oxwhirl/wqmix, qmix_central_no_hyper.py).
+    """
+
+    def __init__(self, n_agents: int, state_dim: int, embed: int) -> None:
+        super().__init__()
+        self.f1, self.f2 = nn.Linear(n_agents + state_dim, embed), nn.Linear(embed, embed)
+        self.f3, self.f4 = nn.Linear(embed, embed), nn.Linear(embed, 1)
+        self.v1, self.v2 = nn.Linear(state_dim, embed), nn.Linear(embed, 1)
+
+    def forward(self, q: Tensor, state: Tensor) -> Tensor:
+        """q [...,N], state [...,S] -> [...]."""
+        x = F.relu(self.f1(torch.cat([q, state], -1)))
+        x = F.relu(self.f3(F.relu(self.f2(x))))
+        return (self.f4(x) + self.v2(F.relu(self.v1(state)))).squeeze(-1)

@@ -138,8 +138,14 @@ def tiny_widths(config: Config, spec: EnvSpec) -> Config:
         s = spec.state_dim
         return s * k + k * spec.n_agents * e + s * k + k * e + s * e + s * e + e
 
+    def central(e: int) -> int:
+        return (spec.n_agents + 2 * spec.state_dim + 2) * e + 2 * e * e
+
     hidden = max(
         h for h in range(1, config.net.hidden + 1) if agent(h) <= max(keep * agent(config.net.hidden), agent(1))
+    )
+    embed = max(
+        e for e in range(1, config.wqmix.embed + 1) if central(e) <= max(keep * central(config.wqmix.embed), central(1))
     )
     scales = [k / 1000 for k in range(1, 1001)]
     scale = max(x for x in scales if mixer(x) <= max(keep * mixer(1.0), mixer(scales[0])))
@@ -148,6 +154,7 @@ def tiny_widths(config: Config, spec: EnvSpec) -> Config:
         {
             "sparse.tiny_of": 0.0,
             "net.hidden": hidden,
+            "wqmix.embed": embed,
             "mixer.embed": max(1, round(config.mixer.embed * scale)),
             "mixer.hypernet_hidden": max(1, round(config.mixer.hypernet_hidden * scale)),
         },

@@ -12,13 +12,22 @@ from torch import Tensor
 _EXCLUDED = -torch.inf
 
 
+def greedy_actions(q: Tensor, avail: Tensor) -> Tensor:
+    """argmax_u Q(u) over available actions: q, avail [...,A] -> int64 [...]."""
+    return q.masked_fill(~avail, _EXCLUDED).argmax(-1)
+
+
+def value_of(q: Tensor, actions: Tensor) -> Tensor:
+    """Q(u): q [...,A], actions int64 [...] -> [...]."""
+    return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
 def greedy_value(q: Tensor, avail: Tensor, q_select: Tensor | None = None) -> Tensor:
     """max_u Q(u) over available actions; with `q_select`, Q at its greedy action (double Q, van Hasselt 2016).
 
     q, q_select [...,A] float, avail [...,A] bool -> [...].
     """
-    choice = (q if q_select is None else q_select).masked_fill(~avail, _EXCLUDED).argmax(-1, keepdim=True)
-    return q.gather(-1, choice).squeeze(-1)
+    return value_of(q, greedy_actions(q if q_select is None else q_select, avail))
 
 
 def softmax_value(q: Tensor, avail: Tensor, alpha: float, q_select: Tensor | None = None) -> Tensor:
@@ -42,6 +51,17 @@ def soft_mellowmax(q: Tensor, avail: Tensor, alpha: float, omega: float, q_selec
     return (joint - torch.logsumexp(logits, -1)) / omega
 
 
+def neighbours(q: Tensor, greedy: Tensor) -> Tensor:
+    """The agents' values at the N A joint actions that differ from `greedy` in at most one agent (Pan et al. 2021).
+
+    q [R,N,A], greedy int64 [R,N] -> [R,N*A,N]: row i A + u has agent i take u and every other agent its greedy action.
+    The greedy joint action is there N times, once for each agent, as in ling-pan/RES.
+    """
+    r, n, a = q.shape
+    deviates = torch.eye(n, dtype=torch.bool, device=q.device).view(1, n, 1, n)
+    return torch.where(deviates, q.unsqueeze(-1), value_of(q, greedy).view(r, 1, 1, n)).view(r, n * a, n)
+
+
 def _weights(q: Tensor, avail: Tensor, alpha: float) -> Tensor:
     return torch.softmax((alpha * q).masked_fill(~avail, _EXCLUDED), -1)
 
@@ -49,6 +69,11 @@ def _weights(q: Tensor, avail: Tensor, alpha: float) -> Tensor:
 def one_step(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: float) -> Tensor:
     """r_t + gamma (1 - terminated_t) V_{t+1}. reward, next_value (V at t+1), terminated bool: [B,T] -> [B,T]."""
     return reward + gamma * torch.where(terminated, 0.0, next_value)
+
+
+def episode_return(reward: Tensor, terminated: Tensor, last: Tensor, gamma: float) -> Tensor:
+    """sum_k gamma^k r_{t+k} up to the episode's last step, truncated or not. Shapes as td_lambda."""
+    return td_lambda(reward, torch.zeros_like(reward), terminated, last, gamma, 1.0)
 
 
 def n_step(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, gamma: float, n: int) -> Tensor:

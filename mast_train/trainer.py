@@ -19,7 +19,8 @@ from mast_train.envs.base import VecEnv
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
 from mast_train.flops import Schedule, TrainingComparison, compare
-from mast_train.learner import Learner, agent_inputs, stream_seed
+from mast_train.learner import Learner, stream_seed
+from mast_train.networks import agent_inputs
 from mast_train.presets import tiny_widths
 from mast_train.replay import EpisodeBuffer
 from mast_train.rollout import AgentPolicy, Policy, Rollout, rollout

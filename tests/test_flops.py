@@ -9,7 +9,7 @@ import pytest
 from networks import random_bundle
 
 from mast_runtime.flops import Matrix, agent_counts, bundle_cost, network_counts
-from mast_train.flops import FeedForwardCounts, Model, QmixCounts, Schedule, compare, passes, qmix_counts, training_cost
+from mast_train.flops import CentralCounts, Model, QmixCounts, Schedule, compare, passes, qmix_counts, training_cost
 
 # SMAX 3m: 75 observed values, 8 actions, a state of 72 values, 3 agents; hidden 64. Input 75 + 8 = 83.
 AGENT_FLOPS = (2 * 83 - 1) * 64 + 3 * 64 * (2 * (64 + 64) - 1) + (2 * 64 - 1) * 8
@@ -19,6 +19,14 @@ MIXER_FLOPS = (
     + (2 * 72 - 1) * 64 + (2 * 64 - 1) * 32  # w2: 72 -> 64 -> 32
     + (2 * 72 - 1) * 32  # b1: 72 -> 32
     + (2 * 72 - 1) * 32 + (2 * 32 - 1) * 1  # b2: 72 -> 32 -> 1
+)  # fmt: skip
+CENTRAL_FLOPS = (
+    (2 * 75 - 1) * 256 + 2 * (2 * 256 - 1) * 256 + (2 * 256 - 1)  # f: 3 values and 72 -> 256 -> 256 -> 256 -> 1
+    + (2 * 72 - 1) * 256 + (2 * 256 - 1)  # v: 72 -> 256 -> 1
+)  # fmt: skip
+CENTRAL = CentralCounts(
+    Matrix.full(256, 75), Matrix.full(256, 256), Matrix.full(256, 256), Matrix.full(1, 256), Matrix.full(256, 72),
+    Matrix.full(1, 256),
 )  # fmt: skip
 SCHEDULE = Schedule(batch_samples=1_000, replay_ratio=4.0, target_interval=200, evolution_interval=200)
 
@@ -74,7 +82,8 @@ def test_dense_mixer():
     [
         ("vdn", (4, 0, 0, 0)),
         ("qmix", (4, 4, 0, 0)),
-        ("ow-qmix", (3, 3, 4, 4)),
+        ("owqmix", (3, 3, 4, 4)),
+        ("cwqmix", (3, 3, 4, 5)),
         ("res", (4, 3 + 2 * 3 * 8, 0, 0)),
     ],
 )
@@ -82,17 +91,16 @@ def test_training_per_sample_by_the_paper(algorithm, expected):
     assert passes(algorithm, n_agents=3, n_actions=8) == expected
     mixer = None if algorithm == "vdn" else qmix_counts(72, 3)
     model = Model([agent_counts(83, 8, 64)] * 3, mixer)
-    if algorithm == "ow-qmix":
-        central = FeedForwardCounts((Matrix.full(256, 75), Matrix.full(1, 256)))
-        model = replace(model, central_agents=model.agents, central_mixer=central)
+    if algorithm in ("owqmix", "cwqmix"):
+        model = replace(model, central_agents=model.agents, central_mixer=CENTRAL)
     a, m, ua, um = expected
     forward = a * 3 * AGENT_FLOPS + m * MIXER_FLOPS * (mixer is not None)
-    central_forward = ua * 3 * AGENT_FLOPS + um * (149 * 256 + 511)
+    central_forward = ua * 3 * AGENT_FLOPS + um * CENTRAL_FLOPS
     assert training_cost(algorithm, model, SCHEDULE).paper_flops == forward + central_forward
 
 
 def test_unknown_algorithm_names_the_known():
-    with pytest.raises(ValueError, match="vdn, qmix, ow-qmix, res"):
+    with pytest.raises(ValueError, match="vdn, qmix, owqmix, cwqmix, res"):
         passes("iql", 3, 8)
 
 
@@ -116,6 +124,31 @@ def test_everything_counted_in_training():
     assert fixed.counted["evolution"] == 0.0
 
 
+def test_everything_counted_in_wqmix():
+    model = replace(dense_3m(), central_agents=dense_3m().agents, central_mixer=CENTRAL)
+    cost = training_cost("owqmix", model, SCHEDULE)
+    weights = 75 * 256 + 2 * 256 * 256 + 256 + 72 * 256 + 256
+    biases, relu = 3 * 256 + 1 + 256 + 1, 3 * 256 + 256
+    central = 2 * weights + biases + relu + 1  # 1: f + v
+    assert (CENTRAL.counted_flops, CENTRAL.counted_parameters) == (central, weights + biases)
+    agents, mixer = 3 * model.agents[0].counted_flops, model.mixer.counted_flops
+    assert cost.counted["learning"] == 3 * agents + 3 * mixer + 4 * agents + 4 * central
+    agents_parameters = 3 * (AGENT_PARAMETERS + 328)
+    parameters = 2 * agents_parameters + model.mixer.counted_parameters + weights + biases
+    assert cost.counted["optimiser"] == pytest.approx(17 * parameters / 1_000)
+    assert cost.counted["target_sync"] == pytest.approx((agents_parameters + weights + biases) / 200_000)
+
+
+def test_res_makes_the_mixing_weights_once_a_state():
+    """Three passes on s_t; on s_t+1, online and target, the hypernetworks once and 3 x 8 joint actions mixed."""
+    model = dense_3m()
+    cost = training_cost("res", model, SCHEDULE)
+    mixing = 2 * 3 * 32 + 32 * 21 + 2 * 32
+    hypernetworks = model.mixer.counted_flops - mixing
+    learned = 4 * 3 * model.agents[0].counted_flops + 3 * model.mixer.counted_flops + 2 * (hypernetworks + 24 * mixing)
+    assert cost.counted["learning"] == pytest.approx(learned)
+
+
 def test_evolution_is_the_papers_estimate_when_sparse():
     """2 A / ((1-S) interval) per sample: the gradient of every weight, whatever is kept."""
     dense = dense_3m()
@@ -131,13 +164,15 @@ def test_evolution_is_the_papers_estimate_when_sparse():
 
 
 def test_mixer_from_its_layers_names():
-    """QmixCounts takes the mixer's own layer names."""
+    """QmixCounts and CentralCounts take the mixers' own layer names."""
     from mast_train.config import MixerConfig
-    from mast_train.mixers import QMIX
+    from mast_train.mixers import QMIX, CentralMixer
 
     modules = dict(QMIX(3, 72, MixerConfig()).named_children())
     counts = QmixCounts(**{name: Matrix.full(*module.weight.shape) for name, module in modules.items()})
     assert counts == qmix_counts(72, 3)
+    modules = dict(CentralMixer(3, 72, 256).named_children())
+    assert CentralCounts(**{name: Matrix.full(*module.weight.shape) for name, module in modules.items()}) == CENTRAL
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -12,7 +12,8 @@ from mast_train import targets
 from mast_train.config import Config, override
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
-from mast_train.learner import Learner, agent_inputs
+from mast_train.learner import Learner
+from mast_train.networks import agent_inputs
 from mast_train.presets import METHODS, preset
 
 SPEC = EnvSpec("test", "map", 3, 6, 5, 4, 8, ("a", "b", "b"))

@@ -34,9 +34,14 @@ def run(trainer, until=None):
     return events
 
 
-@pytest.mark.parametrize("method", ["mast", "rlx2", "set", "tiny", "dense"])
-def test_resume_is_exact_to_the_bit(tmp_path, method):
-    whole, first = Trainer(config(method), tmp_path / "a"), Trainer(config(method), tmp_path / "b")
+@pytest.mark.parametrize(
+    ("method", "algorithm"),
+    [("mast", "qmix"), ("rlx2", "qmix"), ("set", "qmix"), ("tiny", "qmix"), ("dense", "qmix"), ("mast", "owqmix"),
+     ("tiny", "cwqmix"), ("mast", "res")],
+)  # fmt: skip
+def test_resume_is_exact_to_the_bit(tmp_path, method, algorithm):
+    settings = config(method, algorithm=algorithm, **{"wqmix.embed": 16})
+    whole, first = Trainer(settings, tmp_path / "a"), Trainer(settings, tmp_path / "b")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     straight = [e for e in run(whole) if isinstance(e, Evaluation)]
