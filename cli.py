@@ -77,11 +77,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
     env: Annotated[str | None, typer.Option(help="smax, smac or matrix.")] = None,
-    method: Annotated[str | None, typer.Option(help="dense, tiny, ss, set, rigl, rlx2 or mast.")] = None,
+    method: Annotated[str | None, typer.Option(help="dense, tiny, ss, set, rigl, rlx2, mast or a ticket.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, owqmix, cwqmix or res.")] = None,
     recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the recurrent layer: 1x1, 8x1 or 16x1.")] = None,
+    masks: Annotated[str | None, typer.Option(help="Finished run whose masks to train: ticket-winning.")] = None,
     steps: Annotated[int | None, typer.Option(help="Environment steps in all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
     shared: Annotated[bool, typer.Option("--shared", help="One network for all agents.")] = False,
@@ -96,11 +97,13 @@ def train(
     """Train a team of sparse agents; Ctrl-C saves."""
     from mast_train.config import to_toml, validate
     from mast_train.presets import resolve
+    from mast_train.runs import find_run
 
     flags = {
         "env.map": map_, "env.name": env, "method": method, "algorithm": algorithm, "recipe": recipe,
         "sparsity": sparsity, "block": block, "train.total_steps": steps, "seed": seed,
         "net.shared": shared or None, "device": device,
+        "sparse.masks_from": None if masks is None else str(find_run(masks, runs)),
     }  # fmt: skip
     flags = {key: value for key, value in flags.items() if value is not None}
     if resume:

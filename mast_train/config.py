@@ -80,6 +80,8 @@ class SparseConfig:
     """Sparsity, allocation over layers, and topology evolution (interval in learner updates).
 
     `tiny_of`: above 0, the widths shrink until the dense networks have as few weights as that sparsity would leave.
+    `input_floor`: blocks that an input of fc1 keeps at least, on average; the other layers pay for them.
+    `masks_from`: folder of a finished run whose last masks this one starts from.
     """
 
     agent_sparsity: float = 0.95
@@ -91,6 +93,8 @@ class SparseConfig:
     drop_fraction: float = 0.3
     stop_fraction: float = 0.75
     tiny_of: float = 0.0
+    input_floor: float = 0.0
+    masks_from: str = ""
     block: BlockConfig = field(default_factory=BlockConfig)
 
 
@@ -180,6 +184,11 @@ def validate(config: Config) -> Config:
     for key, (low, high) in _RANGES.items():
         if not low <= flat[key] <= high:
             raise UserError(f"{key} = {flat[key]}: expected a value from {low} to {high}")
+    if (config.method == "ticket-winning") != bool(config.sparse.masks_from):
+        raise UserError(
+            "method 'ticket-winning' and the finished run whose masks it trains, --masks RUN, go together; "
+            f"given: method {config.method!r}, sparse.masks_from = {config.sparse.masks_from!r}"
+        )
     if config.replay.recent_batch > config.replay.batch:
         raise UserError(
             f"replay.recent_batch = {config.replay.recent_batch}: at most replay.batch, {config.replay.batch}"
@@ -211,6 +220,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "sparse.mixer_sparsity": (0.0, 0.999),
     "sparse.update_interval": (1, _LARGE),
     "sparse.tiny_of": (0.0, 0.999),
+    "sparse.input_floor": (0.0, 16_384.0),
     "sparse.drop_fraction": (0.0, 1.0),
     "sparse.stop_fraction": (0.0, 1.0),
     "sparse.block.fc1": (1, 64),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,7 +43,10 @@ def use_native(config: Config, device: torch.device) -> bool:
 class Learner:
     """Online and target networks, their masks and the optimiser; `update` is one gradient step."""
 
-    def __init__(self, config: Config, spec: EnvSpec, device: torch.device) -> None:
+    def __init__(
+        self, config: Config, spec: EnvSpec, device: torch.device, masks: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """masks: what to wear from the start instead of random ones, named as in `state_dict`. Raises ValueError."""
         self.config, self.spec, self.device = config, spec, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config.seed, "weights"))
@@ -51,7 +55,10 @@ class Learner:
         for module in self._modules().values():
             module.to(device)
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
-        self.masks = {key: new_masks(config, module, self.generator) for key, module in self._modules().items()}
+        self.masks = {
+            key: new_masks(config, module, self.generator, None if masks is None else _part(masks, f"masks.{key}."))
+            for key, module in self._modules().items()
+        }
         self.target_agents, self.target_mixer = copy.deepcopy(self._critic)
         self.parameters = [parameter for module in self._modules().values() for parameter in module.parameters()]
         for module in self._target_modules().values():
@@ -264,15 +271,18 @@ class Learner:
         for key, module in {**self._modules(), **self._target_modules()}.items():
             _load_module(key, module, groups.get(key, {}))
         for key, masks in self.masks.items():
-            prefix = f"{key}."
-            given = {n.removeprefix(prefix): t for n, t in groups.get("masks", {}).items() if n.startswith(prefix)}
-            masks.load_state_dict(given)
+            masks.load_state_dict(_part(state, f"masks.{key}."))
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
             parameter = self.parameters[int(index)]
             self.optimizer.state[parameter][key] = tensor.to(parameter.device).clone()
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:

@@ -59,7 +59,7 @@ def agent_layers(config: Config) -> list[MaskedLayer]:
     """The agents' masked layers with their block rows."""
     block = config.sparse.block
     return [
-        MaskedLayer("fc1_weight", block.fc1),
+        MaskedLayer("fc1_weight", block.fc1, input_floor=config.sparse.input_floor),
         MaskedLayer("weight_ih", block.gru, 3),
         MaskedLayer("weight_hh", block.gru, 3),
         MaskedLayer("fc2_weight", block.fc2),
@@ -79,12 +79,14 @@ def unrestricted(config: Config, spec: EnvSpec) -> Factored | None:
     return Factored(agent_nets(config, spec), CentralMixer(spec.n_agents, spec.state_dim, config.wqmix.embed))
 
 
-def new_masks(config: Config, module: nn.Module, generator: torch.Generator) -> Masks:
-    """Random masks of agents or of a mixer; the module's absent weights become 0."""
+def new_masks(
+    config: Config, module: nn.Module, generator: torch.Generator, given: Mapping[str, Tensor] | None
+) -> Masks:
+    """Masks of agents or of a mixer, random or `given`; the module's absent weights become 0. Raises ValueError."""
     sparse = config.sparse
     if isinstance(module, AgentNets):
         layers, sparsity = agent_layers(config), sparse.agent_sparsity
     else:
         matrices = [name for name, parameter in module.named_parameters() if parameter.dim() == 2]
         layers, sparsity = [MaskedLayer(name, sparse.block.mixer) for name in matrices], sparse.mixer_sparsity
-    return Masks(module, layers, sparsity, sparse.allocation, sparse.rescale_init, generator)
+    return Masks(module, layers, sparsity, sparse.allocation, sparse.rescale_init, generator, given)

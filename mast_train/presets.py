@@ -20,6 +20,16 @@ _DENSE = {"sparse.agent_sparsity": 0.0, "sparse.mixer_sparsity": 0.0, "sparse.gr
 _ONE_BUFFER = {"replay.recent_batch": 0}
 _MAX = {"target.operator": "max", "target.double_q": True, "target.start": 0.0}
 
+_MAST = {
+    "sparse.grow": "gradient",
+    "target.operator": "soft_mellowmax",
+    "target.returns": "td_lambda",
+    "target.start": 0.1,
+    "replay.recent_batch": 8,
+    "train.lr": 1e-3,
+}
+_TICKET = {**_MAST, "sparse.grow": "none"}
+
 METHODS: dict[str, dict[str, Any]] = {
     "dense": {**_DENSE, **_MAX, **_ONE_BUFFER},
     "tiny": {**_DENSE, "sparse.tiny_of": 0.95, **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
@@ -35,14 +45,9 @@ METHODS: dict[str, dict[str, Any]] = {
         "replay.dynamic_capacity": True,
         "train.lr": SPARSE_LR,
     },
-    "mast": {
-        "sparse.grow": "gradient",
-        "target.operator": "soft_mellowmax",
-        "target.returns": "td_lambda",
-        "target.start": 0.1,
-        "replay.recent_batch": 8,
-        "train.lr": 1e-3,
-    },
+    "mast": _MAST,
+    "ticket-random": _TICKET,
+    "ticket-winning": {**_TICKET, "sparse.masks_from": ""},
 }
 
 _PAPER = {
@@ -60,7 +65,7 @@ _PAPER = {
     "target.alpha": 1.0,
 }
 _PAPER_METHOD = {"target.returns": "one_step", "target.start": 0.0}
-"""Under the paper recipe, of every row but mast and rlx2."""
+"""Under the paper recipe, of every row but mast, its tickets and rlx2."""
 
 DEFAULT_MAPS = {"smax": "3m", "smac": "3m", "matrix": "two_step"}
 """The map of `--env` without `--map`."""
@@ -74,7 +79,7 @@ def preset(method: str, recipe: str = "modern") -> Config:
     check_choice("method", method, METHODS)
     check_choice("recipe", recipe, RECIPES)
     config = override(Config(), {"method": method, "recipe": recipe, **METHODS[method], **RECIPES[recipe]})
-    if recipe == "paper" and method not in ("mast", "rlx2"):
+    if recipe == "paper" and method not in ("mast", "rlx2", "ticket-random", "ticket-winning"):
         config = override(config, _PAPER_METHOD)
     return config
 
@@ -96,6 +101,10 @@ def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[s
     if settings.get("env.name") in DEFAULT_MAPS and settings["env.name"] != config.env.name:
         dotted = {"env.map": DEFAULT_MAPS[settings["env.name"]], **dotted}
     if "sparsity" in settings:
+        if config.method == "ticket-winning":
+            raise UserError(
+                "--sparsity with --method ticket-winning: the masks of --masks RUN have theirs; leave it out"
+            )
         if config.method == "dense":
             raise UserError(
                 f"--sparsity with --method {config.method}: that row is dense; choose ss, set, rigl, rlx2 or mast"

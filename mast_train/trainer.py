@@ -24,6 +24,7 @@ from mast_train.networks import agent_inputs
 from mast_train.presets import tiny_widths
 from mast_train.replay import EpisodeBuffer
 from mast_train.rollout import AgentPolicy, Policy, Rollout, rollout
+from mast_train.tickets import ticket
 
 TRACE_STEPS = 200
 """Recorded observations on which every export is verified (docs/format.md)."""
@@ -107,14 +108,22 @@ def summarise(rounds: list[Rollout], step: int, episodes: int) -> Evaluation:
 class Trainer:
     """One run: environments, replay, learner, and every random stream. `events` trains until total_steps."""
 
-    def __init__(self, config: Config, folder: Path | None = None) -> None:
+    def __init__(self, config: Config, folder: Path | None = None, resumed: bool = False) -> None:
+        """resumed: a checkpoint's masks will follow, so `sparse.masks_from` is not read. Raises UserError."""
+        masks = None
+        if config.sparse.masks_from and not resumed:
+            config, masks = ticket(config)
         self.device = resolve_device(config.device)
         self.env = build_env(config.env, config.seed, self.device)
         self.eval_env = build_env(config.env, stream_seed(config.seed, "evaluation"), self.device)
         self.spec = self.env.spec
         self.config = tiny_widths(config, self.spec) if config.sparse.tiny_of > 0.0 else config
         self.folder = folder
-        self.learner = Learner(self.config, self.spec, self.device)
+        try:
+            self.learner = Learner(self.config, self.spec, self.device, masks)
+        except ValueError as error:
+            source = f"sparse.masks_from = {config.sparse.masks_from!r} does not fit: " if masks else ""
+            raise UserError(f"{source}{error}") from error
         self.replay = EpisodeBuffer(self.config.replay, self.spec, self.device)
         self.exploration = torch.Generator(self.device).manual_seed(stream_seed(config.seed, "exploration"))
         self.sampling = torch.Generator().manual_seed(stream_seed(config.seed, "sampling"))
@@ -264,7 +273,7 @@ class Trainer:
         if header["step"] >= config.train.total_steps:
             raise UserError(f"{folder}: this run has finished its {config.train.total_steps} steps; start a new one")
         episodes, _ = checkpoint.read(folder / f"replay-{header['step']}.safetensors")
-        trainer = cls(config, folder)
+        trainer = cls(config, folder, resumed=True)
         try:
             trainer.learner.load_state_dict(
                 {name.removeprefix("learner."): t for name, t in tensors.items() if name.startswith("learner.")}

@@ -156,7 +156,7 @@ def test_one_update_equals_a_plain_recomputation(algorithm, kernel):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "ticket-winning"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("algorithm", NEW)
 def test_every_method_learns_a_fixed_batch(method, algorithm):
     trained, batch = subject(algorithm, method, **{"net.shared": method == "set"}), episodes()

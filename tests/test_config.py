@@ -13,7 +13,8 @@ from mast_train.presets import METHODS, RECIPES, preset, resolve, tiny_widths
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_preset_is_valid_and_survives_toml(method, recipe):
-    config = validate(preset(method, recipe))
+    config = preset(method, recipe)
+    config = validate(override(config, {"sparse.masks_from": "runs/x"}) if method == "ticket-winning" else config)
     assert parse_toml(to_toml(config)) == config
     assert (config.method, config.recipe) == (method, recipe)
 
@@ -64,6 +65,9 @@ def test_precedence(tmp_path):
         (lambda: validate(override(Config(), {"sparse.agent_sparsity": 1.0})), ("sparse.agent_sparsity", "0.999")),
         (lambda: validate(override(Config(), {"train.lr": float("inf")})), ("train.lr",)),
         (lambda: validate(override(Config(), {"target.operator": "mellomax"})), ("mellowmax",)),
+        (lambda: validate(preset("ticket-winning")), ("--masks", "masks_from")),
+        (lambda: validate(override(Config(), {"sparse.masks_from": "runs/x"})), ("'mast'", "ticket-winning")),
+        (lambda: resolve(None, {"method": "ticket-winning", "sparsity": 0.9}, []), ("--sparsity", "--masks")),
         (lambda: validate(override(Config(), {"replay.recent_batch": 64})), ("recent_batch", "32")),
         (lambda: validate(override(Config(), {"env.num_envs": 3})), ("num_envs", "multiple")),
         (lambda: validate(override(Config(), {"seed": -1})), ("seed", "-1")),

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mast_train.nets import AgentNets
-from mast_train.sparse.allocation import erdos_renyi, uniform
+from mast_train.sparse.allocation import erdos_renyi, uniform, with_floors
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.schedule import drop_fraction, evolves_at
-from mast_train.sparse.topology import evolve, from_blocks, random_mask, to_blocks
+from mast_train.sparse.topology import evolve, from_blocks, random_mask, spread_mask, to_blocks
 
 SHAPES = [(3, 64, 84), (3, 192, 64), (3, 192, 64), (3, 9, 64)]
 
@@ -33,6 +33,61 @@ def test_erdos_renyi_by_hand():
     """Two layers 4x4 and 2x2 (raw 1/2 and 1), budget 10 of 20: the second would be 10/12 dense, the first 5/12."""
     assert erdos_renyi([(1, 4, 4), (1, 2, 2)], 0.5) == pytest.approx([5 / 12, 10 / 12])
     assert uniform([(1, 4, 4), (1, 2, 2)], 0.75) == [0.25, 0.25]
+
+
+def test_a_floor_by_hand():
+    """Three layers of 16 weights at 75 %: 4 each. A floor of 1/2 takes 8 of the 12; the others share 4."""
+    shapes = [(1, 4, 4)] * 3
+    assert with_floors(uniform, shapes, 0.75, [0.5, 0.0, 0.0]) == pytest.approx([0.5, 0.125, 0.125])
+    assert with_floors(uniform, shapes, 0.75, [0.2, 0.0, 0.0]) == [0.25, 0.25, 0.25]
+    with pytest.raises(ValueError, match="leaves nothing of the 12"):
+        with_floors(uniform, shapes, 0.75, [0.75, 0.0, 0.0])
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.9, 0.95])
+@pytest.mark.parametrize("blocks", [0.0, 1.0, 1.5])
+def test_a_floor_keeps_the_budget_and_the_ratio_of_the_others(sparsity, blocks):
+    floor = MaskedLayer("fc1_weight", 8, input_floor=blocks).floor(64)
+    assert floor == blocks / 8
+    density = with_floors(erdos_renyi, SHAPES, sparsity, [floor, 0.0, 0.0, 0.0])
+    free = erdos_renyi(SHAPES, sparsity)
+    sizes = [g * o * i for g, o, i in SHAPES]
+    assert sum(d * n for d, n in zip(density, sizes, strict=True)) == pytest.approx((1 - sparsity) * sum(sizes))
+    assert density[0] == max(floor, free[0]) and density[1] == density[2]
+    if density[3] < 1.0:
+        assert density[3] / density[1] == pytest.approx(free[3] / free[1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 10_000), st.sampled_from([1, 4, 8]), st.integers(1, 3), st.integers(1, 20), st.integers(1, 12),
+    st.floats(0.0, 1.0),
+)  # fmt: skip
+def test_a_spread_mask_treats_inputs_alike(seed, rows, groups, outputs, inputs, density):
+    generator, shape = torch.Generator().manual_seed(seed), (groups, outputs, inputs)
+    mask = spread_mask(shape, density, rows, 1, generator)
+    blocks = to_blocks(mask.float(), rows, 1) > 0
+    assert torch.equal(from_blocks(blocks, rows, 1, outputs), mask)
+    assert int(blocks.sum()) == max(1, round(density * blocks.numel()))
+    per_input = blocks.sum(1)
+    assert int(per_input.max() - per_input.min()) <= 1
+
+
+def test_the_floor_connects_every_input_under_the_same_budget():
+    """8x1 blocks everywhere at 95 %: without a floor most inputs are cut off, with a floor of one block none is."""
+    torch.manual_seed(0)
+    reach, kept = [], []
+    for floor in (0.0, 1.0):
+        nets = AgentNets(3, 83, 64, 8)
+        wanted = [
+            MaskedLayer("fc1_weight", 8, input_floor=floor), MaskedLayer("weight_ih", 8, 3),
+            MaskedLayer("weight_hh", 8, 3), MaskedLayer("fc2_weight", 8),
+        ]  # fmt: skip
+        masks = Masks(nets, wanted, 0.95, "erdos_renyi", True, torch.Generator().manual_seed(0))
+        reach.append(float(masks["fc1_weight"].any(1).float().mean()))
+        kept.append(masks.nnz)
+    assert reach[0] < 0.6 and reach[1] == 1.0
+    assert abs(kept[0] - kept[1]) <= 8 * 4
 
 
 def test_schedule():

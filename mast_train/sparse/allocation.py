@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 Shape = tuple[int, int, int]
 """(groups, outputs, inputs) of a grouped layer."""
@@ -33,4 +33,33 @@ def erdos_renyi(shapes: Sequence[Shape], sparsity: float) -> list[float]:
     return [1.0] * len(shapes)
 
 
-ALLOCATIONS = {"uniform": uniform, "erdos_renyi": erdos_renyi}
+Allocation = Callable[[Sequence[Shape], float], list[float]]
+
+
+def with_floors(
+    allocation: Allocation, shapes: Sequence[Shape], sparsity: float, floors: Sequence[float]
+) -> list[float]:
+    """`allocation`, but no layer's density below its floor, under the same total budget.
+
+    A layer that would fall below is given its floor; the others share what is left by the same rule, so under
+    erdos_renyi and uniform they shrink in proportion. Raises ValueError when the floors leave the others nothing.
+    """
+    weights = [g * o * i for g, o, i in shapes]
+    densities = allocation(shapes, sparsity)
+    fixed: set[int] = set()
+    while below := {k for k, density in enumerate(densities) if k not in fixed and density < floors[k]}:
+        fixed |= below
+        free = [k for k in range(len(shapes)) if k not in fixed]
+        budget = (1.0 - sparsity) * sum(weights)
+        left, size = budget - sum(floors[k] * weights[k] for k in fixed), sum(weights[k] for k in free)
+        if left <= 0.0 or not free:
+            raise ValueError(
+                f"an input floor of {budget - left:,.0f} connections leaves nothing of the {budget:,.0f} there are to "
+                "the other layers; lower sparse.input_floor or the sparsity"
+            )
+        rest = iter(allocation([shapes[k] for k in free], 1.0 - left / size))
+        densities = [floors[k] if k in fixed else next(rest) for k in range(len(shapes))]
+    return densities
+
+
+ALLOCATIONS: dict[str, Allocation] = {"uniform": uniform, "erdos_renyi": erdos_renyi}

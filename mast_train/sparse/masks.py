@@ -8,17 +8,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mast_train.sparse.allocation import ALLOCATIONS, Shape
-from mast_train.sparse.topology import evolve, random_mask
+from mast_train.sparse.allocation import ALLOCATIONS, Shape, with_floors
+from mast_train.sparse.topology import evolve, random_mask, spread_mask
 
 
 @dataclass(frozen=True)
 class MaskedLayer:
-    """One masked weight: its parameter name, block rows, and segments (3 for a GRU's gates)."""
+    """One masked weight: its parameter name, block rows, segments (3 for a GRU's gates), and the mean number of blocks
+    that an input keeps at least (0: no floor, and initial masks that are not spread over the inputs)."""
 
     name: str
     rows: int = 1
     segments: int = 1
+    input_floor: float = 0.0
+
+    def floor(self, outputs: int) -> float:
+        """The density at which an input has `input_floor` blocks on average, at most 1."""
+        block_rows = self.segments * -(-(outputs // self.segments) // self.rows)
+        return min(1.0, self.input_floor / block_rows)
 
 
 def grouped(tensor: Tensor) -> Tensor:
@@ -32,7 +39,7 @@ def _shape(weight: Tensor) -> Shape:
 
 
 class Masks:
-    """Masks of one module under one sparsity budget. A sparsity of 0 makes no masks at all.
+    """Masks of one module under one sparsity budget, random or `given`. A sparsity of 0 makes no masks at all.
 
     Invariants (tests/test_sparse.py): weights are 0 off the mask; the number of blocks per layer is constant; optimiser
     moments of a connection just dropped or grown are 0.
@@ -46,19 +53,25 @@ class Masks:
         allocation: str,
         rescale_init: bool,
         generator: torch.Generator,
+        given: Mapping[str, Tensor] | None = None,
     ) -> None:
+        """given: parameter name -> mask to start from instead. Raises ValueError when names or shapes differ."""
         self.layers = layers if sparsity > 0.0 else []
         parameters = dict(module.named_parameters())
         self._weights = {layer.name: parameters[layer.name] for layer in self.layers}
         shapes = [_shape(weight) for weight in self._weights.values()]
-        densities = ALLOCATIONS[allocation](shapes, sparsity)
-        self._masks: dict[str, Tensor] = {}
+        floors = [layer.floor(outputs) for layer, (_, outputs, _) in zip(self.layers, shapes, strict=True)]
+        densities = with_floors(ALLOCATIONS[allocation], shapes, sparsity, floors)
+        self._masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self._weights.items()}
+        if given is not None:
+            self.load_state_dict(given)
         for layer, shape, density in zip(self.layers, shapes, densities, strict=True):
-            mask = random_mask(shape, density, layer.rows, layer.segments, generator)
-            weight = self._weights[layer.name]
-            self._masks[layer.name] = mask.view(weight.shape).to(weight.device)
+            weight, mask = self._weights[layer.name], self._masks[layer.name]
+            if given is None:
+                draw = spread_mask if layer.input_floor > 0.0 else random_mask
+                mask.copy_(draw(shape, density, layer.rows, layer.segments, generator).view(weight.shape))
             with torch.no_grad():
-                weight.mul_(self._masks[layer.name])
+                weight.mul_(mask)
                 if rescale_init:
                     weight.div_(mask.float().mean().sqrt().item())
 

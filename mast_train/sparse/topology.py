@@ -45,6 +45,21 @@ def random_mask(
     return from_blocks(alive.view(g, block_rows, inputs), rows, segments, outputs)
 
 
+def spread_mask(
+    shape: tuple[int, int, int], density: float, rows: int, segments: int, generator: torch.Generator
+) -> Tensor:
+    """As random_mask, stratified by input: the blocks of any two inputs of any group differ by at most one, so every
+    input is connected when there are as many blocks as inputs of all groups."""
+    g, outputs, inputs = shape
+    block_rows = segments * -(-(outputs // segments) // rows)
+    keep = min(g * block_rows * inputs, max(1, round(density * g * block_rows * inputs)))
+    each, surplus = divmod(keep, g * inputs)
+    quota = torch.full((g * inputs,), each)
+    quota[torch.randperm(g * inputs, generator=generator)[:surplus]] += 1
+    rank = torch.rand(g, block_rows, inputs, generator=generator).argsort(1).argsort(1)
+    return from_blocks(rank < quota.view(g, 1, inputs), rows, segments, outputs)
+
+
 def evolve(
     mask: Tensor, drop_score: Tensor, grow_score: Tensor, fraction: float, rows: int = 1, segments: int = 1
 ) -> Tensor:
