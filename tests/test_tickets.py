@@ -1,4 +1,4 @@
-"""Tickets: the last masks of a finished run on fresh weights, random ones of that size, and every way to misname one."""
+"""Tickets: the last masks of a finished run on fresh weights, random ones of that size, and every misnamed one."""
 
 from __future__ import annotations
 
