@@ -22,7 +22,9 @@ app = typer.Typer(
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
 EXTRAS = {
-    "train": ("torch", "jax", "jaxmarl", "six", "tensorboard", "tomli_w", "matplotlib", "smac"),
+    "train": ("torch", "jax", "jaxmarl", "six", "tensorboard", "tomli_w", "matplotlib", "PIL", "smac"),
+    "vmas": ("vmas", "gym"),
+    "pettingzoo": ("pettingzoo", "gymnasium"),
     "export": ("onnx", "onnxruntime"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
 }
@@ -31,6 +33,8 @@ RUNS = Path("runs")
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file (default: the newest export under runs/).")]
+EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
+EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
 BackendOption = Annotated[str, typer.Option(help="auto, native, reference or onnx.")]
 
 
@@ -76,7 +80,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 @command
 def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
-    env: Annotated[str | None, typer.Option(help="smax, smac or matrix.")] = None,
+    env: Annotated[str | None, typer.Option(help="smax, smac, vmas, matrix or pettingzoo:module:factory.")] = None,
     method: Annotated[str | None, typer.Option(help="dense, tiny, ss, set, rigl, rlx2, mast or a ticket.")] = None,
     algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, owqmix, cwqmix or res.")] = None,
     recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,
@@ -127,31 +131,72 @@ def train(
 def eval_(
     target: Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")] = None,
     map_: Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")] = None,
-    env: Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")] = None,
+    env: EnvOption = None,
     episodes: Annotated[int, typer.Option(min=1, help="Greedy episodes.")] = 128,
     num_envs: Annotated[int, typer.Option(min=1, help="Environments stepped together.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
     backend: BackendOption = "auto",
     at: Annotated[str, typer.Option(help="Of a run: last, best or a step.")] = "last",
     random: Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")] = False,
+    set_: EnvSetOption = None,
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Win rate of a run's networks, or of an exported policy through its runtime."""
+    """Win rate and return of a run's networks, or of an exported policy through its runtime."""
     from mast_train.evaluate import evaluate, resolve_target
 
     if random and target is not None:
         raise fail(f"--random plays a random team; leave out {target}")
-    chosen, env_name, map_name = resolve_target(target, runs, at, random, env, map_)
-    result = evaluate(chosen, env_name, map_name, episodes, num_envs, seed, backend)
+    chosen, where = resolve_target(target, runs, at, random, env, map_, set_ or [])
+    result = evaluate(chosen, where, episodes, num_envs, seed, backend)
     if json_:
         print(json.dumps(result.as_dict()))
         return
+    console.print(result.sentence())
+
+
+@command
+def play(
+    target: Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .gif; of the real game a .SC2Replay.")] = Path(
+        "battle.gif"
+    ),
+    map_: Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")] = None,
+    env: EnvOption = None,
+    seed: Annotated[int, typer.Option(help="Seed of the episode.")] = 0,
+    fps: Annotated[float, typer.Option(min=1, max=50, help="Steps shown per second.")] = 8.0,
+    backend: BackendOption = "auto",
+    at: Annotated[str, typer.Option(help="Of a run: last, best or a step.")] = "last",
+    random: Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")] = False,
+    set_: EnvSetOption = None,
+    runs: RunsOption = RUNS,
+    json_: JsonOption = False,
+) -> None:
+    """One greedy episode as a picture that moves."""
+    from mast_train.evaluate import resolve_target
+    from mast_train.play import record
+
+    chosen, where = resolve_target(target, runs, at, random, env, map_, set_ or [])
+    episode = record(chosen, where, seed, backend, output, fps)
+    if json_:
+        print(json.dumps(episode.as_dict()))
+        return
     console.print(
-        f"{result.policy} ({result.backend}) on {result.env} {result.map}: win rate {result.win_rate:.3f} "
-        f"[{result.win_rate_low:.3f}, {result.win_rate_high:.3f}] (95 %), {result.wins} of {result.episodes} episodes, "
-        f"return {result.return_mean:.2f}, length {result.length_mean:.1f}"
+        f"{episode.output}: {episode.size_bytes / 1e3:,.0f} kB; {episode.policy} ({episode.backend}) on {episode.env} "
+        f"{episode.map}, seed {episode.seed}: {episode.result} after {episode.steps} steps, "
+        f"return {episode.episode_return:.2f}"
     )
+
+
+@command
+def maps(
+    env: Annotated[str, typer.Option(help="smax, smac, vmas or matrix.")] = "smax", json_: JsonOption = False
+) -> None:
+    """The maps of one environment."""
+    from mast_train.envs import available_maps
+
+    names = available_maps(env)
+    print(json.dumps(names) if json_ else "\n".join(names))
 
 
 @command

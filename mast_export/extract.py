@@ -80,16 +80,22 @@ def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
 
 
 def _info(config: Config, spec: EnvSpec, header: dict[str, Any]) -> dict[str, Any]:
-    """The free part of the manifest: where this policy comes from."""
-    evaluation = header["evaluation"]
+    """The free part of the manifest: where this policy comes from, and what rebuilds its environment."""
     return {
         "env": spec.env,
         "env_version": spec.version,
         "map": spec.map,
+        "env_settings": {name: getattr(config.env, name) for name in ("team_reward", "episode_limit", "options")},
         "algorithm": config.algorithm,
         "method": config.method,
         "seed": config.seed,
         "steps": header["step"],
-        "win_rate": None if evaluation is None else round(evaluation["wins"] / evaluation["episodes"], 4),
+        "win_rate": _win_rate(header["evaluation"]),
         "producer": f"mast-marl {__version__}",
     }
+
+
+def _win_rate(evaluation: dict[str, Any] | None) -> float | None:
+    if evaluation is None or evaluation["wins"] is None:
+        return None
+    return round(evaluation["wins"] / evaluation["episodes"], 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -14,6 +15,7 @@ CHOICES = {
     "algorithm": ("qmix", "vdn", "owqmix", "cwqmix", "res"),
     "kernel": ("auto", "native", "torch"),
     "device": ("auto", "cpu", "cuda"),
+    "env.team_reward": ("sum", "mean"),
     "sparse.allocation": ("erdos_renyi", "uniform"),
     "sparse.grow": ("none", "random", "gradient"),
     "target.operator": ("max", "softmax", "mellowmax", "soft_mellowmax"),
@@ -24,12 +26,19 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class EnvConfig:
-    """Environment and map; `reward_scale` multiplies SMAX's rewards to SMAC's scale (a won battle is about 20)."""
+    """Environment and map; `reward_scale` multiplies SMAX's rewards to SMAC's scale (a won battle is about 20).
+
+    `team_reward` and `episode_limit` (0: the environment's own) are for environments that reward agents one by one and
+    may run on. `options` is the environment's own table (docs/environments.md).
+    """
 
     name: str = "smax"
     map: str = "3m"
     num_envs: int = 16
     reward_scale: float = 10.0
+    team_reward: str = "sum"
+    episode_limit: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,6 +198,10 @@ def validate(config: Config) -> Config:
             "method 'ticket-winning' and the finished run whose masks it trains, --masks RUN, go together; "
             f"given: method {config.method!r}, sparse.masks_from = {config.sparse.masks_from!r}"
         )
+    try:
+        json.dumps(config.env.options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"env.options: expected numbers, text, true or false, lists and tables ({error})") from error
     if config.replay.recent_batch > config.replay.batch:
         raise UserError(
             f"replay.recent_batch = {config.replay.recent_batch}: at most replay.batch, {config.replay.batch}"
@@ -209,6 +222,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "threads": (1, 1024),
     "env.reward_scale": (1e-9, 1e9),
     "env.num_envs": (1, 65_536),
+    "env.episode_limit": (0, 10**6),
     "net.hidden": (1, 16_384),
     "mixer.embed": (1, 16_384),
     "mixer.hypernet_hidden": (1, 16_384),
@@ -254,7 +268,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Dotted key -> value for every leaf."""
+    """Dotted key -> value for every leaf; an open table, such as env.options, is one leaf."""
     flat: dict[str, Any] = {}
     for item in fields(config):
         value = getattr(config, item.name)
@@ -313,11 +327,23 @@ def _set(node: Any, path: list[str], value: Any, key: str) -> Any:
     if path[0] not in names:
         raise UserError(f"unknown config key {key!r}: {suggest(key, flatten(Config()))}")
     current = getattr(node, path[0])
+    if isinstance(current, dict):
+        return replace(node, **{path[0]: _set_open(current, path[1:], value, key)})
     if is_dataclass(current) != (len(path) > 1):
         raise UserError(f"config key {key!r} is {'a section' if is_dataclass(current) else 'no section'}")
     if is_dataclass(current):
         return replace(node, **{path[0]: _set(current, path[1:], value, key)})
     return replace(node, **{path[0]: _coerce(value, current, key)})
+
+
+def _set_open(table: dict[str, Any], path: list[str], value: Any, key: str) -> dict[str, Any]:
+    if path:
+        inner = table.get(path[0], {})
+        value = _set_open(inner if isinstance(inner, dict) else {}, path[1:], value, key) if path[1:] else value
+        return {**table, path[0]: value}
+    if not isinstance(value, Mapping):
+        raise UserError(f"{key} = {value!r}: expected a table; set one of its entries, for example {key}.name=value")
+    return dict(value)
 
 
 def _coerce(value: Any, current: Any, key: str) -> Any:

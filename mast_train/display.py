@@ -1,4 +1,7 @@
-"""What a person sees while a run trains: one live line on a terminal, plain lines elsewhere."""
+"""What a person sees while a run trains: one live line on a terminal, plain lines elsewhere.
+
+Where an environment does not say what winning is, the return stands in the win rate's place.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +25,19 @@ class _Rate(ProgressColumn):
 
 
 class TrainingDisplay:
-    """Steps, steps per second, win rate, epsilon, sparsity and time remaining."""
+    """Steps, steps per second, win rate or return, epsilon, sparsity and time remaining."""
 
     def __init__(self, console: Console, total: int, start: int, sparsity: dict[str, float]) -> None:
         self._console, self._total = console, total
         self._sparsity = f"sparsity {sparsity['agents']:.1%}" if sparsity["agents"] else "dense"
-        self._win_rate = "-"
+        self._score = "win rate -"
         self._printed, self._printed_step = time.monotonic(), start
         self._live = Progress(
             TextColumn("{task.completed:,}/{task.total:,}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
             _Rate(table_column=Column(no_wrap=True)),
             TextColumn(
-                "win {task.fields[win_rate]} epsilon {task.fields[epsilon]:.2f} {task.fields[sparsity]} ETA",
+                "{task.fields[score]} epsilon {task.fields[epsilon]:.2f} {task.fields[sparsity]} ETA",
                 table_column=Column(no_wrap=True),
             ),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
@@ -44,7 +47,7 @@ class TrainingDisplay:
             speed_estimate_period=20.0,
         )
         self._task = self._live.add_task(
-            "train", total=total, completed=start, win_rate="-", epsilon=1.0, sparsity=self._sparsity
+            "train", total=total, completed=start, score=self._score, epsilon=1.0, sparsity=self._sparsity
         )
 
     def round(self, event: Round) -> None:
@@ -54,18 +57,20 @@ class TrainingDisplay:
         if not self._console.is_terminal and now - self._printed > PLAIN_SECONDS:
             rate = (event.step - self._printed_step) / (now - self._printed)
             self._console.print(
-                f"{event.step:,}/{self._total:,} steps, {rate:,.0f} steps/s, win rate {self._win_rate}, "
+                f"{event.step:,}/{self._total:,} steps, {rate:,.0f} steps/s, {self._score}, "
                 f"epsilon {event.epsilon:.2f}, ETA {max(0.0, self._total - event.step) / max(rate, 1e-9):,.0f} s"
             )
             self._printed, self._printed_step = now, event.step
 
     def evaluation(self, event: Evaluation) -> None:
         """After greedy episodes."""
-        self._win_rate = f"{event.win_rate:.2f}"
-        self._live.update(self._task, win_rate=self._win_rate)
+        rate = event.win_rate
+        self._score = f"return {event.return_mean:.2f}" if rate is None else f"win rate {rate:.2f}"
+        self._live.update(self._task, score=self._score)
+        won = "" if rate is None else f"win rate {rate:.3f}, "
         self._live.console.print(
-            f"  step {event.step:>9,}: win rate {event.win_rate:.3f} over {event.episodes} greedy episodes, "
-            f"return {event.return_mean:.2f}, length {event.length_mean:.1f}"
+            f"  step {event.step:>9,}: {won}return {event.return_mean:.2f}, length {event.length_mean:.1f} "
+            f"over {event.episodes} greedy episodes"
         )
 
     def __enter__(self) -> TrainingDisplay:

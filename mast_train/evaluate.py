@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from mast_runtime import Bundle, load
 from mast_train import checkpoint
-from mast_train.config import EnvConfig
+from mast_train.config import Config, EnvConfig, override, parse_assignments, validate
 from mast_train.envs.base import EnvSpec, Observation, VecEnv
 from mast_train.errors import UserError
 from mast_train.learner import stream_seed
 from mast_train.networks import agent_inputs, load_agents
+from mast_train.presets import environment
 from mast_train.rollout import AgentPolicy, Policy, random_policy
 from mast_train.runs import find_run, find_snapshot
 from mast_train.trainer import build_env, play, resolve_device, summarise
 
-if TYPE_CHECKING:
-    from mast_runtime import Bundle
-
 
 @dataclass
 class Result:
-    """Wins over episodes with a 95 % Wilson interval; return_mean is undiscounted, at the default reward scale."""
+    """Wins over episodes with a 95 % Wilson interval; return_mean is undiscounted, at the default reward scale.
+
+    The wins and their rate are None where the environment does not say what winning is.
+    """
 
     policy: str
     backend: str
     env: str
     map: str
     episodes: int
-    wins: int
-    win_rate: float
-    win_rate_low: float
-    win_rate_high: float
+    wins: int | None
+    win_rate: float | None
+    win_rate_low: float | None
+    win_rate_high: float | None
     return_mean: float
     length_mean: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def sentence(self) -> str:
+        """One line for a person."""
+        won = f"{self.episodes} episodes"
+        if self.win_rate is not None:
+            won = (
+                f"win rate {self.win_rate:.3f} [{self.win_rate_low:.3f}, {self.win_rate_high:.3f}] (95 %), "
+                f"{self.wins} of {self.episodes} episodes"
+            )
+        where = f"{self.policy} ({self.backend}) on {self.env} {self.map}"
+        return f"{where}: {won}, return {self.return_mean:.2f}, length {self.length_mean:.1f}"
 
 
 def wilson(wins: int, n: int, z: float = 1.959964) -> tuple[float, float]:
@@ -87,47 +102,66 @@ def _check_fit(given: tuple[int, int, int], spec: EnvSpec) -> None:
         )
 
 
+Target = Path | Bundle | None
+"""Who plays: a run's snapshot or checkpoint file, an exported bundle, or None for a team that acts at random."""
+
+
 def resolve_target(
-    target: str | None, root: Path, at: str, random: bool, env_name: str | None, map_name: str | None
-) -> tuple[Path | Bundle | None, str, str]:
-    """What to evaluate (a run's snapshot, a bundle, None: random), in which environment, on which map. UserError."""
+    target: str | None,
+    root: Path,
+    at: str,
+    random: bool,
+    env_name: str | None,
+    map_name: str | None,
+    assignments: Iterable[str] = (),
+) -> tuple[Target, EnvConfig]:
+    """Who plays, and where: what it was trained in, with the given environment, map and env.* settings on top.
+
+    Rewards are at the environment's default scale, whatever the run was trained with. Raises UserError.
+    """
+    who: Target = None
+    trained: dict[str, Any] = {}
     if random:
-        if map_name is None:
+        if env_name is None and map_name is None:
             raise UserError("a random team needs a map: mast eval --random --map 3m")
-        return None, env_name or "smax", map_name
-    if target is not None and Path(target).is_file():
-        from mast_runtime import load
-
-        bundle = load(target)
-        return bundle, env_name or bundle.info.get("env", "smax"), map_name or bundle.info.get("map", "3m")
-    snapshot = find_snapshot(find_run(target, root), at)
-    spec = checkpoint.spec_of(checkpoint.read(snapshot)[1])
-    return snapshot, env_name or spec.env, map_name or spec.map
-
-
-def evaluate(
-    target: Path | Bundle | None, env_name: str, map_name: str, episodes: int, num_envs: int, seed: int, backend: str
-) -> Result:
-    """Play `episodes` episodes on a map. target: a snapshot or checkpoint file, a Bundle, or None for a random team."""
-    torch.set_num_threads(1)
-    device = resolve_device("cpu")
-    num_envs = min(num_envs, episodes)
-    env = build_env(EnvConfig(env_name, map_name, num_envs), stream_seed(seed, "mast eval"), device)
-    if target is None:
-        name, used = "random", "-"
-        policy = random_policy(env.spec, torch.Generator().manual_seed(seed))
-    elif isinstance(target, Path):
-        name, used = str(target), "torch"
-        policy = networks_policy(target, env)
+    elif target is not None and Path(target).is_file():
+        who = load(target)
+        trained = {"name": who.info.get("env"), "map": who.info.get("map"), **who.info.get("env_settings", {})}
     else:
-        name = str(target.path or "bundle")
-        policy, used = team_policy(target, env, backend)
-    try:
+        who = find_snapshot(find_run(target, root), at)
+        trained = asdict(checkpoint.config_of(checkpoint.read(who)[1]).env)
+    kept = {f"env.{key}": trained[key] for key in ("map", "team_reward", "episode_limit", "options") if key in trained}
+    home = str(trained.get("name") or "smax")
+    chosen = environment(env_name or home)
+    settings = {**chosen, **(kept if chosen["env.name"] == home else {})}
+    if ":" in (env_name or ""):
+        settings["env.map"] = chosen["env.map"]
+    settings |= {"env.map": map_name} if map_name is not None else {}
+    given = parse_assignments(assignments)
+    if wrong := next((key for key in given if not key.startswith("env.")), None):
+        raise UserError(f"--set {wrong}: a policy is played as it is; only settings of the environment, env.*, apply")
+    return who, validate(override(Config(), {**settings, **given})).env
+
+
+def seat(target: Target, env: VecEnv, seed: int, backend: str) -> tuple[str, str, Policy]:
+    """The name of who plays, the backend that carries it ("-": none), and its decisions in `env`."""
+    if target is None:
+        return "random", "-", random_policy(env.spec, torch.Generator().manual_seed(seed))
+    if isinstance(target, Path):
+        return str(target), "torch", networks_policy(target, env)
+    policy, used = team_policy(target, env, backend)
+    return str(target.path or "bundle"), used, policy
+
+
+def evaluate(target: Target, where: EnvConfig, episodes: int, num_envs: int, seed: int, backend: str) -> Result:
+    """Play `episodes` episodes, in up to `num_envs` environments at once."""
+    torch.set_num_threads(1)
+    config = replace(where, num_envs=min(num_envs, episodes))
+    with closing(build_env(config, stream_seed(seed, "mast eval"), resolve_device("cpu"))) as env:
+        name, used, policy = seat(target, env, seed, backend)
         outcome = summarise(play(env, policy, episodes), 0, episodes)
-    finally:
-        env.close()
-    low, high = wilson(outcome.wins, outcome.episodes)
+    low, high = (None, None) if outcome.wins is None else wilson(outcome.wins, outcome.episodes)
     return Result(
-        name, used, env_name, map_name, outcome.episodes, outcome.wins, outcome.win_rate, low, high,
+        name, used, where.name, where.map, outcome.episodes, outcome.wins, outcome.win_rate, low, high,
         outcome.return_mean, outcome.length_mean,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The one table of methods: each row of the paper's comparison and what it switches on.
 
-A config is built from left to right: defaults <- recipe <- method <- recipe's word on the method <- the user's `--set`.
+A config is built from left to right: defaults <- recipe <- method <- recipe's word on the method <- environment <- the
+user's file, flags and `--set`.
 """
 
 from __future__ import annotations
@@ -67,8 +68,14 @@ _PAPER = {
 _PAPER_METHOD = {"target.returns": "one_step", "target.start": 0.0}
 """Under the paper recipe, of every row but mast, its tickets and rlx2."""
 
-DEFAULT_MAPS = {"smax": "3m", "smac": "3m", "matrix": "two_step"}
-"""The map of `--env` without `--map`."""
+ENVIRONMENTS: dict[str, dict[str, Any]] = {
+    "smax": {"env.map": "3m"},
+    "smac": {"env.map": "3m", "env.reward_scale": 1.0},
+    "matrix": {"env.map": "two_step", "env.reward_scale": 1.0},
+    "vmas": {"env.map": "navigation", "env.reward_scale": 1.0},
+    "pettingzoo": {"env.map": "", "env.reward_scale": 1.0},
+}
+"""What `--env` decides by itself: the map without `--map`, and the scale of the rewards."""
 
 RECIPES: dict[str, dict[str, Any]] = {"modern": {}, "paper": _PAPER}
 """modern: parallel environments, Adam, TD(lambda) for every row. paper: PyMARL's set-up, one-step baselines."""
@@ -84,6 +91,12 @@ def preset(method: str, recipe: str = "modern") -> Config:
     return config
 
 
+def environment(text: str) -> dict[str, Any]:
+    """The settings that `--env NAME` or `--env NAME:MAP` stands for."""
+    name, _, given = text.partition(":")
+    return {"env.name": name, **ENVIRONMENTS.get(name, {}), **({"env.map": given} if given else {})}
+
+
 def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[str]) -> Config:
     """The config a user asked for: preset, then the TOML file, then flags, then `--set key=value`. Raises UserError.
 
@@ -92,14 +105,18 @@ def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[s
     base = load_toml(file) if file else Config()
     settings = {**flags, **parse_assignments(assignments)}
     method, recipe = str(settings.get("method", base.method)), str(settings.get("recipe", base.recipe))
-    config = preset(method, recipe)
+    config = override(preset(method, recipe), environment(base.env.name))
     if file:
-        config = load_toml(file, preset(base.method, base.recipe))
+        config = load_toml(file, override(preset(base.method, base.recipe), environment(base.env.name)))
         if (method, recipe) != (base.method, base.recipe):
             config = _switch(config, method, recipe)
     dotted = {key: value for key, value in settings.items() if key not in ("sparsity", "block")}
-    if settings.get("env.name") in DEFAULT_MAPS and settings["env.name"] != config.env.name:
-        dotted = {"env.map": DEFAULT_MAPS[settings["env.name"]], **dotted}
+    if "env.name" in dotted:
+        given = str(dotted.pop("env.name"))
+        if ":" in given and "env.map" in dotted:
+            raise UserError(f"--env {given} names a map, and --map {dotted['env.map']} another; leave one out")
+        if given != config.env.name:
+            dotted = {**environment(given), **dotted}
     if "sparsity" in settings:
         if config.method == "ticket-winning":
             raise UserError(

@@ -2,44 +2,54 @@
 
 Every episode enters both the large buffer B1 and the small buffer B2 of the newest episodes (paper, section 4.3), so
 B2 is always a suffix of B1: it needs no storage of its own.
+
+Steps are stored one to a row and episodes are lists of row numbers, so memory follows the steps that are kept, not the
+longest episode that a map allows. Row 0 is the padding of every batch.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
+import os
+
 import torch
+from torch import Tensor
 
 from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
 
-_FIELDS = ("obs", "state", "avail_actions", "actions", "reward")
+_BETWEEN = ("actions", "reward")
+"""Fields of transitions; the others have one entry more, the last observation's, and share its row."""
 
 
 class EpisodeBuffer:
-    """The newest `capacity` episodes. Memory is reserved, but the system commits only what episodes really fill."""
+    """The newest `capacity` episodes. On a CPU address space is reserved, and memory used for what episodes fill."""
 
     def __init__(self, config: ReplayConfig, spec: EnvSpec, device: torch.device) -> None:
-        self.config, self.device = config, device
-        capacity, t = config.capacity, spec.episode_limit
+        """Raises UserError for a buffer that cannot be reserved."""
+        self.config, self.device, self._map = config, device, spec.map
+        capacity, length = config.capacity, spec.episode_limit + 1
         n, a = spec.n_agents, spec.n_actions
+        shapes = {"obs": (n, spec.obs_dim), "state": (spec.state_dim,), "avail_actions": (n, a), "actions": (n,)}
+        dtypes = {"avail_actions": torch.bool, "actions": torch.int64}
+        self._row_bytes = 4 * n * spec.obs_dim + 4 * spec.state_dim + n * a + 8 * n + 4
         try:
             self._data = {
-                "obs": torch.empty(capacity, t + 1, n, spec.obs_dim, device=device),
-                "state": torch.empty(capacity, t + 1, spec.state_dim, device=device),
-                "avail_actions": torch.empty(capacity, t + 1, n, a, dtype=torch.bool, device=device),
-                "actions": torch.empty(capacity, t, n, dtype=torch.int64, device=device),
-                "reward": torch.empty(capacity, t, device=device),
+                name: _reserve(1 + capacity * length, shape, dtypes.get(name, torch.float32), device)
+                for name, shape in {**shapes, "reward": ()}.items()
             }
-        except RuntimeError as error:
-            steps = capacity * (t + 1) / 1e9
-            size = steps * (4 * n * spec.obs_dim + 4 * spec.state_dim + n * spec.n_actions + 8 * n + 4)
-            raise UserError(
-                f"replay.capacity = {capacity}: so many of {spec.map} need up to {size:.0f} GB, more than this "
-                f"machine has; try --set replay.capacity={max(config.batch, capacity // 4)}"
-            ) from error
+        except (RuntimeError, OSError, OverflowError, ValueError) as error:
+            raise self._too_large(capacity * length) from error
+        for name, rows in self._data.items():
+            rows[0] = name == "avail_actions"
+        self._rows = torch.zeros(capacity, length, dtype=torch.int64)
         self._length = torch.zeros(capacity, dtype=torch.int64)
         self._terminated = torch.zeros(capacity, dtype=torch.bool)
+        self._free: list[int] = []
+        self._used = 1
         self._next = 0
         self.size = 0
 
@@ -50,13 +60,8 @@ class EpisodeBuffer:
             raise ValueError("an episode without transitions cannot be stored")
         terminated = batch.terminated.any(1).cpu()
         for i, length in enumerate(lengths.tolist()):
-            slot = self._next
-            for name in _FIELDS:
-                steps = length if name in ("actions", "reward") else length + 1
-                self._data[name][slot, :steps] = getattr(batch, name)[i, :steps]
-            self._length[slot], self._terminated[slot] = length, terminated[i]
-            self._next = (slot + 1) % self.config.capacity
-            self.size = min(self.size + 1, self.config.capacity)
+            steps = {name: getattr(batch, name)[i, : length + (name not in _BETWEEN)] for name in self._data}
+            self._append(steps, length, bool(terminated[i]))
 
     def can_sample(self) -> bool:
         """True once a whole batch of different episodes is there."""
@@ -79,53 +84,105 @@ class EpisodeBuffer:
             )
         return self.gather(torch.cat(ages))
 
-    def gather(self, ages: torch.Tensor) -> EpisodeBatch:
+    def gather(self, ages: Tensor) -> EpisodeBatch:
         """The episodes that many additions old (0: the newest) as one padded batch."""
         slots = (self._next - 1 - ages) % self.config.capacity
         length = self._length[slots]
         t = int(length.max())
-        index, data = slots.to(self.device), {}
-        for name in _FIELDS:
-            steps = t if name in ("actions", "reward") else t + 1
-            data[name] = self._data[name][:, :steps][index]
+        rows = self._rows[slots, : t + 1].to(self.device)
+        data = {}
+        for name, stored in self._data.items():
+            index = rows[:, :t] if name in _BETWEEN else rows
+            data[name] = stored.index_select(0, index.reshape(-1)).view(*index.shape, *stored.shape[1:])
         length = length.to(self.device)
-        step = torch.arange(t + 1, device=self.device)
-        filled = step[:t] < length[:, None]
-        ended = step[:t] == length[:, None] - 1
+        step = torch.arange(t, device=self.device)
+        filled = step < length[:, None]
+        ended = step == length[:, None] - 1
         terminated = ended & self._terminated[slots].to(self.device)[:, None]
-        padding = step > length[:, None]
-        data["avail_actions"] |= padding[:, :, None, None]
-        data["actions"] *= filled[:, :, None]
-        data["reward"] = torch.where(filled, data["reward"], 0.0)
-        for name in ("obs", "state"):
-            data[name].masked_fill_(padding.view(*padding.shape, *[1] * (data[name].ndim - 2)), 0.0)
         return EpisodeBatch(**data, terminated=terminated, truncated=ended & ~terminated, filled=filled)
 
     def drop_oldest(self, n: int) -> None:
         """Forget the n oldest episodes (never below one batch)."""
-        self.size = max(min(self.size, self.config.batch), self.size - n)
+        for _ in range(min(n, self.size - min(self.size, self.config.batch))):
+            self._forget()
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Filled steps only, oldest episode first: flat tensors, lengths and flags."""
         slots = (self._next - self.size + torch.arange(self.size)) % self.config.capacity
-        length = self._length[slots]
+        length, rows = self._length[slots], self._rows[slots]
+        step = torch.arange(rows.shape[1])
         state = {"length": length, "terminated": self._terminated[slots]}
-        for name in _FIELDS:
-            extra = 0 if name in ("actions", "reward") else 1
-            parts = [self._data[name][slot, : int(n) + extra] for slot, n in zip(slots, length, strict=True)]
-            state[name] = torch.cat(parts) if parts else self._data[name][:0].flatten(0, 1)
+        for name, stored in self._data.items():
+            kept = rows[step < length[:, None] + (name not in _BETWEEN)]
+            state[name] = stored.index_select(0, kept.to(self.device))
         return state
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replace the contents. Raises ValueError when the episodes do not fit this buffer."""
         lengths = state["length"].tolist()
-        if len(lengths) > self.config.capacity or any(n > self._data["reward"].shape[1] for n in lengths):
+        if len(lengths) > self.config.capacity or any(n >= self._rows.shape[1] for n in lengths):
             raise ValueError(f"{len(lengths)} episodes of up to {max(lengths)} steps do not fit this replay buffer")
-        for name in _FIELDS:
-            extra = 0 if name in ("actions", "reward") else 1
-            parts = torch.split(state[name].to(self.device), [n + extra for n in lengths])
-            for slot, part in enumerate(parts):
-                self._data[name][slot, : part.shape[0]] = part
-        self.size = len(lengths)
-        self._length[: self.size], self._terminated[: self.size] = state["length"], state["terminated"]
-        self._next = self.size % self.config.capacity
+        while self.size:
+            self._forget()
+        parts = {name: torch.split(state[name], [n + (name not in _BETWEEN) for n in lengths]) for name in self._data}
+        for i, (length, terminated) in enumerate(zip(lengths, state["terminated"].tolist(), strict=True)):
+            self._append({name: part[i] for name, part in parts.items()}, length, terminated)
+
+    def _append(self, steps: dict[str, Tensor], length: int, terminated: bool) -> None:
+        """One episode in the place of the oldest: steps[name] [length + 1,...], or [length,...] of a transition."""
+        if self.size == self.config.capacity:
+            self._forget()
+        slot = self._next
+        rows = self._take(length + 1)
+        self._rows[slot, : length + 1] = rows
+        self._length[slot], self._terminated[slot] = length, terminated
+        rows = rows.to(self.device)
+        for name, stored in self._data.items():
+            stored[rows[: steps[name].shape[0]]] = steps[name].to(self.device)
+        for name in _BETWEEN:
+            self._data[name][rows[-1]] = 0
+        self._next = (slot + 1) % self.config.capacity
+        self.size += 1
+
+    def _forget(self) -> None:
+        """Give the rows of the oldest episode back."""
+        slot = (self._next - self.size) % self.config.capacity
+        self._free += self._rows[slot, : int(self._length[slot]) + 1].tolist()
+        self._rows[slot] = 0
+        self.size -= 1
+
+    def _take(self, n: int) -> Tensor:
+        """n row numbers: rows given back first, then rows never used. Raises UserError beyond the machine's memory."""
+        taken = self._free[-n:]
+        del self._free[-n:]
+        fresh = range(self._used, self._used + n - len(taken))
+        self._used = fresh.stop
+        if self._used * self._row_bytes > _memory():
+            raise self._too_large(self._used)
+        return torch.tensor([*taken, *fresh])
+
+    def _too_large(self, rows: int) -> UserError:
+        c = self.config
+        return UserError(
+            f"replay.capacity = {c.capacity}: {rows:,} steps of {self._map} need {rows * self._row_bytes / 1e9:.0f} "
+            f"GB, more than this machine has; try --set replay.capacity={max(c.batch, c.capacity // 4)}"
+        )
+
+
+def _reserve(rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[rows, *shape]. On a CPU the system commits a page only when it is written; elsewhere memory is taken at once."""
+    if device.type != "cpu":
+        return torch.empty(rows, *shape, dtype=dtype, device=device)
+    count = rows * math.prod(shape)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+    pages = mmap.mmap(-1, max(1, count) * torch.empty(0, dtype=dtype).element_size(), flags=flags)
+    return torch.frombuffer(pages, dtype=dtype, count=count).view(rows, *shape)
+
+
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if os.uname().sysname == "Linux" else 0)
+"""Without it Linux refuses to map more than the memory there is, used or not. Python names it from 3.13 on."""
+
+
+def _memory() -> int:
+    """Bytes of physical memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -19,10 +19,13 @@ Policy = Callable[[int, Observation], Tensor]
 
 @dataclass
 class Rollout:
-    """One episode per environment. won [E] bool, returns [E] float (undiscounted, as the learner sees rewards)."""
+    """One episode per environment. won [E] bool (None: the environment does not say what winning is).
+
+    returns [E] float, undiscounted, as the learner sees rewards.
+    """
 
     episodes: EpisodeBatch
-    won: Tensor
+    won: Tensor | None
     returns: Tensor
 
     @property
@@ -37,7 +40,7 @@ def rollout(env: VecEnv, policy: Policy) -> Rollout:
     observation = env.reset()
     _record(storage, 0, observation)
     active = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    won = torch.zeros_like(active)
+    won: Tensor | None = torch.zeros_like(active)
     t = 0
     while bool(active.any()):
         actions = policy(t, observation)
@@ -48,7 +51,7 @@ def rollout(env: VecEnv, policy: Policy) -> Rollout:
         storage.filled[:, t] = active
         storage.terminated[:, t] = active & transition.terminated
         storage.truncated[:, t] = active & transition.truncated
-        won |= active & transition.won
+        won = None if won is None or transition.won is None else won | (active & transition.won)
         t += 1
         _record(storage, t, observation)
         active = active & ~(transition.terminated | transition.truncated)

@@ -38,7 +38,8 @@ def new_run(root: Path, config: Config, name: str | None = None) -> Path:
     """Create the folder of a new run, named after what it trains. Raises UserError when it exists or cannot be made."""
     if name is not None and (not name or Path(name).name != name):
         raise UserError(f"--name {name!r}: expected a plain name; --runs chooses the folder")
-    stem = name or f"{config.env.map}-{config.algorithm}-{config.method}-seed{config.seed}"
+    task = config.env.map.rpartition(":")[2] or config.env.name
+    stem = name or f"{task}-{config.algorithm}-{config.method}-seed{config.seed}"
     folder = root / stem
     suffix = 2
     while name is None and folder.exists():
@@ -111,7 +112,10 @@ def _read_info(folder: Path) -> dict[str, Any]:
 
 
 def find_snapshot(folder: Path, which: str = "last") -> Path:
-    """The networks of one evaluation: "last", "best" (highest win rate, the later of equals) or a step. UserError."""
+    """The networks of one evaluation: "last", "best" or a step. Raises UserError.
+
+    Best is the highest win rate, or return where winning is not defined; the later of equals.
+    """
     snapshots = {
         int(path.stem.removeprefix("step-")): path for path in sorted((folder / "snapshots").glob("step-*.safetensors"))
     }
@@ -121,7 +125,8 @@ def find_snapshot(folder: Path, which: str = "last") -> Path:
         return snapshots[max(snapshots)]
     if which == "best":
         rows = [row for row in read_metrics(folder, "evaluation") if row["step"] in snapshots]
-        return snapshots[max(rows, key=lambda row: (row["win_rate"], row["step"]))["step"]]
+        scores = "return_mean" if any(row["win_rate"] is None for row in rows) else "win_rate"
+        return snapshots[max(rows, key=lambda row: (row[scores], row["step"]))["step"]]
     if not which.isdigit() or int(which) not in snapshots:
         raise UserError(f"--at {which!r}: expected last, best or one of the steps {', '.join(map(str, snapshots))}")
     return snapshots[int(which)]

@@ -43,17 +43,20 @@ class Progress:
 
 @dataclass
 class Evaluation:
-    """Greedy decentralised episodes. return_ is undiscounted and in the learner's reward scale."""
+    """Greedy decentralised episodes. return_mean is undiscounted and in the learner's reward scale.
+
+    wins and win_rate are None where the environment does not say what winning is.
+    """
 
     step: int
     episodes: int
-    wins: int
+    wins: int | None
     return_mean: float
     length_mean: float
 
     @property
-    def win_rate(self) -> float:
-        return self.wins / self.episodes
+    def win_rate(self) -> float | None:
+        return None if self.wins is None else self.wins / self.episodes
 
 
 @dataclass
@@ -88,8 +91,10 @@ def resolve_device(name: str) -> torch.device:
 def build_env(config: EnvConfig, seed: int, device: torch.device) -> VecEnv:
     """The configured environment, with those of its settings that it knows. Raises UserError."""
     known = ENVS[config.name].options if config.name in ENVS else ()
-    options = {name: getattr(config, name) for name in known if hasattr(config, name)}
-    return make_env(config.name, config.map, config.num_envs, seed, device, options)
+    fields = {name: getattr(config, name) for name in known if hasattr(config, name)}
+    for name in fields.keys() & config.options.keys():
+        raise UserError(f"env.options.{name}: a setting of its own, env.{name}; set that one")
+    return make_env(config.name, config.map, config.num_envs, seed, device, {**fields, **config.options})
 
 
 def play(env: VecEnv, policy: Policy, episodes: int) -> list[Rollout]:
@@ -99,10 +104,11 @@ def play(env: VecEnv, policy: Policy, episodes: int) -> list[Rollout]:
 
 def summarise(rounds: list[Rollout], step: int, episodes: int) -> Evaluation:
     """The first `episodes` of the rounds of `play` as one evaluation; the surplus of the last round is dropped."""
-    won = torch.cat([r.won for r in rounds])[:episodes]
+    won = [r.won for r in rounds if r.won is not None]
+    wins = int(torch.cat(won)[:episodes].sum()) if len(won) == len(rounds) else None
     returns = torch.cat([r.returns for r in rounds])[:episodes]
     lengths = torch.cat([r.episodes.lengths for r in rounds])[:episodes]
-    return Evaluation(step, won.numel(), int(won.sum()), float(returns.mean()), float(lengths.float().mean()))
+    return Evaluation(step, returns.numel(), wins, float(returns.mean()), float(lengths.float().mean()))
 
 
 class Trainer:
@@ -115,7 +121,9 @@ class Trainer:
             config, masks = ticket(config)
         self.device = resolve_device(config.device)
         self.env = build_env(config.env, config.seed, self.device)
-        self.eval_env = build_env(config.env, stream_seed(config.seed, "evaluation"), self.device)
+        costly = ENVS[config.env.name].costly
+        eval_seed = stream_seed(config.seed, "evaluation")
+        self.eval_env = self.env if costly else build_env(config.env, eval_seed, self.device)
         self.spec = self.env.spec
         self.config = tiny_widths(config, self.spec) if config.sparse.tiny_of > 0.0 else config
         self.folder = folder
@@ -199,7 +207,9 @@ class Trainer:
                 f"the loss became {metrics['loss']} at step {self.step:,}: lower train.lr (now {c.train.lr:g}); "
                 "the last checkpoint is untouched"
             )
-        metrics |= {"train_win_rate": float(played.won.float().mean()), "train_return": float(played.returns.mean())}
+        metrics["train_return"] = float(played.returns.mean())
+        if played.won is not None:
+            metrics["train_win_rate"] = float(played.won.float().mean())
         self._clock.learning += time.perf_counter() - started
         return Progress(self.step, self.learner.updates, self.epsilon, metrics, self._clock.as_dict())
 
@@ -284,7 +294,8 @@ class Trainer:
         trainer.exploration.set_state(tensors["exploration"])
         trainer.sampling.set_state(tensors["sampling"])
         trainer.env.load_state_dict(header["env_state"])
-        trainer.eval_env.load_state_dict(header["eval_env_state"])
+        if trainer.eval_env is not trainer.env:
+            trainer.eval_env.load_state_dict(header["eval_env_state"])
         trainer.step, trainer._next_eval = header["step"], header["next_eval"]
         trainer._clock = _Clock(**header["seconds"])
         trainer._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None

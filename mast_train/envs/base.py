@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+
+from mast_train.scene import Scene
 
 
 @dataclass(frozen=True)
@@ -43,16 +46,18 @@ class Observation:
 class Transition:
     """What one joint step returned, each [E]: reward float32, terminated / truncated / won bool.
 
+    `won` is None where the environment does not say what winning is: there is a return, and no win rate.
+
     `next` is the observation *after* the step, terminal observations included. A finished environment stays
     finished until `reset`: stepping it again returns reward 0 and repeats its flags and last observation.
-    `truncated` and `terminated` are never both true; `won` is only true together with `terminated`.
+    `truncated` and `terminated` are never both true; `won` is only true at an end.
     """
 
     next: Observation
     reward: torch.Tensor
     terminated: torch.Tensor
     truncated: torch.Tensor
-    won: torch.Tensor
+    won: torch.Tensor | None
 
 
 class VecEnv(Protocol):
@@ -76,4 +81,14 @@ class VecEnv(Protocol):
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
+    def picture(self) -> Scene | np.ndarray | None:
+        """The first episode as it is now: shapes, or pixels [H,W,3] uint8; None where it cannot be drawn."""
+        ...
+
     def close(self) -> None: ...
+
+
+def check_actions(actions: torch.Tensor, num_envs: int, n_agents: int) -> None:
+    """Raise ValueError unless actions are [E,N]."""
+    if actions.shape != (num_envs, n_agents):
+        raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {(num_envs, n_agents)}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mast_train.envs.base import EnvSpec, Observation, Transition
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
 from mast_train.errors import check_choice
 
 N_AGENTS = 2
@@ -183,8 +183,7 @@ class MatrixEnv:
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64. Raises ValueError for a wrong shape or an action that is not available."""
-        if actions.shape != (self.num_envs, N_AGENTS):
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {(self.num_envs, N_AGENTS)}")
+        check_actions(actions, self.num_envs, N_AGENTS)
         if not self._avail[self._at].gather(2, actions.unsqueeze(2)).all():
             raise ValueError(f"an action in {actions.tolist()} is not available, see avail_actions")
         joint = actions[:, 0] * self.spec.n_actions + actions[:, 1]
@@ -201,6 +200,9 @@ class MatrixEnv:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._rng.bit_generator.state = state["generator"]
+
+    def picture(self) -> None:
+        """A table has no picture."""
 
     def close(self) -> None:
         """Nothing to release."""

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from mast_train.envs import starcraft
-from mast_train.envs.base import EnvSpec, Observation, Transition
-from mast_train.envs.starcraft import EnvFactory, Frame, Outcome, Request
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
+from mast_train.envs.frame import Frame
+from mast_train.envs.starcraft import EnvFactory, Outcome, Request
 from mast_train.errors import UserError, check_choice
 
 
@@ -61,9 +62,7 @@ class SmacEnv:
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape, UserError if a game fails."""
-        expected = (self.num_envs, self.spec.n_agents)
-        if actions.shape != expected:
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {expected}")
+        check_actions(actions, self.num_envs, self.spec.n_agents)
         if not self._last:
             raise ValueError("step was called before reset")
         rows = actions.tolist()
@@ -88,6 +87,9 @@ class SmacEnv:
     def save_replay(self) -> None:
         """Write a StarCraft II replay of the first environment to `replay_dir`."""
         self._ask({0: ("save_replay", ())})
+
+    def picture(self) -> None:
+        """The game draws itself: see `save_replay`."""
 
     def close(self) -> None:
         """Stop every game. May be called twice."""

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mast_train.envs import smax_jax
-from mast_train.envs.base import EnvSpec, Observation, Transition
+from mast_train.envs import smax_jax, smax_scene
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
+from mast_train.scene import Scene
 
 
 class SmaxEnv:
@@ -45,9 +46,7 @@ class SmaxEnv:
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape. The first call compiles."""
-        expected = (self.num_envs, self.spec.n_agents)
-        if actions.shape != expected:
-            raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {expected}")
+        check_actions(actions, self.num_envs, self.spec.n_agents)
         if self._carry is None:
             raise ValueError("step was called before reset")
         self._carry = self._programs.step(self._carry, self._to_jax(actions))
@@ -59,6 +58,25 @@ class SmaxEnv:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._put_key(state["key"])
+
+    def picture(self) -> Scene | None:
+        """The first battle; None before the first reset."""
+        if self._carry is None:
+            return None
+        units = self._carry.simulator.state
+        return smax_scene.scene(
+            smax_jax.simulator(self.spec.map),
+            *(
+                np.asarray(x[0])
+                for x in (
+                    units.unit_positions,
+                    units.unit_alive,
+                    units.unit_health,
+                    units.unit_types,
+                    units.prev_attack_actions,
+                )
+            ),
+        )
 
     def close(self) -> None:
         """Nothing to release."""

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mast_train.envs.frame import Frame
 from mast_train.errors import UserError
 
 SMAC_INSTALL = "pip install git+https://github.com/oxwhirl/smac.git"
@@ -54,14 +55,6 @@ ALLIES: dict[str, dict[str, int]] = {
 
 EnvFactory = Callable[[str, int, dict[str, Any]], Any]
 Request = tuple[str, tuple[Any, ...]]
-
-
-class Frame(NamedTuple):
-    """One battle after a reset or a step: obs [N,O] and state [S] float32, avail_actions [N,A] bool."""
-
-    obs: np.ndarray
-    state: np.ndarray
-    avail_actions: np.ndarray
 
 
 class Outcome(NamedTuple):
