@@ -208,6 +208,7 @@ def export(
     target: Annotated[
         str | None, typer.Option(help="C only: also build its test for, say, aarch64-linux-musl.")
     ] = None,
+    no_compact: Annotated[bool, typer.Option("--no-compact", help="Keep units that cannot change an action.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
     at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
     runs: RunsOption = RUNS,
@@ -221,7 +222,7 @@ def export(
         raise fail("--target builds C exports; add --format c")
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
-    files = export_run(folder, snapshot, format_, agent, output, dtype)
+    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact)
     programs = []
     if target:
         from mast_export.cbuild import cross_compile
@@ -229,7 +230,10 @@ def export(
         programs = [cross_compile(file.path, target) for file in files]
     if json_:
         reports = [f.report.to_dict() if f.report else {"passed": None} for f in files]
-        rows = [{"path": str(f.path), "size_bytes": f.size_bytes} for f in files]
+        rows = [
+            {"path": str(f.path), "size_bytes": f.size_bytes, "removed": [vars(part) for part in f.removed]}
+            for f in files
+        ]
         print(json.dumps([row | report for row, report in zip(rows, reports, strict=True)]))
         return
     console.print(f"{folder}, {snapshot.stem.replace('-', ' ')}")
@@ -243,6 +247,8 @@ def export(
             )
         unit = "bytes of constant tables" if format_ == "c" else "bytes"
         console.print(f"{file.path}: {file.size_bytes:,} {unit}; {checked}")
+        for part in file.removed:
+            console.print(f"  {part}")
     for program in programs:
         console.print(f"built {program}")
 
@@ -250,8 +256,12 @@ def export(
 @command
 def bench(
     policy: PolicyArgument = None,
-    backend: Annotated[list[str] | None, typer.Option(help="Only these backends (default: all installed).")] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these: backends, onnxruntime, litert, openvino (default: all installed)."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 7,
+    full: Annotated[bool, typer.Option("--full", help="Also every weight dtype and block shape.")] = False,
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
@@ -261,7 +271,12 @@ def bench(
     from mast_runtime.bench import print_bench
     from mast_runtime.bundle import find_policy
 
-    result = measure(load(find_policy(policy, runs)), backend, rounds=rounds)
+    bundle, others = load(find_policy(policy, runs)), {}
+    if full:
+        from mast_export.variants import variants
+
+        others = variants(bundle)
+    result = measure(bundle, backend, rounds=rounds, variants=others)
     if json_:
         print(json.dumps(result.as_dict()))
     else:

@@ -63,7 +63,7 @@ def export_c(bundle: Bundle, path: str | Path, agent: int | None, trace: Trace) 
     compiler = find_compiler()
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as temporary:
         fresh = Path(temporary, "new")
-        exported = [_write_agent(bundle, k, fresh / folder, trace.agent(k), compiler) for k, folder in folders.items()]
+        exported = [_write_agent(bundle, k, fresh / folder, trace, compiler) for k, folder in folders.items()]
         manifest = _manifest(bundle, folders, exported)
         write_atomically(fresh / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         if path.exists():
@@ -73,6 +73,7 @@ def export_c(bundle: Bundle, path: str | Path, agent: int | None, trace: Trace) 
 
 
 def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: list[str]) -> Exported:
+    trace = trace.agent(k, bundle.networks[bundle.agents[k].network].hidden)
     trace = Trace(trace.obs[:STEPS], trace.avail_actions[:STEPS], trace.q[:STEPS], trace.hidden[:STEPS])
     source = generate(bundle, k, trace)
     folder.mkdir(parents=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mast_export.compact import Removed, compact_bundle
 from mast_export.errors import ExportError
 from mast_export.extract import extract, record_trace
 from mast_export.quantise import quantise
@@ -21,50 +22,71 @@ FORMATS = {"mast": "policy bundle", "onnx": "ONNX", "onnx-sparse": "ONNX with sp
 class Exported:
     """One written file, or folder of C with the size of its const tables, and how far it is from the trainer's network.
 
-    report: None for C where there is no C compiler, which is not verified.
+    report: None for C where there is no C compiler, which is not verified. removed: what compaction took from each of
+    its networks; empty when it was not asked for.
     """
 
     path: Path
     size_bytes: int
     report: Report | None
+    removed: list[Removed] = field(default_factory=list)
 
 
 def export_run(
-    folder: Path, snapshot: Path, format_: str, agent: int | None, output: Path | None, dtype: str
+    folder: Path,
+    snapshot: Path,
+    format_: str,
+    agent: int | None,
+    output: Path | None,
+    dtype: str,
+    compacted: bool = True,
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
 
-    C is verified where there is a C compiler; a report of None says that there was none.
+    compacted: without the units that cannot change an action (mast_export.compact). C is verified where there is a C
+    compiler; a report of None says that there was none.
     Raises UserError (run), ExportError (verification, destination), OSError (disk).
     """
+    bundle = extract(snapshot)
+    _check_request(format_, dtype, agent, len(bundle.agents))
+    trace, removed = record_trace(snapshot, folder / "trace.safetensors"), []
+    path = output or folder / _default_name(format_, agent, dtype)
+    if not path.parent.is_dir():
+        raise ExportError(f"{path.parent}: no such folder; create it first")
+    if format_ == "mast" and path.is_dir():
+        raise ExportError(f"{path} is a folder; name a file, for example {path}/policy.mast")
+    if format_ == "mast" and agent is not None:
+        bundle, trace = single(bundle, agent), trace.agent(agent)
+    if compacted:
+        bundle, trace, removed = compact_bundle(bundle, trace)
+    if format_ == "mast":
+        return [replace(write_bundle(quantise(bundle, dtype), trace, path), removed=removed)]
+    files: list[tuple[Path, int, int, Report | None]]
+    if format_ == "c":
+        from mast_export.csource import export_c
+
+        folders = export_c(quantise(bundle, dtype), path, agent, trace)
+        files = [(file.path, file.agent, file.table_bytes, file.report) for file in folders]
+    else:
+        from mast_export.onnx import export_onnx
+
+        models = export_onnx(bundle, path, agent, format_ == "onnx-sparse", trace)
+        files = [(file.path, file.agent, file.path.stat().st_size, file.report) for file in models]
+    return [
+        Exported(file, size, report, [part for part in removed if part.network == bundle.agents[k].network])
+        for file, k, size, report in files
+    ]
+
+
+def _check_request(format_: str, dtype: str, agent: int | None, n_agents: int) -> None:
     if format_ not in FORMATS:
         raise ExportError(f"unknown format {format_!r}; choose from {', '.join(FORMATS)}")
     if format_ not in ("mast", "c") and dtype != "f32":
         raise ExportError(f"--dtype {dtype} with --format {format_}: ONNX exports are float32; use --format mast or c")
     if dtype not in VALUE_DTYPES:
         raise ExportError(f"unknown weight dtype {dtype!r}; choose from {', '.join(VALUE_DTYPES)}")
-    bundle = extract(snapshot)
-    if agent is not None and not 0 <= agent < len(bundle.agents):
-        raise ExportError(f"agent {agent}: the run has agents 0 to {len(bundle.agents) - 1}")
-    trace = record_trace(snapshot, folder / "trace.safetensors")
-    path = output or folder / _default_name(format_, agent, dtype)
-    if not path.parent.is_dir():
-        raise ExportError(f"{path.parent}: no such folder; create it first")
-    if format_ == "mast":
-        if path.is_dir():
-            raise ExportError(f"{path} is a folder; name a file, for example {path}/policy.mast")
-        if agent is not None:
-            bundle, trace = single(bundle, agent), trace.agent(agent)
-        return [write_bundle(quantise(bundle, dtype), trace, path)]
-    if format_ == "c":
-        from mast_export.csource import export_c
-
-        folders = export_c(quantise(bundle, dtype), path, agent, trace)
-        return [Exported(folder.path, folder.table_bytes, folder.report) for folder in folders]
-    from mast_export.onnx import export_onnx
-
-    files = export_onnx(bundle, path, agent, format_ == "onnx-sparse", trace)
-    return [Exported(file.path, file.path.stat().st_size, file.report) for file in files if file.report is not None]
+    if agent is not None and not 0 <= agent < n_agents:
+        raise ExportError(f"agent {agent}: the run has agents 0 to {n_agents - 1}")
 
 
 def write_bundle(bundle: Bundle, trace: Trace, path: Path) -> Exported:

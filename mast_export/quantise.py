@@ -1,14 +1,18 @@
-"""Narrower weights: float16, or int8 with one scale per output. Biases and arithmetic stay float32."""
+"""Narrower weights: float16, or int8 with one scale per output.
+
+Biases and scales then take values that float16 holds, in which a bundle stores them; arithmetic stays float32.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mast_export.errors import ExportError
 from mast_runtime import Bundle, Layer, Network
+from mast_runtime.format import BIASES
 
 I8_LEVELS = 127
 """int8 is used symmetrically: -127 to 127."""
@@ -17,15 +21,28 @@ I8_LEVELS = 127
 def quantise(bundle: Bundle, dtype: str) -> Bundle:
     """The bundle with weights stored as `dtype` (f32, f16, i8); connections and blocks are unchanged.
 
-    Raises ExportError for a weight that float16 cannot hold, ValueError for another dtype.
+    Biases that float16 cannot hold stay as they are. Raises ExportError for a weight that it cannot hold, ValueError
+    for another dtype.
     """
     if dtype not in _CONVERT:
         raise ValueError(f"unknown weight dtype {dtype!r}; choose from {', '.join(_CONVERT)}")
-    return replace(bundle, networks=tuple(_network(network, _CONVERT[dtype]) for network in bundle.networks))
+    return replace(bundle, networks=tuple(_network(network, dtype) for network in bundle.networks))
 
 
-def _network(network: Network, convert: Callable[[str, Layer], Layer]) -> Network:
-    return replace(network, **{name: convert(name, layer) for name, layer in network.layers().items()})
+def _network(network: Network, dtype: str) -> Network:
+    parts = {name: _CONVERT[dtype](name, layer) for name, layer in network.layers().items()}
+    if dtype != "f32":
+        parts |= {name: _half(getattr(network, name)) for name in BIASES}
+    return replace(network, **parts)
+
+
+def _half(values: NDArray[np.float32], up: bool = False) -> NDArray[np.float32]:
+    """Rounded to what float16 holds, upwards if so asked; values beyond its range stay."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float16)
+        if up:
+            narrow = np.where(narrow < values, np.nextafter(narrow, np.float16(np.inf)), narrow)
+    return np.where(np.isfinite(narrow), narrow.astype(np.float32), values)
 
 
 def _encode(layer: Layer, matrix: np.ndarray) -> Layer:
@@ -49,10 +66,10 @@ def _f16(name: str, layer: Layer) -> Layer:
 
 
 def _i8(name: str, layer: Layer) -> Layer:
-    """w = scale * q with scale = max |w| / 127 over the inputs of one output."""
+    """w = scale * q with scale = max |w| / 127 over the inputs of one output, rounded up so that |q| <= 127."""
     matrix = layer.dense()
-    largest = np.abs(matrix).max(axis=1, initial=0.0)
-    scale = np.maximum(largest / I8_LEVELS, np.finfo(np.float32).tiny)
+    scale = _half(np.abs(matrix).max(axis=1, initial=0.0) / np.float32(I8_LEVELS), up=True)
+    scale[scale == 0.0] = 1.0
     encoded = _encode(layer, np.rint(matrix / scale[:, None]))
     return replace(encoded, values=encoded.values.astype(np.int8), scale=scale)
 

@@ -8,7 +8,8 @@ incomparable: action disagreements are counted, not followed.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -74,10 +75,17 @@ class Trace:
         """The last action of each step [T,N], -1 at t = 0."""
         return np.concatenate([np.full_like(self.actions[:1], -1), self.actions[:-1]])
 
-    def agent(self, row: int) -> Trace:
-        """The trace of one agent, N = 1."""
+    def agent(self, row: int, hidden: int | None = None) -> Trace:
+        """The trace of one agent, N = 1, and of its first `hidden` units (None: all)."""
         rows = slice(row, row + 1)
-        return Trace(self.obs[:, rows], self.avail_actions[:, rows], self.q[:, rows], self.hidden[:, rows])
+        return Trace(self.obs[:, rows], self.avail_actions[:, rows], self.q[:, rows], self.hidden[:, rows, :hidden])
+
+    def kept(self, units: Sequence[NDArray[np.intp]]) -> Trace:
+        """Of a team whose agent i keeps the hidden units `units[i]`: those from 0 on, then zeros up to the widest."""
+        hidden = np.zeros((*self.hidden.shape[:2], max(chosen.size for chosen in units)), np.float32)
+        for i, chosen in enumerate(units):
+            hidden[:, i, : chosen.size] = self.hidden[:, i, chosen]
+        return replace(self, hidden=hidden)
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,8 @@ def verify_onnx(
 ) -> Report:
     """An exported ONNX model (a file or its bytes), one step at a time, beside agent `row` of the trace."""
     session = open_session(model if isinstance(model, bytes) else str(model))
-    trace = trace.agent(row)
+    width = next(given.shape[1] for given in session.get_inputs() if given.name == "hidden")
+    trace = trace.agent(row, width)
     q, hidden, actions = np.empty_like(trace.q), np.empty_like(trace.hidden), np.empty_like(trace.actions)
     memory = np.zeros_like(trace.hidden[0])
     for t, (obs, avail) in enumerate(zip(trace.obs, trace.avail_actions, strict=True)):

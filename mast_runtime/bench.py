@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,9 +15,11 @@ from rich.table import Table
 
 from mast_runtime.backends import find_backend, installed_backends
 from mast_runtime.bundle import Bundle, save
+from mast_runtime.errors import BackendError
 from mast_runtime.flops import Cost, bundle_cost
 from mast_runtime.latency import LatencyRow, clock_us, densified, is_dense, measure_latency
 from mast_runtime.machine import Machine, describe_machine
+from mast_runtime.rivals import RIVALS, installed_rivals
 from mast_runtime.startup import (
     BARE,
     MODEL_FILE,
@@ -37,7 +39,9 @@ ZEROS = "dense files hold the zeros, which gzip removes; a network trained dense
 EXPANDS = {
     "reference": "reference expands every matrix: sparse takes the time of dense",
     "onnx": "ONNX Runtime's CPU kernels are dense: sparse takes the time of dense",
+    **dict.fromkeys(RIVALS, f"{', '.join(RIVALS)}: the engine's own call, dense kernels, no checks of its input"),
 }
+"""What to know about an engine's rows; once each."""
 
 
 @dataclass(frozen=True)
@@ -77,24 +81,27 @@ def bench(
     rounds: int = 7,
     team: int = TEAM,
     startup_rounds: int | None = None,
+    variants: Mapping[str, Bundle] | None = None,
 ) -> BenchResult:
-    """Measure `bundle` on `backends` (None: all installed), every cell once per round.
+    """Measure `bundle` on `backends` (None: all installed, and the installed rivals), every cell once per round.
 
     team: agents stepped at once in the team rows, rounded up to whole teams of the bundle. startup_rounds: rounds of
-    fresh processes (None: as `rounds`, 0: none). Raises BackendError, RuntimeFault.
+    fresh processes (None: as `rounds`, 0: none). variants: other policies of the same architecture, by name, measured
+    in the same rounds on the first backend. Raises BackendError, RuntimeFault.
     """
-    machine = describe_machine()
-    names = list(dict.fromkeys(find_backend(name)[0] for name in backends or installed_backends()))
-    latency, notes = measure_latency(bundle, names, rounds, team)
+    machine, variants = describe_machine(), variants or {}
+    engines = _engines(backends or (*installed_backends(), *installed_rivals()))
+    names = [name for name in engines if name not in RIVALS]
+    latency, notes = measure_latency(bundle, engines, rounds, team, variants)
     startup_rounds = rounds if startup_rounds is None else startup_rounds
     with tempfile.TemporaryDirectory() as folder:
         path = _file_of(bundle, Path(folder))
         startup = _startup(bundle, path, names, startup_rounds, Path(folder)) if startup_rounds else []
-        sizes = _sizes(bundle, path, Path(folder))
+        sizes = _sizes(bundle, path, Path(folder), variants)
     sparse, dense = bundle_cost(bundle)
     contract, network = bundle.contract, bundle.networks[0]
     shape = {"inputs": contract.input_dim, "hidden": network.hidden, "actions": contract.n_actions}
-    notes += [EXPANDS[name] for name in names if name in EXPANDS and not is_dense(bundle)]
+    notes += dict.fromkeys(EXPANDS[name] for name in engines if name in EXPANDS and not is_dense(bundle))
     return BenchResult(
         bundle.info,
         len(bundle.agents),
@@ -109,6 +116,15 @@ def bench(
         notes + [machine.warning] * bool(machine.warning),
         machine,
     )
+
+
+def _engines(names: Sequence[str]) -> list[str]:
+    """Each name once; `auto` by what it means. Raises BackendError."""
+    for name in names:
+        if name in RIVALS and name not in installed_rivals():
+            needed = f"{' and '.join(RIVALS[name].modules)}; pip install {RIVALS[name].packages}"
+            raise BackendError(f"{name!r} needs {needed}")
+    return list(dict.fromkeys(name if name in RIVALS else find_backend(name)[0] for name in names))
 
 
 def _file_of(bundle: Bundle, folder: Path) -> Path:
@@ -127,14 +143,17 @@ def _startup(bundle: Bundle, path: Path, backends: Sequence[str], rounds: int, f
     return measure_startup(commands, rounds)
 
 
-def _sizes(bundle: Bundle, path: Path, folder: Path) -> list[SizeRow]:
-    """The policy as given, its dense twin, and one ONNX model per network where onnx is installed."""
+def _sizes(bundle: Bundle, path: Path, folder: Path, variants: Mapping[str, Bundle]) -> list[SizeRow]:
+    """The policy as given, its dense twin, the variants, and one ONNX model per network where onnx is installed."""
     save(densified(bundle), folder / "dense.mast")
     values = "/".join(sorted({layer.values.dtype.name for layer in bundle.networks[0].layers().values()}))
     rows = [
         _size_row(f".mast, {values}, as given", [path.read_bytes()]),
         _size_row(".mast, float32, dense", [(folder / "dense.mast").read_bytes()]),
     ]
+    for name, variant in variants.items():
+        save(variant, folder / "variant.mast")
+        rows.append(_size_row(f".mast, {name}", [(folder / "variant.mast").read_bytes()]))
     if find_spec("onnx"):
         from mast_runtime.onnx_backend import build_model
 
@@ -201,7 +220,7 @@ def _latency_table(result: BenchResult) -> Table:
         f"interleaved in {len(result.latency[0].rounds_us) if result.latency else 0} rounds; "
         f"reading the clock adds {result.clock_us:.2f} us to a call",
         ("backend", "weights"),
-        ("agents at once", "median us", "p99 us", "sparse wins"),
+        ("agents", "median us", "p99 us", "over dense", "of first"),
     )
     agents = None
     for row in result.latency:
@@ -209,6 +228,7 @@ def _latency_table(result: BenchResult) -> Table:
             table.add_section()
         agents = row.agents
         cells = str(row.agents), f"{row.median_us:.2f}", f"{row.p99_us:.2f}", _wins(row.speedup)
+        cells = *cells, f"{row.against_first:.2f}x"
         table.add_row(row.backend, row.weights, *cells)
     return table
 

@@ -1,14 +1,14 @@
 """The `.mast` format (docs/format.md): a policy as a JSON manifest and flat tensors, and back.
 
-Decoding trusts nothing: sizes agree with the manifest before anything is expanded, columns are strictly increasing and
-in range, values are finite. One error type, naming the tensor.
+Decoding trusts nothing: sizes agree with the manifest before anything is expanded, blocks are in range, values are
+finite. One error type, naming the tensor.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mast_runtime.errors import BundleError
 from mast_runtime.network import LAYERS, SEGMENTS, Contract, Layer, Network
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_DIMENSION = 65_535
 MAX_AGENTS = 4_096
 MAX_WEIGHTS = 1 << 27
@@ -26,6 +26,9 @@ MAX_MANIFEST_CHARACTERS = 1 << 22
 MAX_SCALE = float(np.finfo(np.float32).max) / 128
 """So that no scaled int8 weight overflows."""
 VALUE_DTYPES = {"f32": np.float32, "f16": np.float16, "i8": np.int8}
+SKIP = 255
+"""In the index: so many places without a block."""
+BIASES = ("fc1_bias", "gru_bias", "fc2_bias")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class AgentInfo:
     network: int
 
 
+_NONE = np.zeros(0)
+
 Decoded = tuple[Contract, tuple[AgentInfo, ...], tuple[Network, ...], dict[str, Any]]
 
 
@@ -45,39 +50,51 @@ def encode(
     contract: Contract, agents: Sequence[AgentInfo], networks: Sequence[Network], info: dict[str, Any]
 ) -> tuple[str, dict[str, NDArray]]:
     """The manifest's text and the tensors. Raises ValueError for networks stored in different encodings."""
-    tensors: dict[str, NDArray] = {}
-    for name in LAYERS:
-        tensors.update(_encode_layers(name, [network.layers()[name] for network in networks]))
-    for bias in ("fc1_bias", "gru_bias", "fc2_bias"):
-        tensors[bias] = np.concatenate([getattr(network, bias).ravel() for network in networks])
+    layers = [layer for network in networks for layer in network.layers().values()]
+    blocks = [{name: _block(layer) for name, layer in network.layers().items()} for network in networks]
+    if any(block != blocks[0] for block in blocks) or len({layer.values.dtype for layer in layers}) > 1:
+        raise ValueError("every network of a bundle has the same blocks, and every layer the same type of weights")
+    tensors = {
+        "values": np.concatenate([layer.values.ravel() for layer in layers]),
+        "index": _encode_index(layers),
+        "bias": _narrowest(np.concatenate([getattr(x, bias).ravel() for x in networks for bias in BIASES])),
+    }
+    if layers[0].values.dtype == np.int8:
+        tensors["scale"] = _narrowest(np.concatenate([layer.scale for layer in layers if layer.scale is not None]))
     manifest = {
         "version": FORMAT_VERSION,
         "contract": asdict(contract),
         "agents": [asdict(agent) for agent in agents],
         "networks": [[network.fc1.outputs, network.hidden] for network in networks],
-        "blocks": {name: 0 if layer.is_dense else layer.block for name, layer in networks[0].layers().items()},
+        "blocks": blocks[0],
         "info": info,
     }
     return json.dumps(manifest, separators=(",", ":"), allow_nan=False), tensors
 
 
-def _encode_layers(name: str, layers: list[Layer]) -> dict[str, NDArray]:
-    first = layers[0]
-    if len({(layer.is_dense, layer.block, layer.values.dtype) for layer in layers}) > 1:
-        raise ValueError(f"{name}: every network of a bundle stores this layer in one encoding")
-    tensors = {f"{name}.values": np.concatenate([layer.values.ravel() for layer in layers])}
-    if first.columns is not None:
-        counts = np.concatenate([layer.counts for layer in layers if layer.counts is not None])
-        columns = np.concatenate([layer.columns for layer in layers if layer.columns is not None])
-        tensors[f"{name}.counts"] = counts.astype(_smallest(counts))
-        tensors[f"{name}.columns"] = columns.astype(_smallest(columns))
-    if first.scale is not None:
-        tensors[f"{name}.scale"] = np.concatenate([layer.scale for layer in layers if layer.scale is not None])
-    return tensors
+def _block(layer: Layer) -> int:
+    return 0 if layer.is_dense else layer.block
 
 
-def _smallest(values: NDArray) -> type:
-    return np.uint8 if values.size == 0 or values.max() < 256 else np.uint16
+def _encode_index(layers: Sequence[Layer]) -> NDArray[np.uint8]:
+    """The places of all blocks in the sparse layers' grids [block_rows, inputs], one after another."""
+    places, start = [np.zeros(0, np.int64)], 0
+    for layer in layers:
+        if layer.counts is not None and layer.columns is not None:
+            row = np.repeat(np.arange(layer.block_rows), layer.counts)
+            places.append(start + row * layer.inputs + layer.columns)
+            start += layer.block_rows * layer.inputs
+    empty = np.diff(np.concatenate(places), prepend=-1) - 1
+    index = np.full(int((empty // SKIP + 1).sum()), SKIP, np.uint8)
+    index[np.cumsum(empty // SKIP + 1) - 1] = empty % SKIP
+    return index
+
+
+def _narrowest(values: NDArray[np.float32]) -> NDArray:
+    """In float16 where that holds every value exactly."""
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float16)
+    return narrow if np.array_equal(narrow, values) else values
 
 
 def parse_manifest(text: str | None) -> dict[str, Any]:
@@ -94,9 +111,8 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise BundleError("not a JSON object", "manifest")
     version = manifest.get("version")
     if type(version) is not int or version != FORMAT_VERSION:
-        raise BundleError(
-            f"format version {version!r:.80}, this runtime reads {FORMAT_VERSION}; update mast-marl", "manifest"
-        )
+        advice = "export the policy again" if version == 1 else "update mast-marl"
+        raise BundleError(f"format version {version!r:.80}, this runtime reads {FORMAT_VERSION}; {advice}", "manifest")
     return manifest
 
 
@@ -107,18 +123,15 @@ def _not_json(constant: str) -> None:
 def decode(manifest: dict[str, Any], tensors: dict[str, NDArray]) -> Decoded:
     """The validated contents of a file; empties `tensors`. Raises BundleError."""
     contract, agents, sizes, blocks = _decode_header(manifest)
-    layers: dict[str, Any] = {}
-    for name in LAYERS:
-        shapes = [_layer_shape(name, contract, fc1, hidden) for fc1, hidden in sizes]
-        layers[name] = _decode_layers(name, shapes, blocks[name], tensors)
-    layers |= {
-        "fc1_bias": _decode_bias("fc1_bias", [(fc1,) for fc1, _ in sizes], tensors),
-        "gru_bias": _decode_bias("gru_bias", [(4, hidden) for _, hidden in sizes], tensors),
-        "fc2_bias": _decode_bias("fc2_bias", [(contract.n_actions,)] * len(sizes), tensors),
-    }
+    shapes = [_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in LAYERS]
+    layers = iter(_decode_layers(shapes, tensors))
+    biases = iter(_decode_biases([_bias_shapes(contract, fc1, hidden) for fc1, hidden in sizes], tensors))
     if tensors:
         raise BundleError(f"tensor {min(tensors)!r:.80} does not belong to this format")
-    networks = tuple(Network(**{name: group[i] for name, group in layers.items()}) for i in range(len(sizes)))
+    parts: list[dict[str, Any]] = [
+        {name: next(layers) for name in LAYERS} | {name: next(biases) for name in BIASES} for _ in sizes
+    ]
+    networks = tuple(Network(**part) for part in parts)
     return contract, agents, networks, manifest["info"]
 
 
@@ -159,8 +172,8 @@ def _decode_header(
         )
     if contract.input_dim > MAX_DIMENSION:
         raise BundleError(f"input of {contract.input_dim} values, at most {MAX_DIMENSION}", "manifest")
-    shapes = (_layer_shape(name, contract, fc1, hidden) for fc1, hidden in sizes for name in LAYERS)
-    total = sum(outputs * inputs for outputs, inputs in shapes)
+    shapes = (_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in LAYERS)
+    total = sum(layer.outputs * layer.inputs for layer in shapes)
     if total > MAX_WEIGHTS:
         raise BundleError(f"describes {total} weights, at most {MAX_WEIGHTS}", "manifest")
     return contract, agents, sizes, blocks
@@ -187,16 +200,24 @@ def _text(value: Any) -> str:
     return value
 
 
-def _layer_shape(name: str, contract: Contract, fc1: int, hidden: int) -> tuple[int, int]:
-    return {
+def _shape(name: str, contract: Contract, fc1: int, hidden: int, block: int) -> Layer:
+    """A layer without its values; one with columns, if only none, is sparse."""
+    outputs, inputs = {
         "fc1": (fc1, contract.input_dim),
         "weight_ih": (3 * hidden, fc1),
         "weight_hh": (3 * hidden, hidden),
         "fc2": (contract.n_actions, hidden),
     }[name]
+    columns = np.zeros(0, np.uint16) if block else None
+    return Layer(outputs, inputs, _NONE, columns=columns, block=max(block, 1), segments=SEGMENTS[name])
 
 
-def _take(tensors: dict[str, NDArray], name: str, dtypes: tuple[type, ...], size: int | None = None) -> NDArray:
+def _bias_shapes(contract: Contract, fc1: int, hidden: int) -> list[tuple[int, ...]]:
+    """Of BIASES."""
+    return [(fc1,), (4, hidden), (contract.n_actions,)]
+
+
+def _take(tensors: dict[str, NDArray], name: str, dtypes: Sequence[type], size: int | None = None) -> NDArray:
     if name not in tensors:
         raise BundleError("missing", name)
     tensor = tensors.pop(name)
@@ -209,56 +230,59 @@ def _take(tensors: dict[str, NDArray], name: str, dtypes: tuple[type, ...], size
     return tensor
 
 
-def _decode_bias(name: str, shapes: list[tuple[int, ...]], tensors: dict[str, NDArray]) -> list[NDArray]:
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-    flat = _take(tensors, name, (np.float32,), int(ends[-1]))
-    return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]
+def _decode_biases(shapes: list[list[tuple[int, ...]]], tensors: dict[str, NDArray]) -> list[NDArray[np.float32]]:
+    flat = [shape for network in shapes for shape in network]
+    ends = np.cumsum([int(np.prod(shape)) for shape in flat])
+    bias = _take(tensors, "bias", (np.float32, np.float16), int(ends[-1])).astype(np.float32)
+    return [part.reshape(shape) for part, shape in zip(np.split(bias, ends[:-1]), flat, strict=True)]
 
 
-def _decode_layers(name: str, shapes: list[tuple[int, int]], block: int, tensors: dict[str, NDArray]) -> list[Layer]:
-    values = _take(tensors, f"{name}.values", tuple(VALUE_DTYPES.values()))
-    segments = SEGMENTS[name]
-    scales: list[NDArray | None] = [None] * len(shapes)
-    if values.dtype == np.int8:
-        ends = np.cumsum([out for out, _ in shapes])
-        scale = _take(tensors, f"{name}.scale", (np.float32,), int(ends[-1]))
-        if scale.min() < 0.0 or scale.max() > MAX_SCALE:
-            raise BundleError(f"holds a value outside [0, {MAX_SCALE:.4g}]", f"{name}.scale")
-        scales = list(np.split(scale, ends[:-1]))
-    if block == 0:
-        ends = np.cumsum([out * into for out, into in shapes])
-        if values.size != ends[-1]:
-            raise BundleError(f"{values.size} values, expected {ends[-1]}", f"{name}.values")
-        parts = np.split(values, ends[:-1])
-        return [
-            Layer(out, into, part.reshape(out, into), scale=scale, segments=segments)
-            for (out, into), part, scale in zip(shapes, parts, scales, strict=True)
-        ]
-    empty = [Layer(out, into, values[:0].reshape(0, block), block=block, segments=segments) for out, into in shapes]
-    rows = [layer.block_rows for layer in empty]
-    counts = _take(tensors, f"{name}.counts", (np.uint8, np.uint16), sum(rows)).astype(np.int32)
-    columns = _take(tensors, f"{name}.columns", (np.uint8, np.uint16), int(counts.sum())).astype(np.uint16)
-    if values.size != columns.size * block:
-        raise BundleError(f"{values.size} values, expected {columns.size} blocks of {block}", f"{name}.values")
-    values = values.reshape(-1, block)
-    layers = []
-    for layer, scale, count in zip(empty, scales, np.split(counts, np.cumsum(rows)[:-1]), strict=True):
-        n = int(count.sum())
-        layer = Layer(layer.outputs, layer.inputs, values[:n], count, columns[:n], scale, block, segments)
-        layers.append(_check_layer(name, layer))
-        values, columns = values[n:], columns[n:]
-    return layers
+def _decode_layers(shapes: list[Layer], tensors: dict[str, NDArray]) -> list[Layer]:
+    """The layers with their contents."""
+    values = _take(tensors, "values", tuple(VALUE_DTYPES.values()))
+    scales = _decode_scales(shapes, tensors) if values.dtype == np.int8 else [None] * len(shapes)
+    starts = np.cumsum([0] + [0 if layer.is_dense else layer.block_rows * layer.inputs for layer in shapes])
+    places = _decode_index(_take(tensors, "index", (np.uint8,)), int(starts[-1]))
+    blocks = np.split(places, np.searchsorted(places, starts[1:-1]))
+    sizes = [
+        layer.outputs * layer.inputs if layer.is_dense else own.size * layer.block
+        for layer, own in zip(shapes, blocks, strict=True)
+    ]
+    if values.size != sum(sizes):
+        raise BundleError(f"{values.size} values, expected {sum(sizes)}", "values")
+    parts = np.split(values, np.cumsum(sizes)[:-1])
+    return [
+        _filled(replace(layer, scale=scale), part, own - start)
+        for layer, scale, part, own, start in zip(shapes, scales, parts, blocks, starts[:-1], strict=True)
+    ]
 
 
-def _check_layer(name: str, layer: Layer) -> Layer:
-    assert layer.counts is not None and layer.columns is not None
-    row = np.repeat(np.arange(layer.block_rows), layer.counts)
-    columns = layer.columns.astype(np.int64)
-    if columns.size and columns.max() >= layer.inputs:
-        raise BundleError(f"column {columns.max()}, the layer has {layer.inputs} inputs", f"{name}.columns")
-    if np.any((np.diff(columns) <= 0) & (np.diff(row) == 0)):
-        raise BundleError("columns of a row are not strictly increasing", f"{name}.columns")
-    surplus = np.arange(layer.block)[None] >= layer.row_lengths()[row][:, None]
-    if np.any(layer.values[surplus]):
-        raise BundleError("the padding of a short block is not zero", f"{name}.values")
-    return layer
+def _decode_scales(layers: list[Layer], tensors: dict[str, NDArray]) -> list[NDArray[np.float32]]:
+    ends = np.cumsum([layer.outputs for layer in layers])
+    scale = _take(tensors, "scale", (np.float32, np.float16), int(ends[-1])).astype(np.float32)
+    if scale.min() < 0.0 or scale.max() > MAX_SCALE:
+        raise BundleError(f"holds a value outside [0, {MAX_SCALE:.4g}]", "scale")
+    return np.split(scale, ends[:-1])
+
+
+def _decode_index(index: NDArray[np.uint8], grid: int) -> NDArray[np.int64]:
+    """The places of the blocks [n_blocks], strictly increasing, in a grid of so many places."""
+    if index.size > grid:
+        raise BundleError(f"{index.size} steps, the sparse layers have {grid} places", "index")
+    block = index != SKIP
+    place = np.cumsum(index + block.astype(np.int64)) - 1
+    if index.size and place[-1] >= grid:
+        raise BundleError(f"place {place[-1]}, the sparse layers have {grid}", "index")
+    return place[block]
+
+
+def _filled(layer: Layer, values: NDArray, places: NDArray[np.int64]) -> Layer:
+    """The layer with its values, in blocks at these places of its grid if it is sparse."""
+    if layer.is_dense:
+        return replace(layer, values=values.reshape(layer.outputs, layer.inputs))
+    row, column = np.divmod(places, layer.inputs)
+    values = values.reshape(-1, layer.block)
+    if np.any(values[np.arange(layer.block)[None] >= layer.row_lengths()[row][:, None]]):
+        raise BundleError("the padding of a short block is not zero", "values")
+    counts = np.bincount(row, minlength=layer.block_rows).astype(np.int32)
+    return replace(layer, values=values, counts=counts, columns=column.astype(np.uint16))

@@ -46,11 +46,17 @@ class LayerStats:
 
 @dataclass(frozen=True)
 class NetworkStats:
-    """One network and the features of its input that nothing reads: indices into obs, last_action and agent_id."""
+    """One network and the features of its input that nothing reads: indices into obs, last_action and agent_id.
+
+    fc1, hidden: its units; trained: [fc1, hidden] before the export removed those that cannot change an action.
+    """
 
     network: int
     label: str
     type: str
+    fc1: int
+    hidden: int
+    trained: list[int]
     nnz: int
     sparsity: float
     unused_features: dict[str, list[int]]
@@ -94,16 +100,20 @@ def describe(bundle: Bundle) -> Description:
         for i, network in enumerate(bundle.networks)
         for name, layer in network.layers().items()
     ]
-    networks = [
-        NetworkStats(
-            i, *labels[i], network.nnz, network.sparsity, _unused_features(bundle.contract, network.fc1.mask())
-        )
-        for i, network in enumerate(bundle.networks)
-    ]
+    networks = [_network_stats(bundle, i, labels[i]) for i in range(len(bundle.networks))]
     n_weights = sum(network.n_weights for network in bundle.networks)
     return Description(
         bundle.info, bundle.contract, bundle.nnz, n_weights, bundle.sparsity, networks, layers, _type_stats(bundle)
     )
+
+
+def _network_stats(bundle: Bundle, i: int, label: tuple[str, str]) -> NetworkStats:
+    network = bundle.networks[i]
+    fc1, hidden = network.fc1.outputs, network.hidden
+    trained, unused = bundle.info.get("trained_units"), _unused_features(bundle.contract, network.fc1.mask())
+    if not (isinstance(trained, list) and len(trained) == 2 and all(type(size) is int for size in trained)):
+        trained = [fc1, hidden]
+    return NetworkStats(i, *label, fc1, hidden, trained, network.nnz, network.sparsity, unused)
 
 
 def network_label(bundle: Bundle, network: int) -> tuple[str, str]:
@@ -193,16 +203,18 @@ def print_description(console: Console, description: Description) -> None:
 def _network_table(description: Description) -> Table:
     table = new_table(
         f"{description.nnz:,} of {description.n_weights:,} connections kept, sparsity {description.sparsity:.1%}",
-        "sparsity of each network and of its layers; unused: inputs of the network that nothing reads",
+        "sparsity of each network and of its layers; unused: inputs of the network that nothing reads; "
+        "units: of fc1 and hidden, of those trained",
         ("agent", "type"),
-        ("kept", "all", *(name.replace("_", " ") for name in LAYERS), "unused inputs"),
+        ("kept", "all", *(name.replace("_", " ") for name in LAYERS), "unused inputs", "units"),
     )
     for network in description.networks:
         layers = [layer for layer in description.layers if layer.network == network.network]
         sparsities = [f"{layer.sparsity:.1%}" for layer in layers]
         unused = f"{layers[0].unused_inputs} of {layers[0].inputs}"
         kept, sparsity = f"{network.nnz:,}", f"{network.sparsity:.1%}"
-        table.add_row(network.label, network.type, kept, sparsity, *sparsities, unused)
+        units = f"{network.fc1}, {network.hidden} of {network.trained[0]}, {network.trained[1]}"
+        table.add_row(network.label, network.type, kept, sparsity, *sparsities, unused, units)
     return table
 
 

@@ -1,9 +1,9 @@
-"""Latency of `act`: every backend, sparse beside dense, one agent and a team, interleaved in one run."""
+"""Latency of `act`: backends and other engines, sparse beside dense, one agent and a team, interleaved in one run."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mast_runtime.bundle import Bundle
 from mast_runtime.errors import BackendError
+from mast_runtime.rivals import RIVALS, Rival
 
 BLOCK_NS = 10_000_000
 """Time that one cell is measured for before the next has its turn."""
@@ -25,7 +26,8 @@ MIN_CALLS, MAX_CALLS, OBSERVATIONS = 20, 5_000, 64
 class LatencyRow:
     """Microseconds per agent of calls of `act` with `agents` agents; median and p99 over all calls.
 
-    rounds_us: each round's median. speedup: dense / sparse, the median of the rounds' ratios; None in a dense row.
+    rounds_us: each round's median. speedup: the same backend's dense row / this one; None in a dense row.
+    against_first: this row / the first of as many agents. Both are medians of the rounds' ratios.
     """
 
     backend: str
@@ -34,6 +36,7 @@ class LatencyRow:
     median_us: float
     p99_us: float
     speedup: float | None
+    against_first: float
     calls: int
     rounds_us: list[float]
 
@@ -49,13 +52,14 @@ def is_dense(bundle: Bundle) -> bool:
 
 
 def measure_latency(
-    bundle: Bundle, backends: Sequence[str], rounds: int, team: int
+    bundle: Bundle, engines: Sequence[str], rounds: int, team: int, variants: Mapping[str, Bundle] | None = None
 ) -> tuple[list[LatencyRow], list[str]]:
-    """A row for each backend, kind of weights and number of agents, and a note for each that cannot run here.
+    """A row for each engine, kind of weights and number of agents, and a note for each that cannot run here.
 
-    team: the other number of agents beside 1, rounded up to whole teams of the bundle.
+    engines: names of backends and of mast_runtime.rivals. team: the other number of agents beside 1, rounded up to
+    whole teams of the bundle. variants: more kinds of weights, for the first engine only.
     """
-    cells, notes = _cells(bundle, backends, team)
+    cells, notes = _cells(bundle, engines, team, variants or {})
     return _measure(cells, rounds), notes
 
 
@@ -88,7 +92,9 @@ class _Cell:
         return int(min(max(BLOCK_NS / once, MIN_CALLS), MAX_CALLS))
 
 
-def _cells(bundle: Bundle, backends: Sequence[str], team: int) -> tuple[list[_Cell], list[str]]:
+def _cells(
+    bundle: Bundle, engines: Sequence[str], team: int, variants: Mapping[str, Bundle]
+) -> tuple[list[_Cell], list[str]]:
     """Every cell that can run here, and a note for each that cannot."""
     rng, contract = np.random.default_rng(0), bundle.contract
     n = -(-team // len(bundle.agents)) * len(bundle.agents)
@@ -96,15 +102,18 @@ def _cells(bundle: Bundle, backends: Sequence[str], team: int) -> tuple[list[_Ce
     avail = np.ones((n, contract.n_actions), np.bool_)
     kinds = {"dense": densified(bundle)} if is_dense(bundle) else {"sparse": bundle, "dense": densified(bundle)}
     cells, notes = [], []
-    for backend in backends:
-        for weights, policy in kinds.items():
+    for i, engine in enumerate(engines):
+        for weights, policy in (kinds | (dict(variants) if i == 0 else {})).items():
             try:
-                one, many = policy.agent(0, backend), policy.team(n, backend)
+                if engine in RIVALS:
+                    one, many, rows = Rival(policy, 1, engine), Rival(policy, n, engine), slice(1)
+                else:
+                    one, many, rows = policy.agent(0, engine), policy.team(n, engine), 0
             except BackendError as error:
-                notes.append(f"{backend}, {weights}: left out ({error})")
+                notes.append(f"{engine}, {weights}: left out ({error})")
                 continue
-            cells.append(_Cell(backend, weights, 1, one.act, one.reset, list(pool[:, 0]), avail[0]))
-            cells.append(_Cell(backend, weights, n, many.act, many.reset, list(pool), avail))
+            cells.append(_Cell(engine, weights, 1, one.act, one.reset, list(pool[:, rows]), avail[rows]))
+            cells.append(_Cell(engine, weights, n, many.act, many.reset, list(pool), avail))
     return cells, notes
 
 
@@ -121,14 +130,21 @@ def _measure(cells: Sequence[_Cell], rounds: int) -> list[LatencyRow]:
         [median(block) / 1e3 / cell.agents for block in blocks] for cell, blocks in zip(cells, times, strict=True)
     ]
     dense = {(c.backend, c.agents): m for c, m in zip(cells, medians, strict=True) if c.weights == "dense"}
+    first = {cell.agents: m for cell, m in zip(reversed(cells), reversed(medians), strict=True)}
     rows = []
     for cell, blocks, rounds_us in zip(cells, times, medians, strict=True):
         pooled = np.concatenate(blocks) / 1e3 / cell.agents
-        base = dense.get((cell.backend, cell.agents)) if cell.weights == "sparse" else None
-        speedup = median(d / s for d, s in zip(base, rounds_us, strict=True)) if base else None
+        base = dense.get((cell.backend, cell.agents)) if cell.weights != "dense" else None
+        speedup = _ratio(base, rounds_us) if base else None
+        against_first = _ratio(rounds_us, first[cell.agents])
         middle, p99 = float(np.median(pooled)), float(np.percentile(pooled, 99))
-        rows.append(LatencyRow(cell.backend, cell.weights, cell.agents, middle, p99, speedup, len(pooled), rounds_us))
+        found = middle, p99, speedup, against_first
+        rows.append(LatencyRow(cell.backend, cell.weights, cell.agents, *found, len(pooled), rounds_us))
     return sorted(rows, key=lambda row: row.agents > 1)
+
+
+def _ratio(above: Sequence[float], below: Sequence[float]) -> float:
+    return median(a / b for a, b in zip(above, below, strict=True))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mast_runtime import native_status
 
-PACKAGES = ("mast-marl", "numpy", "safetensors", "onnxruntime")
+PACKAGES = ("mast-marl", "numpy", "safetensors", "onnxruntime", "ai-edge-litert", "openvino")
 
 
 @dataclass(frozen=True)

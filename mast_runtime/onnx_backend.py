@@ -5,7 +5,8 @@ avail_actions [B,A] bool, hidden [B,H] float32 -> q [B,A] float32, action [B] in
 index on ties), next_hidden [B,H] float32. B is dynamic. ONNX names are unique in a graph, hence `next_hidden`; feed it
 back as `hidden`. A row without an available action gets action 0. The agent's one-hot id is part of the weights.
 
-The backend's graph (`agent` is None) has no avail_actions and no action; with agent ids, an input agent_id [B] int64.
+The backend's graph (`agent` is None) has no avail_actions and no action unless asked to `choose`; with agent ids, an
+input agent_id [B] int64.
 
 A one-hot vector times a matrix is a row of the matrix, so Gather replaces it. The GRU is explicit products: as fast as
 the GRU operator for one agent, up to 1.5 times as fast for many.
@@ -39,9 +40,11 @@ def build_model(
     agent: AgentInfo | None = None,
     info: dict[str, Any] | None = None,
     sparse: bool = False,
+    choose: bool = False,
 ) -> onnx.ModelProto:
     """One network as an ONNX model, float32. Its metadata property `mast` is a JSON manifest: contract, agent, info.
 
+    choose: the action too, as for an agent. An input that nothing reads (last_action, where x has none) stays one.
     sparse: matrices that this makes smaller (a third full or less) are stored sparse (COO, linear indices), as the
     sparse_value of a Constant: onnx.checker's full mode refuses an operator that reads a sparse_initializer.
     """
@@ -54,10 +57,11 @@ def build_model(
     _gru(graph, network)
     weights = graph.matrix("fc2", network.fc2.dense().T)
     graph.node("Gemm", "next_hidden", weights, graph.constant("fc2.bias", network.fc2_bias), to="q")
-    if agent is not None:
+    choose = choose or agent is not None
+    if choose:
         lowest = graph.constant("unavailable", np.float32(-np.inf))
         graph.node("ArgMax", graph.node("Where", "avail_actions", "q", lowest), to="action", axis=1, keepdims=0)
-    inputs, outputs = _signature(contract, network.hidden, published=agent is not None)
+    inputs, outputs = _signature(contract, network.hidden, choose, contract.agent_id and agent is None)
     proto = helper.make_graph(graph.nodes, "mast", inputs, outputs, graph.initialisers)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(
@@ -211,7 +215,7 @@ def _gru(graph: _Graph, network: Network) -> None:
     graph.node("Add", new, kept, to="next_hidden")
 
 
-def _signature(contract: Contract, hidden: int, published: bool) -> tuple[list, list]:
+def _signature(contract: Contract, hidden: int, choose: bool, ids: bool) -> tuple[list, list]:
     from onnx import TensorProto, helper
 
     def value(name: str, dtype: int, *width: int) -> onnx.ValueInfoProto:
@@ -220,9 +224,9 @@ def _signature(contract: Contract, hidden: int, published: bool) -> tuple[list, 
     real, whole = TensorProto.FLOAT, TensorProto.INT64
     inputs = [value("obs", real, contract.obs_dim), value("last_action", whole)]
     outputs = [value("q", real, contract.n_actions)]
-    if published:
+    if choose:
         inputs.append(value("avail_actions", TensorProto.BOOL, contract.n_actions))
         outputs.append(value("action", whole))
-    elif contract.agent_id:
+    if ids:
         inputs.append(value("agent_id", whole))
     return [*inputs, value("hidden", real, hidden)], [*outputs, value("next_hidden", real, hidden)]

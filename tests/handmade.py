@@ -9,28 +9,24 @@ from safetensors.numpy import save as safetensors_save
 
 
 def handmade() -> tuple[dict, dict[str, np.ndarray]]:
-    """A policy written down by hand: every encoding, a ragged row, short blocks, empty rows."""
+    """A policy written down by hand: dense and sparse, int8 with scales, a ragged row, short blocks, empty rows.
+
+    index: fc1's grid is 2 x 4 places, blocks at 1, 3 and 6; weight_hh's is 6 x 3, blocks at 2 and 9, thus 10 and 17.
+    """
     manifest = {
-        "version": 1,
+        "version": 2,
         "contract": {"obs_dim": 2, "n_actions": 2, "n_agents": 2, "last_action": True, "agent_id": False},
         "agents": [{"name": "ally_0", "type": "marine", "index": 1, "network": 0}],
         "networks": [[2, 3]],
         "blocks": {"fc1": 1, "weight_ih": 0, "weight_hh": 2, "fc2": 0},
         "info": {"map": "3m"},
     }
+    values = [[3, -4, 1], range(-9, 9), [2, 4, 6, 0], range(1, 7)]
     tensors = {
-        "fc1.values": np.array([1.5, -2.0, 0.5], np.float32),
-        "fc1.counts": np.array([2, 1], np.uint8),
-        "fc1.columns": np.array([1, 3, 2], np.uint8),
-        "weight_ih.values": np.arange(-9, 9, dtype=np.int8),
-        "weight_ih.scale": np.full(9, 0.5, np.float32),
-        "weight_hh.values": np.array([1.0, 2.0, 3.0, 0.0], np.float32),
-        "weight_hh.counts": np.array([1, 0, 0, 1, 0, 0], np.uint8),
-        "weight_hh.columns": np.array([2, 0], np.uint16),
-        "fc2.values": np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], np.float16),
-        "fc1_bias": np.array([0.1, 0.2], np.float32),
-        "gru_bias": np.arange(12, dtype=np.float32),
-        "fc2_bias": np.array([0.3, 0.4], np.float32),
+        "values": np.concatenate(values).astype(np.int8),
+        "index": np.array([1, 1, 2, 3, 6], np.uint8),
+        "scale": np.array([0.5] * 20 + [1.0, 2.0], np.float32),
+        "bias": np.concatenate([[0.1, 0.2], np.arange(12), [0.3, 0.4]]).astype(np.float32),
     }
     return manifest, tensors
 

@@ -10,15 +10,18 @@ from statistics import median
 
 import numpy as np
 import pytest
-from networks import random_bundle
+from networks import random_bundle, random_network
 from rich.console import Console
 
-from mast_runtime import Layer, RuntimeFault, load, save
+from mast_export.variants import variants
+from mast_runtime import AgentInfo, BackendError, Bundle, Contract, Layer, RuntimeFault, load, save
+from mast_runtime import bench as bench_module
 from mast_runtime.backends import installed_backends
 from mast_runtime.bench import bench, print_bench
 from mast_runtime.inspect import describe, print_description
 from mast_runtime.machine import describe_machine
 from mast_runtime.pictures import MAX_NETWORKS, masks_png
+from mast_runtime.rivals import RIVALS, Rival, installed_rivals
 from mast_runtime.startup import BARE, bare_command, measure_startup, policy_command
 
 
@@ -37,12 +40,74 @@ def text_of(show, value, width: int = 80) -> str:
 
 def test_every_installed_backend_is_measured_sparse_and_dense(result):
     rows = {(row.backend, row.weights, row.agents): row for row in result[0].latency}
-    assert set(rows) == {(b, w, n) for b in installed_backends() for w in ("sparse", "dense") for n in (1, 9)}
+    engines = (*installed_backends(), *installed_rivals())
+    assert set(rows) == {(b, w, n) for b in engines for w in ("sparse", "dense") for n in (1, 9)}
+    assert rows[engines[0], "sparse", 1].against_first == rows[engines[0], "sparse", 9].against_first == 1.0
     for (_, weights, _), row in rows.items():
         assert 0 < row.median_us <= row.p99_us
         assert len(row.rounds_us) == 2
         assert row.calls >= 40
         assert (row.speedup is None) == (weights == "dense")
+
+
+def test_variants_are_measured_on_the_first_backend():
+    bundle = random_bundle(0, n_agents=2, hidden=8, sparsity=0.8)
+    others = variants(bundle)
+    found = bench(bundle, ["reference", "onnx"], rounds=1, team=2, startup_rounds=0, variants=others)
+    rows = [row for row in found.latency if row.agents == 1]
+    assert [row.weights for row in rows if row.backend == "reference"] == ["sparse", "dense", *others]
+    assert [row.weights for row in rows if row.backend == "onnx"] == ["sparse", "dense"]
+    assert all(row.speedup is not None for row in rows if row.weights in others)
+    assert {f".mast, {name}" for name in others} < {row.name for row in found.sizes}
+
+
+def test_variants_keep_the_architecture_and_the_connections():
+    bundle = random_bundle(0, n_agents=2, hidden=40, sparsity=0.9)
+    others = variants(bundle)
+    blocks = {"1x1": (1, 1, 1, 1), "8x1": (8, 8, 8, 8), "16x1": (16, 16, 16, 16), "16x1 GRU": (1, 16, 16, 1)}
+    assert list(others) == ["sparse f16", "sparse i8", *(f"random {name}" for name in blocks)]
+    for name, rows in blocks.items():
+        for given, other in zip(bundle.networks, others[f"random {name}"].networks, strict=True):
+            assert tuple(layer.block for layer in other.layers().values()) == rows
+            for layer, own in zip(other.layers().values(), given.layers().values(), strict=True):
+                assert (layer.outputs, layer.inputs) == (own.outputs, own.inputs)
+                assert abs(layer.nnz - own.nnz) <= max(layer.block, 0.2 * own.nnz)
+    assert list(variants(random_bundle(0, sparsity=None))) == ["dense f16", "dense i8"]
+
+
+@pytest.mark.parametrize("name", RIVALS)
+@pytest.mark.parametrize("shared", [False, True])
+def test_rivals_decide_as_the_reference_does(name, shared):
+    if name not in installed_rivals():
+        pytest.skip(f"{name} is not installed")
+    bundle = random_bundle(2, n_agents=3, hidden=12, fc1=9, shared=shared, sparsity=0.6)
+    rng, rival, team = np.random.default_rng(0), Rival(bundle, 6, name), bundle.team(6, "reference")
+    one, agent = Rival(bundle, 1, name), bundle.agent(0, "reference")
+    for t in range(30):
+        if t == 15:
+            for each in (rival, team, one, agent):
+                each.reset()
+        obs, avail = rng.standard_normal((6, 20)).astype(np.float32), rng.random((6, 7)) < 0.5
+        avail[:, 3] = True
+        assert rival.act(obs, avail).tolist() == team.act(obs, avail).tolist()
+        assert one.act(obs[:1], avail[:1]).tolist() == [agent.act(obs[0], avail[0])]
+
+
+def test_rivals_without_a_last_action():
+    contract = Contract(4, 3, 1, last_action=False)
+    network = random_network(np.random.default_rng(0), contract, hidden=5)
+    bundle = Bundle(contract, (AgentInfo("a", "b", 0, 0),), (network,))
+    obs, avail = np.ones((1, 4), np.float32), np.ones((1, 3), np.bool_)
+    expected = bundle.team(backend="reference").act(obs, avail).tolist()
+    assert [Rival(bundle, 1, name).act(obs, avail).tolist() for name in installed_rivals()] == [
+        expected for _ in installed_rivals()
+    ]
+
+
+def test_a_rival_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setattr(bench_module, "installed_rivals", list)
+    with pytest.raises(BackendError, match=r"'litert' needs ai_edge_litert and .*; pip install ai-edge-litert"):
+        bench(random_bundle(0, hidden=4), ["litert"], rounds=1)
 
 
 def test_startup_has_every_backend_and_the_floor(result):

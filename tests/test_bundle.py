@@ -18,6 +18,7 @@ from handmade import file_of, handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import random_bundle
+from safetensors import safe_open
 
 from mast_export.quantise import quantise
 from mast_runtime import Bundle, BundleError, Layer, load, save
@@ -51,7 +52,7 @@ def test_the_handmade_file_means_what_it_says(tmp_path):
     expected = np.zeros((9, 3))
     expected[0, 2], expected[1, 2], expected[5, 0] = 1.0, 2.0, 3.0
     np.testing.assert_array_equal(network.weight_hh.dense(), expected)
-    np.testing.assert_array_equal(network.fc2.dense(), [[1, 2, 3], [4, 5, 6]])
+    np.testing.assert_array_equal(network.fc2.dense(), [[1, 2, 3], [8, 10, 12]])
     np.testing.assert_array_equal(network.gru_bias, np.arange(12).reshape(4, 3))
     assert (network.nnz, network.n_weights) == (3 + 18 + 3 + 6, 8 + 18 + 27 + 6)
     assert bundle.agents[0].index == 1 and bundle.info == {"map": "3m"}
@@ -83,15 +84,39 @@ def test_round_trip(tmp_path_factory, seed, n_agents, shared, sparsity, hidden, 
     assert again.read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize(("inputs", "dtype"), [(256, "U8"), (257, "U16")])
-def test_columns_take_the_fewest_bytes(inputs, dtype, tmp_path):
-    bundle = random_bundle(0, 1, obs_dim=inputs - 7)
-    mask = np.zeros((64, inputs), bool)
-    mask[:, -1] = True
+def test_the_index_of_a_nearly_empty_layer(tmp_path):
+    """One connection in 64 x 257: 300 is behind one skip of 255, and a last column takes the widest type."""
+    bundle = random_bundle(0, 1, obs_dim=250, sparsity=None)
+    mask = np.zeros((64, 257), bool)
+    mask[1, [43, 256]] = True
     layer = Layer.from_dense(mask.astype(np.float32), mask)
     save(replace(bundle, networks=(replace(bundle.networks[0], fc1=layer),)), tmp_path / "p.mast")
-    assert f'"fc1.columns":{{"dtype":"{dtype}"'.encode() in (tmp_path / "p.mast").read_bytes()
+    with safe_open(tmp_path / "p.mast", framework="numpy") as file:
+        assert file.get_tensor("index").tolist() == [255, 300 - 255, 256 - 43 - 1]
     np.testing.assert_array_equal(load(tmp_path / "p.mast").networks[0].fc1.mask(), mask)
+
+
+def test_biases_and_scales_take_two_bytes_where_that_is_exact(tmp_path):
+    bundle = random_bundle(0, 1)
+
+    def types(dtype: str, bias: float = 0.0) -> dict[str, str]:
+        (network,) = quantise(bundle, dtype).networks
+        network = replace(network, fc2_bias=network.fc2_bias + np.float32(bias))
+        save(replace(bundle, networks=(network,)), tmp_path / "p.mast")
+        with safe_open(tmp_path / "p.mast", framework="numpy") as file:
+            return {name: file.get_tensor(name).dtype.name for name in file.keys()}  # noqa: SIM118 - not a mapping
+
+    assert types("f32") == {"values": "float32", "index": "uint8", "bias": "float32"}
+    assert types("i8") == {"values": "int8", "index": "uint8", "bias": "float16", "scale": "float16"}
+    assert types("f16", 1e-7)["bias"] == "float32"
+    assert types("f16", 1e6)["bias"] == "float32"
+
+
+def test_a_small_policy_is_small(tmp_path):
+    """in = 80, hidden 64, 14 actions, 95 % sparsity: what the dense ONNX model takes 125 kB for."""
+    bundle = random_bundle(0, 1, obs_dim=66, n_actions=14, sparsity=0.95)
+    sizes = [save(quantise(bundle, dtype), tmp_path / "p.mast") for dtype in ("f32", "f16", "i8")]
+    assert all(size <= limit for size, limit in zip(sizes, (11_000, 7_000, 6_000), strict=True)), sizes
 
 
 DENSE = random_bundle(1, sparsity=None)
@@ -102,7 +127,7 @@ DENSE = random_bundle(1, sparsity=None)
     [
         (replace(random_bundle(1), info={"win_rate": float("nan")}), "not JSON compliant"),
         (replace(random_bundle(1), agents=random_bundle(1).agents * 2), "same index"),
-        (replace(random_bundle(1), networks=(*random_bundle(1).networks[:2], *DENSE.networks[:1])), "one encoding"),
+        (replace(random_bundle(1), networks=(*random_bundle(1).networks[:2], *DENSE.networks[:1])), "the same blocks"),
     ],
 )
 def test_save_refuses_what_load_would_refuse(bundle, message, tmp_path):
@@ -114,7 +139,7 @@ def test_save_refuses_what_load_would_refuse(bundle, message, tmp_path):
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     bundle = random_bundle(1)
     broken = replace(bundle.networks[0], fc2_bias=np.full(7, np.nan, np.float32))
-    with pytest.raises(BundleError, match="fc2_bias: holds a value that is not finite"):
+    with pytest.raises(BundleError, match="bias: holds a value that is not finite"):
         save(replace(bundle, networks=(broken, *bundle.networks[1:])), tmp_path / "p.mast")
 
 

@@ -78,7 +78,8 @@ def tensor(name: str, values, dtype=None) -> Change:
 
 NAN, INF = float("nan"), float("inf")
 HOSTILE: dict[str, tuple[Change, str]] = {
-    "version 2": (manifest(version=2), "manifest: format version 2, this runtime reads 1"),
+    "version 1": (manifest(version=1), "manifest: format version 1, this runtime reads 2; export the policy again"),
+    "version 3": (manifest(version=3), "manifest: format version 3, this runtime reads 2; update mast-marl"),
     "version true": (manifest(version=True), "format version True"),
     "version 1.0": (manifest(version=1.0), "format version 1.0"),
     "no contract": (lambda m, t: m.pop("contract"), "manifest: malformed .*contract"),
@@ -117,38 +118,45 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "block missing": (manifest(blocks={}), "manifest: malformed"),
     "block of another size": (
         manifest(blocks={"fc1": 1, "weight_ih": 0, "weight_hh": 1, "fc2": 0}),
-        r"weight_hh.counts: shape \[6\], expected \[9\]",
+        "values: 31 values, expected 29",
     ),
     "sparse said to be dense": (
         manifest(blocks={"fc1": 0, "weight_ih": 0, "weight_hh": 2, "fc2": 0}),
-        "fc1.values: 3 values, expected 8",
+        "values: 31 values, expected 42",
     ),
     "info a list": (manifest(info=[]), "info is not an object"),
     "info infinite": (lambda m, t: m["info"].update(x=INF), "Infinity is not JSON"),
     "info with half a character": (lambda m, t: m["info"].update(x="\ud800"), "manifest: malformed"),
     "manifest too long": (lambda m, t: m["info"].update(x="y" * (1 << 22)), "characters, at most 4194304"),
-    "tensor missing": (lambda m, t: t.pop("fc2.values"), "fc2.values: missing"),
-    "scale missing": (lambda m, t: t.pop("weight_ih.scale"), "weight_ih.scale: missing"),
+    "tensor missing": (lambda m, t: t.pop("values"), "values: missing"),
+    "index missing": (lambda m, t: t.pop("index"), "index: missing"),
+    "bias missing": (lambda m, t: t.pop("bias"), "bias: missing"),
+    "scale missing": (lambda m, t: t.pop("scale"), "scale: missing"),
     "tensor too many": (tensor("evil\nname", [1.0], np.float32), r"tensor 'evil\\nname' does not belong"),
-    "scale of float weights": (tensor("fc1.scale", [1.0, 1.0], np.float32), "'fc1.scale' does not belong"),
-    "column out of range": (tensor("fc1.columns", [1, 4, 2]), "fc1.columns: column 4, the layer has 4 inputs"),
-    "column twice": (tensor("fc1.columns", [1, 1, 2]), "fc1.columns: columns of a row are not strictly increasing"),
-    "columns falling": (tensor("fc1.columns", [3, 1, 2]), "fc1.columns: columns of a row are not strictly increasing"),
-    "columns of the wrong type": (tensor("fc1.columns", [1, 3, 2], np.int64), "fc1.columns: dtype int64"),
-    "columns signed": (tensor("fc1.columns", [1, -3, 2], np.int8), "fc1.columns: dtype int8"),
-    "counts too large": (tensor("fc1.counts", [255, 255]), r"fc1.columns: shape \[3\], expected \[510\]"),
-    "counts that wrap": (tensor("fc1.counts", [65535, 4], np.uint16), r"fc1.columns: shape \[3\], expected \[65539\]"),
-    "counts of 64 bits": (tensor("fc1.counts", [2**63, 2**63 + 3], np.uint64), "fc1.counts: dtype uint64"),
-    "values too few": (tensor("fc1.values", [1.5]), "fc1.values: 1 values, expected 3 blocks of 1"),
-    "values in two dimensions": (tensor("fc1.values", [[1.5, -2.0, 0.5]]), "fc1.values: shape|expected"),
-    "values of 64 bits": (tensor("fc1.values", [1.5, -2.0, 0.5], np.float64), "fc1.values: dtype float64"),
-    "values NaN": (tensor("fc1.values", [1.5, NAN, 0.5]), "fc1.values: holds a value that is not finite"),
-    "values infinite": (tensor("fc2.values", [1, 2, 3, 4, 5, -INF]), "fc2.values: holds a value that is not finite"),
-    "bias NaN": (tensor("gru_bias", [NAN] * 12), "gru_bias: holds a value that is not finite"),
-    "bias too short": (tensor("gru_bias", [0.0] * 11), r"gru_bias: shape \[11\], expected \[12\]"),
-    "scale negative": (tensor("weight_ih.scale", [-0.5] * 9), r"weight_ih.scale: holds a value outside \[0, "),
-    "scale overflows": (tensor("weight_ih.scale", [3e38] * 9), r"weight_ih.scale: holds a value outside \[0, "),
-    "padding not zero": (tensor("weight_hh.values", [1, 2, 3, 4]), "weight_hh.values: the padding of a short block"),
+    "scale of float weights": (tensor("values", np.zeros(31), np.float32), "'scale' does not belong"),
+    "a block out of the grid": (tensor("index", [1, 1, 2, 3, 15]), "index: place 26, the sparse layers have 26"),
+    "a skip out of the grid": (tensor("index", [1, 1, 2, 3, 255]), "index: place 265, the sparse layers have 26"),
+    "a longer index than places": (tensor("index", [0] * 27), "index: 27 steps, the sparse layers have 26 places"),
+    "an index of skips": (tensor("index", [255] * 26), "index: place 6629"),
+    "an index of wide steps": (tensor("index", [1, 1, 2, 3, 6], np.uint16), "index: dtype uint16"),
+    "an index of signed steps": (tensor("index", [1, 1, 2, -3, 6], np.int8), "index: dtype int8"),
+    "an index in two dimensions": (tensor("index", [[1, 1, 2, 3, 6]]), r"index: shape \[1, 5\], expected \[n\]"),
+    "a block too many": (tensor("index", [1, 1, 2, 3, 0, 6]), "values: 31 values, expected 33"),
+    "a block too few": (tensor("index", [1, 1, 2, 3]), "values: 31 values, expected 29"),
+    "a block in another layer": (tensor("index", [1, 1, 4, 1, 6]), "values: 31 values, expected 32"),
+    "values too few": (tensor("values", [1]), "values: 1 values, expected 31"),
+    "values in two dimensions": (tensor("values", [[1] * 31]), r"values: shape \[1, 31\]"),
+    "values of 64 bits": (tensor("values", [1.0] * 31, np.float64), "values: dtype float64"),
+    "values NaN": (tensor("values", [NAN] * 31, np.float32), "values: holds a value that is not finite"),
+    "values infinite": (tensor("values", [-INF] * 31, np.float16), "values: holds a value that is not finite"),
+    "bias NaN": (tensor("bias", [NAN] * 16), "bias: holds a value that is not finite"),
+    "bias infinite": (tensor("bias", [INF] * 16, np.float16), "bias: holds a value that is not finite"),
+    "bias too short": (tensor("bias", [0.0] * 15), r"bias: shape \[15\], expected \[16\]"),
+    "bias of whole numbers": (tensor("bias", [0] * 16, np.int8), "bias: dtype int8, expected one of float32, float16"),
+    "scale too long": (tensor("scale", [0.5] * 23), r"scale: shape \[23\], expected \[22\]"),
+    "scale negative": (tensor("scale", [-0.5] * 22), r"scale: holds a value outside \[0, "),
+    "scale overflows": (tensor("scale", [3e38] * 22), r"scale: holds a value outside \[0, "),
+    "padding not zero": (lambda m, t: t["values"].put(24, 1), "values: the padding of a short block"),
 }
 
 
@@ -175,7 +183,7 @@ HOSTILE_TEXT = {
     "null": ("null", "manifest: not a JSON object"),
     "empty": ("", "manifest: not JSON"),
     "a bomb": ("[" * 1_000_000, "manifest: not JSON"),
-    "a bomb inside": ('{"version":1,"info":' + '{"a":' * 100_000 + "1" + "}" * 100_001, "manifest: not JSON"),
+    "a bomb inside": ('{"version":2,"info":' + '{"a":' * 100_000 + "1" + "}" * 100_001, "manifest: not JSON"),
     "a number of a million digits": ('{"version":' + "1" * 1_000_000 + "}", "manifest: not JSON"),
     "an infinite number": (json.dumps({**handmade()[0], "info": {"x": 0.5}}).replace("0.5", "1e999"), "malformed"),
 }
@@ -216,7 +224,7 @@ def test_files_of_another_kind(tmp_path):
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3", "F8_E5M2", "F4", "C64", "BOOL", "F64", "U64"])
 def test_tensor_types_the_format_does_not_use(dtype, tmp_path):
     bits = {"BF16": 16, "F4": 4, "C64": 64, "F64": 64, "U64": 64}.get(dtype, 8)
-    start = f'{{"fc2.values":{{"dtype":"{dtype}","shape":[16],"data_offsets":[0,{2 * bits}]}},"__metadata__":{{"mast":'
+    start = f'{{"values":{{"dtype":"{dtype}","shape":[16],"data_offsets":[0,{2 * bits}]}},"__metadata__":{{"mast":'
     header = (start + json.dumps(json.dumps(handmade()[0])) + "}}").encode()
     (tmp_path / "p.mast").write_bytes(len(header).to_bytes(8, "little") + header + bytes(2 * bits))
     with pytest.raises(BundleError):

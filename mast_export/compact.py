@@ -1,0 +1,176 @@
+"""Lossless compaction: units that cannot change an action leave the network before it is written.
+
+What leaves, and why nothing changes:
+
+- fc1 units without inputs. Their output is relu(bias) for ever: 0 adds nothing, and a positive constant times its
+  weights joins the GRU's input biases ("folded"). Only that sum is rounded in another order than before.
+- GRU units that are 0 for ever: h starts at 0, and n = 0 where both biases of n are 0 and n reads nothing but such
+  units; then h' = (1 - z) 0 + z 0. No other unit is constant: without inputs h_t = (1 - z) n + z h_{t-1} still moves.
+- Units from which no path of connections leads to an action value, cycles among such units included.
+
+Column blocks are outputs side by side, so where a layer has blocks only whole groups of outputs leave.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import lcm
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast_export.verify import Trace
+from mast_runtime import Bundle, Layer, Network
+from mast_runtime.inspect import network_label
+
+
+@dataclass(frozen=True, eq=False)
+class Compacted:
+    """A network, the trained units it keeps (increasing indices), and how many constant fc1 units were folded."""
+
+    network: Network
+    fc1: NDArray[np.intp]
+    hidden: NDArray[np.intp]
+    folded: int
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What compaction took from one network: units of fc1 and of the GRU, out of the trained, and constants folded.
+
+    label: the agent that runs it, or how many share it.
+    """
+
+    network: int
+    label: str
+    fc1: int
+    hidden: int
+    folded: int
+    trained_fc1: int
+    trained_hidden: int
+
+    def __str__(self) -> str:
+        folded = f" ({self.folded} constants folded into biases)" if self.folded else ""
+        fc1 = f"{self.fc1} of {self.trained_fc1} fc1 units{folded}"
+        return f"{self.label}: removed {fc1} and {self.hidden} of {self.trained_hidden} hidden units"
+
+
+def compact(network: Network, fold: bool = True) -> Compacted:
+    """The float32 network without units that cannot change an action; one unit of each layer always stays.
+
+    fold: also fold positive constants into biases, which changes the rounding of sums. Without it every sum has the
+    same addends in the same order, less exact zeros.
+    """
+    weight = {name: layer.dense() for name, layer in network.layers().items()}
+    bias, reads = network.gru_bias, _readable(weight["weight_ih"])
+    constant = ~weight["fc1"].any(1)
+    output = np.where(constant, np.maximum(network.fc1_bias, 0.0), 0.0)
+    if fold and (moved := _folded_bias(bias, weight["weight_ih"], output)) is not None:
+        bias = moved
+    else:
+        constant &= output == 0.0
+    weight["weight_ih"][:, constant] = 0.0
+    zero = _zero_units(weight, bias)
+    weight["weight_hh"][:, zero] = weight["fc2"][:, zero] = 0.0
+    live = _live_units(weight, lcm(network.weight_ih.block, network.weight_hh.block))
+    read = np.any(reads[live], axis=0)
+    folded = int(np.sum(read & constant & (output > 0.0)))
+    fc1, hidden = np.flatnonzero(_whole_groups(read & ~constant, network.fc1.block)), np.flatnonzero(live)
+    gates = (np.arange(3)[:, None] * network.hidden + hidden).ravel()
+    compacted = replace(
+        network,
+        fc1=_part(network.fc1, weight["fc1"], fc1, np.arange(network.fc1.inputs)),
+        weight_ih=_part(network.weight_ih, weight["weight_ih"], gates, fc1),
+        weight_hh=_part(network.weight_hh, weight["weight_hh"], gates, hidden),
+        fc2=_part(network.fc2, weight["fc2"], np.arange(network.fc2.outputs), hidden),
+        fc1_bias=network.fc1_bias[fc1],
+        gru_bias=bias[:, hidden],
+    )
+    return Compacted(compacted, fc1, hidden, folded)
+
+
+def compact_bundle(bundle: Bundle, trace: Trace) -> tuple[Bundle, Trace, list[Removed]]:
+    """The bundle with every network compacted, the trace of the units it keeps, and what left each network.
+
+    The team of the result takes the same actions as `bundle`'s over the whole trace, in the default backend and in the
+    reference. Where folding changes one, nothing is folded; where removal alone does, the networks stay as they are.
+    `info.trained_units` is the trained [fc1, hidden].
+    """
+    backends = ("auto", "reference")
+    expected = [_actions(bundle, trace, backend) for backend in backends]
+    for fold in (True, False):
+        parts = [compact(network, fold) for network in bundle.networks]
+        candidate = replace(bundle, networks=tuple(part.network for part in parts))
+        if all(np.array_equal(_actions(candidate, trace, b), e) for b, e in zip(backends, expected, strict=True)):
+            break
+    else:
+        parts, candidate = [_whole(network) for network in bundle.networks], bundle
+    trained = [bundle.networks[0].fc1.outputs, bundle.networks[0].hidden]
+    trace = trace.kept([parts[agent.network].hidden for agent in bundle.agents])
+    removed = [_removed(bundle, i, part) for i, part in enumerate(parts)]
+    return replace(candidate, info=bundle.info | {"trained_units": trained}), trace, removed
+
+
+def _whole(network: Network) -> Compacted:
+    return Compacted(network, np.arange(network.fc1.outputs), np.arange(network.hidden), 0)
+
+
+def _removed(bundle: Bundle, i: int, part: Compacted) -> Removed:
+    fc1, hidden = bundle.networks[i].fc1.outputs, bundle.networks[i].hidden
+    gone = fc1 - part.fc1.size, hidden - part.hidden.size
+    return Removed(i, network_label(bundle, i)[0], *gone, part.folded, fc1, hidden)
+
+
+def _actions(bundle: Bundle, trace: Trace, backend: str) -> NDArray[np.int64]:
+    """The team's own actions [T,N] on the trace's observations; its last actions are its own too."""
+    team = bundle.team(backend=backend)
+    return np.array([team.act(*step) for step in zip(trace.obs, trace.avail_actions, strict=True)])
+
+
+def _folded_bias(bias: NDArray, weight_ih: NDArray, output: NDArray) -> NDArray[np.float32] | None:
+    """gru_bias [4, hidden] with the constant fc1 outputs added; None where that overflows float32."""
+    moved = bias.astype(np.float64)
+    moved[:3] += (weight_ih.astype(np.float64) @ output).reshape(3, -1)
+    with np.errstate(over="ignore"):
+        narrow = moved.astype(np.float32)
+    return narrow if np.isfinite(narrow).all() else None
+
+
+def _zero_units(weight: dict[str, NDArray], bias: NDArray) -> NDArray[np.bool_]:
+    """Hidden units that stay 0: the largest set whose candidates for n read the set alone."""
+    from_input, from_hidden = (np.split(weight[name], 3)[2] for name in ("weight_ih", "weight_hh"))
+    zero: NDArray[np.bool_] = ~np.any(bias[2:], axis=0) & ~np.any(from_input, axis=1)
+    while np.any(leaves := zero & np.any(from_hidden[:, ~zero], axis=1)):
+        zero &= ~leaves
+    return zero
+
+
+def _live_units(weight: dict[str, NDArray], size: int) -> NDArray[np.bool_]:
+    """Hidden units from which a path leads to an action value, in whole groups of `size` with all that they read."""
+    reads, live = _readable(weight["weight_hh"]), np.any(weight["fc2"], axis=0)
+    while True:
+        kept = _whole_groups(live, size)
+        live = kept | np.any(reads[kept], axis=0)
+        if np.array_equal(live, kept):
+            return kept
+
+
+def _readable(weight: NDArray) -> NDArray[np.bool_]:
+    """[3 hidden, inputs] -> which inputs a hidden unit reads through any gate [hidden, inputs]."""
+    return np.any(weight.reshape(3, -1, weight.shape[1]), axis=0)
+
+
+def _whole_groups(chosen: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    """Every group of `size` that holds a chosen one; never none."""
+    groups: NDArray[np.bool_] = np.any(np.pad(chosen, (0, -chosen.size % size)).reshape(-1, size), axis=1)
+    groups[0] |= not groups.any()
+    return groups.repeat(size)[: chosen.size]
+
+
+def _part(layer: Layer, weight: NDArray, outputs: NDArray, inputs: NDArray) -> Layer:
+    """`outputs` and `inputs` of a layer, without the columns that are zero in `weight` and were not before."""
+    chosen = np.ix_(outputs, inputs)
+    if layer.is_dense:
+        return Layer.from_dense(weight[chosen], None, 1, layer.segments)
+    cleared = layer.dense().any(0) & ~weight.any(0)
+    return Layer.from_dense(weight[chosen], (layer.mask() & ~cleared)[chosen], layer.block, layer.segments)
