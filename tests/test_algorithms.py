@@ -17,7 +17,7 @@ from mast_train.flops import Schedule, passes, training_cost
 from mast_train.losses import central_weight, optimistic_weight, td_loss
 from mast_train.mixers import QMIX, CentralMixer
 from mast_train.networks import agent_inputs
-from mast_train.presets import METHODS
+from mast_train.presets import METHODS, preset, tiny_widths
 from mast_train.trainer import Evaluation, Trainer
 
 NEW = ["owqmix", "cwqmix", "res"]
@@ -241,3 +241,13 @@ def test_training_flops_follow_the_connections(algorithm):
     times = dict(zip(("agents", "mixer", "central_agents", "central_mixer"), passes(algorithm, 3, 4), strict=True))
     expected = sum(times[key] * forward(key) for key in trained.masks)
     assert training_cost(algorithm, trained.counts(), Schedule(100, 16.0)).paper_flops == pytest.approx(expected)
+
+
+def test_tiny_narrows_the_unrestricted_mixer_to_the_sparse_budget():
+    config = tiny_widths(preset("tiny"), SPEC)
+
+    def weights(embed):
+        return sum(p.numel() for p in CentralMixer(SPEC.n_agents, SPEC.state_dim, embed).parameters() if p.dim() == 2)
+
+    budget = (1 - 0.95) * weights(256)
+    assert weights(config.wqmix.embed) <= budget < weights(config.wqmix.embed + 1)
