@@ -21,6 +21,8 @@ from mast_train.flops import Model, QmixCounts
 from mast_train.losses import td_loss
 from mast_train.mixers import QMIX, VDN
 from mast_train.native import SparseSequence, available, status
+from mast_train.native.mixer import SparseMixer
+from mast_train.native.optimizer import SparseStep
 from mast_train.nets import WEIGHTS, AgentNets
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.schedule import drop_fraction, evolves_at
@@ -122,6 +124,11 @@ class Learner:
         native = use_native(config, device)
         self._online = SparseSequence(self.agents, self.masks["agents"].state_dict()) if native else None
         self._target = SparseSequence(self.target_agents, None) if native else None
+        sparse_mixer = native and isinstance(self.mixer, QMIX) and bool(self.masks["mixer"].layers)
+        self._mix = SparseMixer(self.mixer, self.masks["mixer"].state_dict()) if sparse_mixer else self.mixer
+        self._target_mix = SparseMixer(self.target_mixer, None) if sparse_mixer else self.target_mixer
+        connections = {p: mask for masks in self.masks.values() for p, mask in masks.connections().items()}
+        self._sparse_step = SparseStep(self.optimizer, connections) if native else None
 
     @property
     def actor(self) -> AgentNets | SparseSequence:
@@ -145,7 +152,8 @@ class Learner:
         q = self._sequence(x, evolving).transpose(0, 1)
         real = batch.filled
         q_taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)[real]
-        q_tot = self.mixer(q_taken, batch.state[:, :-1][real])
+        mixer = self.mixer if evolving else self._mix
+        q_tot = mixer(q_taken, batch.state[:, :-1][real])
         with torch.no_grad():
             y = self._targets(batch, x, q.detach(), env_steps)[real]
         loss = td_loss(q_tot, y)
@@ -169,7 +177,7 @@ class Learner:
         q = self._target_sequence(x).transpose(0, 1)
         following = self._reduce(q[:, 1:][real], batch.avail_actions[:, 1:][real], q_online[:, 1:][real])
         value = torch.zeros_like(batch.reward)
-        value[real] = self.target_mixer(following, batch.state[:, 1:][real])
+        value[real] = self._target_mix(following, batch.state[:, 1:][real])
         delayed = env_steps < c.start * self.config.train.total_steps
         if c.returns == "one_step" or delayed:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
@@ -198,16 +206,23 @@ class Learner:
     def _step(self, progress: float, evolving: bool) -> tuple[Tensor, int]:
         sparse = self.config.sparse
         gradients = {key: masks.dense_gradients() if evolving else {} for key, masks in self.masks.items()}
-        for masks in self.masks.values():
-            masks.apply_to_gradients()
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.train.grad_clip)
-        self.optimizer.step()
+        grad_norm = self._step_optimizer()
         changed = 0
         if evolving:
             fraction = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction)
             for key, masks in self.masks.items():
                 changed += masks.evolve(sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
         return grad_norm, changed
+
+    def _step_optimizer(self) -> Tensor:
+        """Mask, clip, step; returns the gradients' norm before clipping."""
+        if self._sparse_step is not None:
+            return self._sparse_step.step(self.config.train.grad_clip)
+        for masks in self.masks.values():
+            masks.apply_to_gradients()
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.train.grad_clip)
+        self.optimizer.step()
+        return grad_norm
 
     @torch.no_grad()
     def sync_targets(self) -> None:

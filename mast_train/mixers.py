@@ -33,11 +33,12 @@ class QMIX(nn.Module):
         self.b2_in, self.b2_out = nn.Linear(state_dim, config.embed), nn.Linear(config.embed, 1)
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
-        """q [...,N], state [...,S] -> [...]."""
-        shape = q.shape[:-1]
-        state = state.reshape(-1, state.shape[-1])
+        """q [...,N], state [...,S] -> [...]; or q [K,...,N] -> [K,...], K joint actions of each state."""
+        rows, shape = state[..., 0].numel(), q.shape[:-1]
+        state = state.reshape(rows, -1)
         w1 = self.w1_out(F.relu(self.w1_in(state))).abs().view(-1, self.n_agents, self.embed)
         w2 = self.w2_out(F.relu(self.w2_in(state))).abs()
-        b2 = self.b2_out(F.relu(self.b2_in(state))).squeeze(-1)
-        mixed = torch.baddbmm(self.b1(state).unsqueeze(1), q.reshape(-1, 1, self.n_agents), w1).squeeze(1)
-        return ((F.elu(mixed) * w2).sum(-1) + b2).view(shape)
+        b2 = self.b2_out(F.relu(self.b2_in(state)))
+        q = q.reshape(-1, rows, self.n_agents).transpose(0, 1)
+        mixed = torch.baddbmm(self.b1(state).unsqueeze(1), q, w1)
+        return torch.baddbmm(b2.unsqueeze(1), F.elu(mixed), w2.unsqueeze(2)).squeeze(2).t().reshape(shape)

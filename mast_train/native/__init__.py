@@ -8,12 +8,13 @@ A actions, R = B*N/G rows of a group.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mast_train.native.gradients import Gradients
 from mast_train.nets import WEIGHTS, AgentNets
 
 _train: Any
@@ -39,7 +40,7 @@ def status() -> str:
     """One line: the instruction set in use ("native training: avx512"), or why there is none."""
     if _train is None:
         return f"native training: not built ({_missing}); install a C compiler and reinstall mast-marl"
-    return f"native training: {_level(None)}"
+    return f"native training: {check_level(None)}"
 
 
 def levels() -> tuple[str, ...]:
@@ -47,11 +48,37 @@ def levels() -> tuple[str, ...]:
     return () if _train is None else _train.levels()
 
 
-def _level(level: str | None) -> str:
+def extension() -> Any:
+    """The compiled module."""
+    return _train
+
+
+def check_level(level: str | None) -> str:
+    """The level itself, or MAST_NATIVE_LEVEL, or the best. Raises ValueError for one that does not run here."""
     level = level or os.environ.get("MAST_NATIVE_LEVEL") or levels()[0]
     if level not in levels():
         raise ValueError(f"native level {level!r}: this machine runs {', '.join(levels()) or 'none'}")
     return level
+
+
+def check_parameters(parameters: Sequence[Tensor]) -> None:
+    """Raises ValueError for parameters that the C code cannot read."""
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in parameters):
+        raise ValueError("native training needs float32 parameters on the CPU")
+
+
+class Watched:
+    """Something built from tensors, built again when one of them changed in place."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build, self._value = build, None
+        self._versions: list[int] | None = None
+
+    def current(self, tensors: Sequence[Tensor]) -> Any:
+        versions = [tensor._version for tensor in tensors]
+        if versions != self._versions:
+            self._value, self._versions = self._build(), versions
+        return self._value
 
 
 class SparseSequence:
@@ -65,20 +92,20 @@ class SparseSequence:
     def __init__(self, nets: AgentNets, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:
         if _train is None:
             raise ValueError(status())
-        self.nets, self.level = nets, _level(level)
+        self.nets, self.level = nets, check_level(level)
         self._masks = masks
-        self._versions: list[int] | None = None
-        self._structure: Any = None
+        self._structure = Watched(self._build)
         self._full: Any = None
         self._spare: list[Tensor] = []
-        if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in self._parameters()):
-            raise ValueError("native training needs float32 parameters on the CPU")
+        self._gradients = Gradients()
+        check_parameters(self._parameters())
 
     def forward(self, x: Tensor, dense_gradients: bool = False) -> Tensor:
         """x [T,B,N,I] -> q [T,B,N,A], from a zero memory; AgentNets.forward without the hidden states.
 
-        Differentiable in the parameters, once, unless gradients are off. Weight gradients are 0 off the masks; with
-        dense_gradients they are torch's, for updates that grow connections. Raises ValueError.
+        Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
+        (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
+        updates that grow connections. Raises ValueError.
         """
         if not torch.is_grad_enabled():
             return self._run(x)
@@ -104,12 +131,10 @@ class SparseSequence:
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
-        weights = [getattr(self.nets, name) for name in WEIGHTS]
-        watched = weights if self._masks is None else list(self._masks.values())
-        versions = [tensor._version for tensor in watched]
-        if versions != self._versions:
-            self._structure, self._versions = self._build(weights), versions
-        return self._structure
+        return self._structure.current(self._weights() if self._masks is None else list(self._masks.values()))
+
+    def _weights(self) -> list[Tensor]:
+        return [getattr(self.nets, name) for name in WEIGHTS]
 
     def full_structure(self) -> Any:
         """That of full masks, one for all groups."""
@@ -120,7 +145,8 @@ class SparseSequence:
     def _widths(self) -> tuple[int, int, int]:
         return self.nets.inputs, self.nets.hidden, self.nets.n_actions
 
-    def _build(self, weights: list[Tensor]) -> Any:
+    def _build(self) -> Any:
+        weights = self._weights()
         if self._masks is None:
             masks = [weight != 0 for weight in weights]
         elif self._masks:
@@ -150,10 +176,10 @@ class SparseSequence:
             self.level,
             torch.get_num_threads(),
             shape,
-            _addresses(self._parameters()),
+            addresses(self._parameters()),
             *_located(x),
             *_located(q),
-            *_addresses([initial, final, saved]),
+            *addresses([initial, final, saved]),
         )
         return q
 
@@ -167,23 +193,25 @@ class SparseSequence:
                 return memory
         return torch.empty(size)
 
-    def _gradients(self, structure: Any, wanted: Any, x: Tensor, saved: Tensor, grad_q: Tensor) -> list[Tensor]:
+    def _backward(self, structure: Any, wanted: Any, x: Tensor, saved: Tensor, grad_q: Tensor) -> None:
         shape, x, grad_q, parameters = self._shape(x), _plain(x), _plain(grad_q), self._parameters()
-        gradients = [torch.empty_like(parameter) for parameter in parameters]
-        _train.backward(
-            structure,
-            wanted,
-            self.level,
-            torch.get_num_threads(),
-            shape,
-            _addresses(parameters),
-            *_located(x),
-            *_located(grad_q),
-            saved.data_ptr(),
-            _addresses(gradients),
-        )
+
+        def fill(gradients: Sequence[Tensor]) -> None:
+            _train.backward(
+                structure,
+                wanted,
+                self.level,
+                torch.get_num_threads(),
+                shape,
+                addresses(parameters),
+                *_located(x),
+                *_located(grad_q),
+                saved.data_ptr(),
+                addresses(gradients),
+            )
+
+        self._gradients.write(parameters, wanted, fill)
         self._spare.append(saved)
-        return gradients
 
 
 class _Sequence(torch.autograd.Function):
@@ -198,12 +226,12 @@ class _Sequence(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x = ctx.saved_tensors[0]  # raises when it or a parameter was changed since the forward pass
+        x, *parameters = ctx.saved_tensors  # raises when it or a parameter was changed since the forward pass
         saved, ctx.saved = ctx.saved, None
         if saved is None:
             raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        gradients = ctx.sequence._gradients(ctx.structure, ctx.wanted, x, saved, grad_outputs[0])
-        return None, None, None, *gradients
+        ctx.sequence._backward(ctx.structure, ctx.wanted, x, saved, grad_outputs[0])
+        return None, None, None, *[None for _ in parameters]
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -217,5 +245,6 @@ def _located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
     return tensor.data_ptr(), tensor.stride()[:3]
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
+def addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
+    """What the extension takes; 0 for None."""
     return tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)

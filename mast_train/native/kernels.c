@@ -87,8 +87,10 @@ static void pack_forward(const train_call *c, int32_t group, float *values, floa
     memcpy(bias + 3 * h, hidden + 2 * h, (size_t)h * sizeof(float));
 }
 
-static void forward(const train_call *c, int32_t group, int32_t tile, float *work, int32_t *packed_group)
+static void forward(const void *call, int32_t index, float *work, int32_t *packed_group)
 {
+    const train_call *c = call;
+    const int32_t group = index / train_tiles(c), tile = index % train_tiles(c);
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
@@ -184,8 +186,17 @@ static void add_gradients(const train_call *c, int32_t group, const float *recor
     outer_bias(&fc2, n->actions, sums + 20 * h);
 }
 
-static void backward(const train_call *c, int32_t group, int32_t tile, float *work, int32_t *packed_group)
+/* The four partial sums of each gradient as one. */
+static void fold(const float *sums, size_t count, float *to)
 {
+    for (size_t i = 0; i < count; i++)
+        to[i] = (sums[4 * i] + sums[4 * i + 1]) + (sums[4 * i + 2] + sums[4 * i + 3]);
+}
+
+static void backward(const void *call, int32_t index, float *work, int32_t *packed_group)
+{
+    const train_call *c = call;
+    const int32_t group = index / train_tiles(c), tile = index % train_tiles(c);
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
@@ -220,9 +231,11 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
             made = 0;
         }
     }
-    float *partial = c->partial + own * c->partial_size;
-    for (size_t i = 0; i < gradients; i++)
-        partial[i] = (sums[4 * i] + sums[4 * i + 1]) + (sums[4 * i + 2] + sums[4 * i + 3]);
+    fold(sums, gradients, c->partial + own * c->partial_size);
 }
 
-const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward};
+#include "mixer_kernels.h"
+#include "optimizer_kernels.h"
+
+const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward, mixer_forward, mixer_backward,
+                                     square_norm, adam, rmsprop};
