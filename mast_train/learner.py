@@ -15,7 +15,7 @@ from mast_runtime.flops import Matrix, agent_counts
 from mast_train import targets
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
+from mast_train.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.errors import UserError
 from mast_train.flops import Model, QmixCounts
 from mast_train.losses import td_loss
@@ -135,29 +135,35 @@ class Learner:
         """What acts: `step` on the online agents, in C where that is possible."""
         return self.agents if self._online is None else self._online
 
-    def _sequence(self, x: Tensor, evolving: bool) -> Tensor:
-        """Online action values: x [T,B,N,I] -> q [T,B,N,A]; gradients of absent weights only when `evolving`."""
-        return self.agents(x)[0] if self._online is None else self._online.forward(x, dense_gradients=evolving)
+    def _inputs(self, batch: EpisodeBatch) -> tuple[Tensor, ...]:
+        """What the agents' networks read, for all steps: x, or where they run in C the parts it is made of."""
+        last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+        if self._online is None or not self.config.net.last_action:
+            return (agent_inputs(self.config, self.spec, batch.obs, last_action).transpose(0, 1),)
+        return batch.obs.transpose(0, 1), last_action.transpose(0, 1), batch.lengths + 1
 
-    def _target_sequence(self, x: Tensor) -> Tensor:
-        return self.target_agents(x)[0] if self._target is None else self._target.forward(x)
+    def _sequence(self, inputs: tuple[Tensor, ...], evolving: bool) -> Tensor:
+        """Online action values [T+1,B,N,A]; gradients of absent weights only when `evolving`."""
+        return self.agents(*inputs)[0] if self._online is None else self._online.forward(*inputs, dense_gradients=evolving)
+
+    def _target_sequence(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        return self.target_agents(*inputs)[0] if self._target is None else self._target.forward(*inputs)
 
     def update(self, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:
         """One step on a batch of episodes; returns scalars (still on the device) for the log."""
         config = self.config
         self.updates += 1
         evolving = self._evolving(env_steps)
-        previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-        x = agent_inputs(config, self.spec, batch.obs, previous).transpose(0, 1)
-        q = self._sequence(x, evolving).transpose(0, 1)
-        real = batch.filled
-        q_taken = q[:, :-1].gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)[real]
+        inputs, rows = self._inputs(batch), batch.rows
+        q = self._sequence(inputs, evolving)
+        q_taken = taken(q, rows, pick(batch.actions, rows.transition))
         mixer = self.mixer if evolving else self._mix
-        q_tot = mixer(q_taken, batch.state[:, :-1][real])
+        q_tot = mixer(q_taken, pick(batch.state, rows.now))
         with torch.no_grad():
-            y = self._targets(batch, x, q.detach(), env_steps)[real]
+            y = pick(self._targets(batch, rows, inputs, q.detach(), env_steps), rows.transition)
         loss = td_loss(q_tot, y)
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
         grad_norm, changed = self._step(env_steps / config.train.total_steps, evolving)
         if self.updates % config.train.target_interval == 0:
@@ -171,13 +177,15 @@ class Learner:
             "changed": torch.tensor(float(changed)),
         }
 
-    def _targets(self, batch: EpisodeBatch, x: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
+    def _targets(
+        self, batch: EpisodeBatch, rows: Rows, inputs: tuple[Tensor, ...], q_online: Tensor, env_steps: int
+    ) -> Tensor:
         """y [B,T]: reduced target values mixed on every next state, then one-step, n-step or TD(lambda) returns."""
-        c, gamma, real = self.config.target, self.config.train.gamma, batch.filled
-        q = self._target_sequence(x).transpose(0, 1)
-        following = self._reduce(q[:, 1:][real], batch.avail_actions[:, 1:][real], q_online[:, 1:][real])
-        value = torch.zeros_like(batch.reward)
-        value[real] = self._target_mix(following, batch.state[:, 1:][real])
+        c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
+        q, select = pick(self._target_sequence(inputs), after), pick(q_online, after) if c.double_q else None
+        following = self._reduce(q, pick(batch.avail_actions, rows.now + 1), select)
+        mixed = self._target_mix(following, pick(batch.state, rows.now + 1))
+        value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, mixed).view_as(batch.reward)
         delayed = env_steps < c.start * self.config.train.total_steps
         if c.returns == "one_step" or delayed:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
@@ -185,10 +193,9 @@ class Learner:
             return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
         return targets.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
 
-    def _reduce(self, q: Tensor, avail: Tensor, q_online: Tensor) -> Tensor:
-        """Per-agent target values by the configured operator: q, q_online [R,N,A], avail bool [R,N,A] -> [R,N]."""
+    def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None) -> Tensor:
+        """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
         c = self.config.target
-        select = q_online if c.double_q else None
         if c.operator == "max":
             return targets.greedy_value(q, avail, select)
         if c.operator == "softmax":

@@ -70,9 +70,10 @@ def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tens
     keep = torch.where(last, 0.0, lam)
     fixed = one_step(reward, (1.0 - keep) * next_value, terminated, gamma)
     carry = gamma * torch.where(terminated, 0.0, keep)
-    target = torch.empty_like(reward)
-    following = next_value[:, -1]
-    for t in range(reward.shape[1] - 1, -1, -1):
-        following = torch.addcmul(fixed[:, t], carry[:, t], following)
-        target[:, t] = following
-    return target
+    steps = 1
+    while steps < reward.shape[1]:
+        # y_t = fixed_t + carry_t y_{t+steps}: composed with itself, so that each round doubles the steps.
+        fixed = torch.cat([torch.addcmul(fixed[:, :-steps], carry[:, :-steps], fixed[:, steps:]), fixed[:, -steps:]], 1)
+        carry = torch.cat([carry[:, :-steps] * carry[:, steps:], torch.zeros_like(carry[:, -steps:])], 1)
+        steps *= 2
+    return fixed

@@ -72,7 +72,7 @@ def assert_agrees(nets, masks, x, level, tolerance=1e-5):
     expected_q, dense = oracle(nets, x, grad_q)
     sequence = SparseSequence(nets, masks, level)
     for dense_gradients in (False, True):
-        q = sequence.forward(x, dense_gradients)
+        q = sequence.forward(x, dense_gradients=dense_gradients)
         assert_near(q.detach(), expected_q, "q")
         for name, actual in gradients(nets, q, grad_q).items():
             masked = name in masks and not dense_gradients
@@ -165,7 +165,7 @@ def test_a_hundred_updates_with_topology_changes(block):
     for update in range(1, 101):
         x, target, losses, evolving = torch.randn(12, 9, 3, 11), torch.randn(12, 9, 3, 5), [], update % 20 == 0
         for i in range(2):
-            q = sequence.forward(x, evolving) if i else nets[0](x)[0]
+            q = sequence.forward(x, dense_gradients=evolving) if i else nets[0](x)[0]
             loss = (q - target).square().mean()
             optimizers[i].zero_grad()
             loss.backward()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -100,18 +101,24 @@ class SparseSequence:
         self._gradients = Gradients()
         check_parameters(self._parameters())
 
-    def forward(self, x: Tensor, dense_gradients: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None, dense_gradients: bool = False
+    ) -> Tensor:
         """x [T,B,N,I] -> q [T,B,N,A], from a zero memory; AgentNets.forward without the hidden states.
 
+        With last_action [T,B,N] int64 (-1: none yet), x may be observations alone: the one-hots of the action and, where
+        the networks have that many inputs more, of the agent follow as in learner.agent_inputs. lengths [B] int64: each
+        episode's steps; q is 0, and its gradient ignored, from there on.
         Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
         updates that grow connections. Raises ValueError.
         """
+        inputs = _Inputs.of(x, last_action, lengths)
         if not torch.is_grad_enabled():
-            return self._run(x)
+            return self._run(inputs)
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Sequence.apply(self, dense_gradients, x, *self._parameters())
+        return _Sequence.apply(self, dense_gradients, inputs, x, *self._parameters())
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -122,9 +129,9 @@ class SparseSequence:
         shape = (self.nets.groups, x.shape[0] * x.shape[1] // self.nets.groups, self.nets.hidden)
         if hidden.shape != shape:
             raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
-        hidden = _plain(hidden)
+        hidden = hidden.detach().contiguous()
         after = torch.empty_like(hidden)
-        return self._run(x[None], initial=hidden, final=after)[0], after
+        return self._run(_Inputs.of(x[None]), initial=hidden, final=after)[0], after
 
     def _parameters(self) -> list[Tensor]:
         return [getattr(self.nets, name) for name in PARAMETERS]
@@ -157,27 +164,34 @@ class SparseSequence:
         masks = [mask.contiguous() for mask in masks]
         return _train.build(self.nets.groups, *self._widths(), tuple(mask.data_ptr() for mask in masks))
 
-    def _shape(self, x: Tensor) -> tuple[int, int, int, int]:
+    def _shape(self, inputs: _Inputs) -> tuple[int, int, int, int]:
         """G, T, B, N. Raises ValueError."""
-        groups, (t, b, n, inputs) = self.nets.groups, x.shape
-        if inputs != self.nets.inputs or groups not in (1, n) or min(t, b, n) < 1:
+        groups, (t, b, n, width) = self.nets.groups, inputs.x.shape
+        one_hot = 0 if inputs.last_action is None else self.nets.n_actions
+        if self.nets.inputs - width - one_hot not in (0, n) or groups not in (1, n) or min(t, b, n) < 1:
             raise ValueError(
-                f"x is {list(x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group"
+                f"x is {list(inputs.x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group"
             )
+        if inputs.last_action is not None and inputs.last_action.shape != (t, b, n):
+            raise ValueError(f"last_action is {list(inputs.last_action.shape)}, expected {[t, b, n]}")
         return groups, t, b, n
 
     def _run(
-        self, x: Tensor, saved: Tensor | None = None, initial: Tensor | None = None, final: Tensor | None = None
+        self,
+        inputs: _Inputs,
+        saved: Tensor | None = None,
+        initial: Tensor | None = None,
+        final: Tensor | None = None,
     ) -> Tensor:
-        shape, x = self._shape(x), _plain(x)
-        q = x.new_empty(*shape[1:], self.nets.n_actions)
+        shape = self._shape(inputs)
+        q = inputs.x.new_zeros(*shape[1:], self.nets.n_actions)
         _train.forward(
             self.structure(),
             self.level,
             torch.get_num_threads(),
             shape,
             addresses(self._parameters()),
-            *_located(x),
+            inputs.located(self.nets),
             *_located(q),
             *addresses([initial, final, saved]),
         )
@@ -193,8 +207,8 @@ class SparseSequence:
                 return memory
         return torch.empty(size)
 
-    def _backward(self, structure: Any, wanted: Any, x: Tensor, saved: Tensor, grad_q: Tensor) -> None:
-        shape, x, grad_q, parameters = self._shape(x), _plain(x), _plain(grad_q), self._parameters()
+    def _backward(self, structure: Any, wanted: Any, inputs: _Inputs, saved: Tensor, grad_q: Tensor) -> None:
+        shape, grad_q, parameters = self._shape(inputs), _plain(grad_q), self._parameters()
 
         def fill(gradients: Sequence[Tensor]) -> None:
             _train.backward(
@@ -204,7 +218,7 @@ class SparseSequence:
                 torch.get_num_threads(),
                 shape,
                 addresses(parameters),
-                *_located(x),
+                inputs.located(self.nets),
                 *_located(grad_q),
                 saved.data_ptr(),
                 addresses(gradients),
@@ -214,30 +228,61 @@ class SparseSequence:
         self._spare.append(saved)
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B] longest first and their lengths int32."""
+
+    x: Tensor
+    last_action: Tensor | None
+    order: Tensor | None
+    lengths: Tensor | None
+
+    @classmethod
+    def of(cls, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None) -> _Inputs:
+        if last_action is not None and last_action.dtype != torch.int64:
+            raise ValueError(f"last_action is {last_action.dtype}, expected int64")
+        if lengths is None:
+            return cls(_plain(x), last_action, None, None)
+        if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
+            raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
+        falling, order = lengths.sort(descending=True, stable=True)
+        return cls(_plain(x), last_action, order.int(), falling.int())
+
+    def located(self, nets: AgentNets) -> tuple[Any, ...]:
+        """As the extension takes them."""
+        last, width = self.last_action, self.x.shape[3]
+        ahead = (0, (0, 0, 0)) if last is None else (last.data_ptr(), last.stride())
+        identity = nets.inputs - width - (0 if last is None else nets.n_actions)
+        return *_located(self.x), width, *ahead, int(identity > 0), *addresses([self.order, self.lengths])
+
+
 class _Sequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sequence: SparseSequence, dense_gradients: bool, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: _Inputs, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
         ctx.sequence, ctx.structure = sequence, sequence.structure()
         ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
-        ctx.saved = sequence._memory(sequence._shape(x))
+        ctx.saved = sequence._memory(sequence._shape(inputs))
+        ctx.inputs = inputs
         ctx.save_for_backward(x, *parameters)
-        return sequence._run(x, ctx.saved)
+        return sequence._run(inputs, ctx.saved)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x, *parameters = ctx.saved_tensors  # raises when it or a parameter was changed since the forward pass
+        _, *parameters = ctx.saved_tensors  # raises when it or a parameter was changed since the forward pass
         saved, ctx.saved = ctx.saved, None
         if saved is None:
             raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        ctx.sequence._backward(ctx.structure, ctx.wanted, x, saved, grad_outputs[0])
-        return None, None, None, *[None for _ in parameters]
+        ctx.sequence._backward(ctx.structure, ctx.wanted, ctx.inputs, saved, grad_outputs[0])
+        return None, None, None, None, *[None for _ in parameters]
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """float32 on the CPU, the last dimension adjacent; hidden states and parameters are contiguous anyway."""
+    """[T,B,N,F] in float32 on the CPU, the last dimension adjacent."""
     tensor = tensor.detach().to("cpu", torch.float32)
-    return tensor if tensor.stride(-1) == 1 and tensor.dim() == 4 else tensor.contiguous()
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:

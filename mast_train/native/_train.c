@@ -109,18 +109,32 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
 
 #define ADDRESSES "(KKKKKKKK)"
 #define LOCATED "K(nnn)"
+#define INPUTS "(" LOCATED "i" LOCATED "iKK)"
 #define STRIDES(tensor) &(tensor).step, &(tensor).batch, &(tensor).agent
 #define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
 
-static float *at(unsigned long long address) { return (float *)(uintptr_t)address; }
-
-static void set_parameters(train_call *call, const unsigned long long address[PARAMETERS])
+static void set_parameters(train_call *call, const unsigned long long from[PARAMETERS])
 {
     for (int i = 0; i < PARAMETERS; i++)
-        call->parameter[i] = at(address[i]);
+        call->parameter[i] = address(from[i]);
 }
 
-/* forward(network, level, threads, (groups, T, B, N), parameters, x, x strides, q, q strides, initial, final, saved) */
+/* inputs: x, its strides, observed, last_action, its strides, identity, order, length */
+typedef struct {
+    unsigned long long x, last_action, order, length;
+} input_addresses;
+
+#define READ_INPUTS(c, from)                                                                                           \
+    &(from).x, STRIDES((c).x), &(c).observed, &(from).last_action, STRIDES((c).last), &(c).identity, &(from).order,    \
+        &(from).length
+
+static void set_inputs(train_call *c, const input_addresses *from)
+{
+    c->x.data = address(from->x), c->last_action = address(from->last_action);
+    c->order = address(from->order), c->length = address(from->length);
+}
+
+/* forward(network, level, threads, (groups, T, B, N), parameters, inputs, q, q strides, initial, final, saved) */
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -128,17 +142,19 @@ static PyObject *forward(PyObject *self, PyObject *args)
     const char *level;
     int threads, done;
     train_call c = {0};
-    unsigned long long p[PARAMETERS], x, q, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES LOCATED LOCATED "KKK", &capsule, &level, &threads, &c.groups,
-                          &c.steps, &c.batch, &c.agents, EIGHT(p), &x, STRIDES(c.x), &q, STRIDES(c.q), &initial, &final,
-                          &saved))
+    input_addresses inputs;
+    unsigned long long p[PARAMETERS], q, initial, final, saved;
+    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES INPUTS LOCATED "KKK", &capsule, &level, &threads, &c.groups,
+                          &c.steps, &c.batch, &c.agents, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q), &initial,
+                          &final, &saved))
         return NULL;
     const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
     if (!c.network)
         return NULL;
     set_parameters(&c, p);
-    c.x.data = at(x), c.q.data = at(q), c.initial = at(initial), c.final = at(final), c.saved = at(saved);
+    set_inputs(&c, &inputs);
+    c.q.data = address(q), c.initial = address(initial), c.final = address(final), c.saved = address(saved);
     Py_BEGIN_ALLOW_THREADS
     done = train_run(kernels->forward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);
     Py_END_ALLOW_THREADS
@@ -155,8 +171,8 @@ static int make_partial(train_call *c)
     return c->partial != NULL;
 }
 
-/* backward(network, gradients' network, level, threads, (groups, T, B, N), parameters, x, x strides, gradient of q, its
- * strides, saved, parameters' gradients) */
+/* backward(network, gradients' network, level, threads, (groups, T, B, N), parameters, inputs, gradient of q, its strides,
+ * saved, parameters' gradients) */
 static PyObject *backward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -164,9 +180,10 @@ static PyObject *backward(PyObject *self, PyObject *args)
     const char *level;
     int threads, done = 0;
     train_call c = {0};
-    unsigned long long p[PARAMETERS], g[PARAMETERS], x, q, saved;
-    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES LOCATED LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
-                          &threads, &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), &x, STRIDES(c.x), &q,
+    input_addresses inputs;
+    unsigned long long p[PARAMETERS], g[PARAMETERS], q, saved;
+    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES INPUTS LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
+                          &threads, &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), READ_INPUTS(c, inputs), &q,
                           STRIDES(c.q), &saved, EIGHT(g)))
         return NULL;
     const train_kernels *kernels = train_level(level);
@@ -175,10 +192,11 @@ static PyObject *backward(PyObject *self, PyObject *args)
     if (!c.network || !c.gradients)
         return NULL;
     set_parameters(&c, p);
-    c.x.data = at(x), c.q.data = at(q), c.saved = at(saved);
+    set_inputs(&c, &inputs);
+    c.q.data = address(q), c.saved = address(saved);
     float *grad[PARAMETERS];
     for (int i = 0; i < PARAMETERS; i++)
-        grad[i] = at(g[i]);
+        grad[i] = address(g[i]);
     Py_BEGIN_ALLOW_THREADS
     done = make_partial(&c)
            && train_run(kernels->backward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);

@@ -32,12 +32,12 @@ static mixer_rows mixer_rows_of(const mixer_call *c, int32_t tile)
 static void hypernetworks(const mixer_call *c, const mixer_layout *at, const mixer_rows *rows, const float *values,
                           float *tile)
 {
-    to_lanes(c->state, rows->state, 0, c->network->states, tile);
+    to_lanes(c->state, rows->state, 0, c->network->states, tile, TRAIN_LANES);
     for (int l = 0; l < MIXER_LAYERS; l++) {
         const train_matrix *m = &c->network->layer[l];
-        multiply(m, values, tile + at->in[l], c->bias[l], tile + at->out[l]);
+        multiply(m, values, tile + at->in[l], c->bias[l], tile + at->out[l], TRAIN_LANES);
         if (l == W1_IN || l == W2_IN || l == B2_IN)
-            rectify(tile + at->out[l], mixer_outputs(c->network, l) * TRAIN_LANES);
+            rectify(tile + at->out[l], mixer_outputs(c->network, l), TRAIN_LANES);
         values += m->values;
     }
 }
@@ -55,7 +55,7 @@ static void mix(const mixer_call *c, const mixer_layout *at, const mixer_rows *r
     const int32_t embed = c->network->embed, agents = c->network->agents;
     const ptrdiff_t offset = (ptrdiff_t)repeat * c->rows;
     float total[TRAIN_LANES];
-    to_lanes(c->q + offset * agents, rows->q, 0, agents, tile + at->q);
+    to_lanes(c->q + offset * agents, rows->q, 0, agents, tile + at->q, TRAIN_LANES);
     for (int32_t lane = 0; lane < TRAIN_LANES; lane += 16) {
         vec16 sum = load16(tile + at->out[B2_OUT] + lane);
         for (int32_t e = 0; e < embed; e++) {
@@ -76,7 +76,7 @@ static void mix_back(const mixer_call *c, const mixer_layout *at, const mixer_ro
     const ptrdiff_t offset = (ptrdiff_t)repeat * c->rows, agent_step = embed * TRAIN_LANES;
     float grad[TRAIN_LANES] = {0.0f};
     memcpy(grad, c->grad + offset + rows->first, (size_t)rows->lanes * sizeof(float));
-    to_lanes(c->q + offset * agents, rows->q, 0, agents, tile + at->q);
+    to_lanes(c->q + offset * agents, rows->q, 0, agents, tile + at->q, TRAIN_LANES);
     memset(tile + at->grad_q, 0, (size_t)agents * TRAIN_LANES * sizeof(float));
     for (int32_t i = 0; i < embed * TRAIN_LANES; i += 16) {
         const int32_t lane = i % TRAIN_LANES;
@@ -134,11 +134,11 @@ static void mixer_forward(const void *call, int32_t index, float *work, int32_t 
 /* From the gradients of a second layer's outputs to those of the first layer before its ReLU. */
 static void hidden_back(const mixer_network *n, const mixer_layout *at, int second, const float *values, float *tile)
 {
-    const int32_t size = mixer_outputs(n, second - 1) * TRAIN_LANES;
+    const int32_t size = mixer_outputs(n, second - 1);
     float *delta = tile + at->delta[second - 1];
-    memset(delta, 0, (size_t)size * sizeof(float));
-    multiply(&n->back[second], values, tile + at->delta[second], NULL, delta);
-    rectify_back(tile + at->out[second - 1], delta, size);
+    memset(delta, 0, (size_t)size * TRAIN_LANES * sizeof(float));
+    multiply(&n->back[second], values, tile + at->delta[second], NULL, delta, TRAIN_LANES);
+    rectify_back(tile + at->out[second - 1], delta, size, TRAIN_LANES);
 }
 
 static void mixer_backward_tile(const mixer_call *c, const mixer_layout *at, int32_t index, const float *values,
@@ -172,9 +172,10 @@ static void mixer_backward(const void *call, int32_t index, float *work, int32_t
     for (int32_t i = 0; i < tiles; i++)
         mixer_backward_tile(c, &at, first + i, values, work + (size_t)i * at.size);
     memset(sums, 0, 4 * size * sizeof(float));
+    const ptrdiff_t step = (ptrdiff_t)at.size;
     float *to = sums;
     for (int l = 0; l < MIXER_LAYERS; l++) {
-        const outer_range range = {work + at.delta[l], work + at.in[l], (ptrdiff_t)at.size, (ptrdiff_t)at.size, tiles};
+        const outer_range range = {work + at.delta[l], work + at.in[l], step, step, tiles, TRAIN_LANES};
         outer(&n->layer[l], &range, to);
         to += 4 * (size_t)n->layer[l].values;
         outer_bias(&range, mixer_outputs(n, l), to);

@@ -56,7 +56,13 @@ typedef struct {
     const train_network *gradients; /* where weight gradients are wanted: network, or a full one */
     int32_t groups, steps, batch, agents;
     const float *parameter[PARAMETERS]; /* [groups, ...] */
-    train_tensor x;
+    train_tensor x; /* the first `observed` inputs */
+    int32_t observed;
+    const int64_t *last_action; /* [steps, batch, agents]: the next inputs are its one-hot, none where negative; or NULL */
+    train_tensor last;          /* its strides */
+    int32_t identity;           /* whether the one-hot of the agent ends the inputs */
+    const int32_t *order;       /* [batch] episodes, longest first, or NULL: as they are */
+    const int32_t *length;      /* [batch] their steps, in the same order; q and its gradient are 0 from there on */
     train_tensor q; /* forward: result; backward: its gradient */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
     float *final;         /* likewise, or NULL */

@@ -76,13 +76,14 @@ INLINE void turn(turn_row row[TURN])
 
 INLINE int32_t at_most(int32_t n, int32_t limit) { return n < limit ? n : limit; }
 
-/* to [features][lane] from rows at from + offset[lane]; those `ahead` of them, wanted next, are fetched meanwhile. */
+/* to [features][lane] from rows at from + offset[lane], the first `lanes` lanes, 16 or TRAIN_LANES; those `ahead` of
+ * them, wanted next, are fetched meanwhile. */
 static void to_lanes(const float *from, const ptrdiff_t offset[TRAIN_LANES], ptrdiff_t ahead, int32_t features,
-                     float *to)
+                     float *to, int32_t lanes)
 {
     for (int32_t f = 0; f < features; f += TURN) {
         const int32_t n = at_most(features - f, TURN);
-        for (int32_t lane = 0; lane < TRAIN_LANES; lane += TURN) {
+        for (int32_t lane = 0; lane < lanes; lane += TURN) {
             turn_row row[TURN];
             UNROLL for (int i = 0; i < TURN; i++) row[i] = load_some(from + offset[lane + i] + f, n);
             UNROLL for (int i = 0; i < TURN; i++) __builtin_prefetch(from + ahead + offset[lane + i] + f, 0, 2);
