@@ -181,12 +181,11 @@ static void activate_back(const float *gates, const float *state, const float *g
     }
 }
 
-/* Gradients pass where y > 0. */
+/* Gradients pass where y > 0; it is never below. */
 static void rectify_back(const float *y, float *grad, int32_t rows, int32_t lanes)
 {
-    for (int32_t row = 0; row < rows * TRAIN_LANES; row += TRAIN_LANES)
-        for (int32_t i = row; i < row + lanes; i++)
-            grad[i] = y[i] > 0.0f ? grad[i] : 0.0f;
+    EACH_VECTOR(i, rows, lanes)
+        store16(grad + i, mul16(load16(grad + i), sign16(load16(y + i))));
 }
 
 /* [rows][lane] is 0 in the lanes from `first` on. */

@@ -2,7 +2,6 @@
 #include "mixer.h"
 
 INLINE vec16 abs16(vec16 a) { return max16(a, mul16(a, set16(-1.0f))); }
-INLINE vec16 sign16(vec16 a) { return max16(set16(-1.0f), min16(set16(1.0f), mul16(a, set16(1e38f)))); }
 
 /* exp(x) - 1 below 0 by 2 t / (1 - t), t = tanh(x / 2); x above. */
 INLINE vec16 elu16(vec16 x)

@@ -5,6 +5,8 @@
 
 enum { LANE_VECS = TRAIN_LANES / 16 };
 
+/* -1, 0 or 1; magnitudes below 1e-38 give less. */
+INLINE vec16 sign16(vec16 a) { return max16(set16(-1.0f), min16(set16(1.0f), mul16(a, set16(1e38f)))); }
 INLINE vec16 sub16(vec16 a, vec16 b) { return fma16(b, set16(-1.0f), a); }
 
 /* TURN rows of TURN floats, transposed in registers. Rotating the bits of (row, column) by one, as interleaving the two
