@@ -21,6 +21,7 @@ from mast_train.flops import Model, QmixCounts
 from mast_train.losses import td_loss
 from mast_train.mixers import QMIX, VDN
 from mast_train.native import SparseSequence, available, status
+from mast_train.native import targets as native_targets
 from mast_train.native.mixer import SparseMixer
 from mast_train.native.optimizer import SparseStep
 from mast_train.nets import WEIGHTS, AgentNets
@@ -135,6 +136,11 @@ class Learner:
         """What acts: `step` on the online agents, in C where that is possible."""
         return self.agents if self._online is None else self._online
 
+    @property
+    def _pure(self) -> Any:
+        """The targets' pure functions, some of them in C where that is possible."""
+        return targets if self._online is None else native_targets
+
     def _inputs(self, batch: EpisodeBatch) -> tuple[Tensor, ...]:
         """What the agents' networks read, for all steps: x, or where they run in C the parts it is made of."""
         last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
@@ -191,7 +197,7 @@ class Learner:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
         if c.returns == "n_step":
             return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
-        return targets.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
+        return self._pure.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
 
     def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None) -> Tensor:
         """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
@@ -202,7 +208,7 @@ class Learner:
             return targets.softmax_value(q, avail, c.alpha, select)
         if c.operator == "mellowmax":
             return targets.mellowmax(q, avail, c.omega)
-        return targets.soft_mellowmax(q, avail, c.alpha, c.omega, select)
+        return self._pure.soft_mellowmax(q, avail, c.alpha, c.omega, select)
 
     def _evolving(self, env_steps: int) -> bool:
         sparse = self.config.sparse

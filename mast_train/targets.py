@@ -70,10 +70,8 @@ def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tens
     keep = torch.where(last, 0.0, lam)
     fixed = one_step(reward, (1.0 - keep) * next_value, terminated, gamma)
     carry = gamma * torch.where(terminated, 0.0, keep)
-    steps = 1
-    while steps < reward.shape[1]:
-        # y_t = fixed_t + carry_t y_{t+steps}: composed with itself, so that each round doubles the steps.
-        fixed = torch.cat([torch.addcmul(fixed[:, :-steps], carry[:, :-steps], fixed[:, steps:]), fixed[:, -steps:]], 1)
-        carry = torch.cat([carry[:, :-steps] * carry[:, steps:], torch.zeros_like(carry[:, -steps:])], 1)
-        steps *= 2
-    return fixed
+    following, target = next_value[:, -1], []
+    for fixed_t, carry_t in zip(reversed(fixed.unbind(1)), reversed(carry.unbind(1)), strict=True):
+        following = torch.addcmul(fixed_t, carry_t, following)
+        target.append(following)
+    return torch.stack(target[::-1], 1)

@@ -99,7 +99,8 @@ class SparseSequence:
         self._full: Any = None
         self._spare: list[Tensor] = []
         self._gradients = Gradients()
-        check_parameters(self._parameters())
+        self._parameters = [getattr(nets, name) for name in PARAMETERS]
+        check_parameters(self._parameters)
 
     def forward(
         self, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None, dense_gradients: bool = False
@@ -118,7 +119,7 @@ class SparseSequence:
             return self._run(inputs)
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Sequence.apply(self, dense_gradients, inputs, x, *self._parameters())
+        return _Sequence.apply(self, dense_gradients, inputs, x, *self._parameters)
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -133,15 +134,13 @@ class SparseSequence:
         after = torch.empty_like(hidden)
         return self._run(_Inputs.of(x[None]), initial=hidden, final=after)[0], after
 
-    def _parameters(self) -> list[Tensor]:
-        return [getattr(self.nets, name) for name in PARAMETERS]
-
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
-        return self._structure.current(self._weights() if self._masks is None else list(self._masks.values()))
+        return self._structure.current(self._weights if self._masks is None else list(self._masks.values()))
 
+    @property
     def _weights(self) -> list[Tensor]:
-        return [getattr(self.nets, name) for name in WEIGHTS]
+        return self._parameters[: len(WEIGHTS)]
 
     def full_structure(self) -> Any:
         """That of full masks, one for all groups."""
@@ -153,7 +152,7 @@ class SparseSequence:
         return self.nets.inputs, self.nets.hidden, self.nets.n_actions
 
     def _build(self) -> Any:
-        weights = self._weights()
+        weights = self._weights
         if self._masks is None:
             masks = [weight != 0 for weight in weights]
         elif self._masks:
@@ -190,7 +189,7 @@ class SparseSequence:
             self.level,
             torch.get_num_threads(),
             shape,
-            addresses(self._parameters()),
+            addresses(self._parameters),
             inputs.located(self.nets),
             *_located(q),
             *addresses([initial, final, saved]),
@@ -208,7 +207,7 @@ class SparseSequence:
         return torch.empty(size)
 
     def _backward(self, structure: Any, wanted: Any, inputs: _Inputs, saved: Tensor, grad_q: Tensor) -> None:
-        shape, grad_q, parameters = self._shape(inputs), _plain(grad_q), self._parameters()
+        shape, grad_q, parameters = self._shape(inputs), _plain(grad_q), self._parameters
 
         def fill(gradients: Sequence[Tensor]) -> None:
             _train.backward(

@@ -217,6 +217,8 @@ static PyMethodDef methods[] = {
     {"mixer_build", mixer_structure, METH_VARARGS, "A mixer's structure from the addresses of its masks, 0: full."},
     {"mixer_forward", mixer_values, METH_VARARGS, "Mixed values."},
     {"mixer_backward", mixer_gradients, METH_VARARGS, "Their gradients."},
+    {"soft_mellowmax", mellow_values, METH_VARARGS, "Soft Mellowmax of rows."},
+    {"td_lambda", lambda_returns, METH_VARARGS, "TD(lambda) returns."},
     {"step", optimizer_step, METH_VARARGS, "One optimiser step; returns the gradients' norm."},
     {NULL, NULL, 0, NULL},
 };

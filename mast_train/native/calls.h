@@ -15,4 +15,6 @@ PyObject *mixer_structure(PyObject *self, PyObject *args);
 PyObject *mixer_values(PyObject *self, PyObject *args);
 PyObject *mixer_gradients(PyObject *self, PyObject *args);
 PyObject *optimizer_step(PyObject *self, PyObject *args);
+PyObject *mellow_values(PyObject *self, PyObject *args);
+PyObject *lambda_returns(PyObject *self, PyObject *args);
 #endif

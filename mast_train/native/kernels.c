@@ -286,6 +286,7 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
 
 #include "mixer_kernels.h"
 #include "optimizer_kernels.h"
+#include "targets_kernels.h"
 
-const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward, mixer_forward, mixer_backward,
+const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward, mixer_forward, mixer_backward, soft_mellowmax,
                                      square_norm, adam, rmsprop};

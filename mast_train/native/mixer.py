@@ -34,9 +34,10 @@ class SparseMixer:
         self._masks = masks
         layers = [getattr(mixer, name) for name in LAYERS]
         self._weights, self._biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        self._parameters = [*self._weights, *self._biases]
         self._structure = native.Watched(self._build)
         self._gradients = Gradients()
-        native.check_parameters(self._parameters())
+        native.check_parameters(self._parameters)
 
     def __call__(self, q: Tensor, state: Tensor) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; the hypernetworks run once for the K of a row.
@@ -53,10 +54,7 @@ class SparseMixer:
             return self._run(_plain(q), _plain(state))
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Mixing.apply(self, q, state, *self._parameters())
-
-    def _parameters(self) -> list[Tensor]:
-        return [*self._weights, *self._biases]
+        return _Mixing.apply(self, q, state, *self._parameters)
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
@@ -95,7 +93,7 @@ class SparseMixer:
                 native.addresses(gradients[layers:]),
             )
 
-        self._gradients.write(self._parameters(), structure, fill)
+        self._gradients.write(self._parameters, structure, fill)
         return grad_q
 
 

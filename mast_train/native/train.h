@@ -72,10 +72,10 @@ typedef struct {
 } train_call;
 
 /* Tasks of one instruction set. Sequences: task i is tile i mod tiles of group i / tiles, and `packed` is the group
- * whose weights `work` holds; mixer: see mixer.h. */
+ * whose weights `work` holds; mixer and targets: see their headers. */
 typedef struct {
     const char *level;
-    train_task forward, backward, mixer_forward, mixer_backward;
+    train_task forward, backward, mixer_forward, mixer_backward, soft_mellowmax;
     double (*square_norm)(const step_parameter *p);
     void (*adam)(const step_parameter *p, const step_rule *r);
     void (*rmsprop)(const step_parameter *p, const step_rule *r);
