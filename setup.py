@@ -4,6 +4,14 @@ from setuptools import Extension, setup
 
 NATIVE = "mast_runtime/native/"
 TRAIN = "mast_train/native/"
+TRAIN_SOURCES = (
+    *("_train.c", "_mixer.c", "_optimizer.c", "_targets.c"),
+    *("threads.c", "topology.c", "mixer.c", "kernels.c", "kernels_v3.c", "kernels_v4.c"),
+)
+TRAIN_HEADERS = (
+    *("calls.h", "threads.h", "train.h", "mixer.h", "optimizer.h", "train_vector.h", "train_products.h"),
+    *("targets.h", "mixer_kernels.h", "optimizer_kernels.h", "targets_kernels.h", "kernels.c"),
+)
 LIMITED_API = "0x030B0000"
 """CPython 3.11: one binary serves every later version."""
 
@@ -20,9 +28,8 @@ setup(
         ),
         Extension(
             "mast_train.native._train",
-            sources=[TRAIN + name for name in ("_train.c", "topology.c", "kernels.c", "kernels_v3.c", "kernels_v4.c")],
-            depends=[TRAIN + name for name in ("train.h", "train_vector.h", "train_products.h", "kernels.c")]
-            + [NATIVE + "mast_vector.h"],
+            sources=[TRAIN + name for name in TRAIN_SOURCES],
+            depends=[TRAIN + name for name in TRAIN_HEADERS] + [NATIVE + "mast_vector.h"],
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
             py_limited_api=True,

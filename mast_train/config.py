@@ -19,6 +19,7 @@ CHOICES = {
     "sparse.allocation": ("erdos_renyi", "uniform"),
     "sparse.grow": ("none", "random", "gradient"),
     "target.operator": ("max", "softmax", "mellowmax", "soft_mellowmax"),
+    "target.scale": ("fixed", "spread"),
     "target.returns": ("one_step", "n_step", "td_lambda"),
     "train.optimizer": ("adam", "rmsprop"),
 }
@@ -109,12 +110,16 @@ class SparseConfig:
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """TD targets: how actions are reduced, how returns are built, and from which share of the run (`start`, T_0)."""
+    """TD targets: how actions are reduced, how returns are built, and from which share of the run (`start`, T_0).
+
+    `scale`: alpha and omega as they are ("fixed"), or per unit of the spread of an agent's values ("spread").
+    """
 
     operator: str = "soft_mellowmax"
     double_q: bool = False
     alpha: float = 10.0
     omega: float = 10.0
+    scale: str = "fixed"
     returns: str = "td_lambda"
     td_lambda: float = 0.6
     n_step: int = 3

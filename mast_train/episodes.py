@@ -10,6 +10,36 @@ from dataclasses import dataclass
 import torch
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Where the R real transitions of a batch are, in the order of episodes and steps: indices [R] int64.
+
+    Each is for a tensor flattened over its first two dimensions: `step_major` for [T+1,B,...], `now` for [B,T+1,...]
+    (and now + 1 for what follows), `transition` for [B,T,...].
+    """
+
+    step_major: torch.Tensor
+    now: torch.Tensor
+    transition: torch.Tensor
+    episodes: int
+
+    @property
+    def next_step_major(self) -> torch.Tensor:
+        return self.step_major + self.episodes
+
+
+def pick(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Rows of a tensor flattened over its first two dimensions."""
+    return tensor.flatten(0, 1).index_select(0, index)
+
+
+def taken(q: torch.Tensor, rows: Rows, actions: torch.Tensor) -> torch.Tensor:
+    """Values of the actions taken: q [T+1,B,N,A], actions [R,N] -> [R,N]. One gather: its gradient is cheap."""
+    n, a = q.shape[2:]
+    index = (rows.step_major.unsqueeze(1) * n + torch.arange(n, device=q.device)) * a + actions
+    return q.flatten().gather(0, index.flatten()).view_as(actions)
+
+
 @dataclass
 class EpisodeBatch:
     """Whole episodes, padded to the longest. T transitions, T+1 observations; a truncated episode still bootstraps.
@@ -32,6 +62,12 @@ class EpisodeBatch:
     def lengths(self) -> torch.Tensor:
         """Transitions per episode [B] int64."""
         return self.filled.sum(1)
+
+    @property
+    def rows(self) -> Rows:
+        """Where the real transitions are."""
+        (b, t), (episodes, steps) = self.filled.nonzero().unbind(1), self.filled.shape
+        return Rows(t * episodes + b, b * (steps + 1) + t, b * steps + t, episodes)
 
     @property
     def last(self) -> torch.Tensor:

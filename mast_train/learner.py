@@ -15,14 +15,13 @@ from mast_train import targets
 from mast_train.config import Config
 from mast_train.counting import count_agents, count_mixer
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
-from mast_train.errors import UserError
+from mast_train.episodes import EpisodeBatch, Rows, pick, taken
+from mast_train.execution import Execution, Inputs, use_native
 from mast_train.flops import Model
 from mast_train.losses import central_weight, optimistic_weight, td_loss
-from mast_train.mixers import QMIX
-from mast_train.native import SparseSequence, available, status
+from mast_train.native import SparseSequence
 from mast_train.nets import AgentNets
-from mast_train.networks import Factored, agent_inputs, factored, new_masks, unrestricted
+from mast_train.networks import Factored, factored, new_masks, unrestricted
 from mast_train.sparse.schedule import drop_fraction, evolves_at
 
 
@@ -30,14 +29,6 @@ def stream_seed(seed: int, purpose: str) -> int:
     """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
     entropy = [seed, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-
-
-def use_native(config: Config, device: torch.device) -> bool:
-    """Whether the agents' sequences run in C: `kernel` is native, or auto and it can. Raises UserError."""
-    possible = available() and device.type == "cpu"
-    if config.kernel == "native" and not possible:
-        raise UserError(f"kernel 'native' needs the C extension and the CPU; {status()}; use kernel = 'torch'")
-    return possible and config.kernel != "torch"
 
 
 class Learner:
@@ -65,50 +56,38 @@ class Learner:
             module.requires_grad_(False)
         self.optimizer = _optimizer(config, self.parameters)
         self.updates = 0
-        self._native: dict[str, SparseSequence] = {}
-        if use_native(config, device):
-            self._native["agents"] = SparseSequence(self.agents, self.masks["agents"].state_dict())
-            self._native["target_agents"] = SparseSequence(self.target_agents, None)
-            if self.central is not None:
-                masks = self.masks["central_agents"].state_dict()
-                self._native["central_agents"] = SparseSequence(self.central.agents, masks)
+        networks = {**self._modules(), **self._target_modules()}
+        self.networks = Execution(config, spec, networks, self.masks, self.optimizer, use_native(config, device))
 
     @property
     def actor(self) -> AgentNets | SparseSequence:
         """What acts: `step` on the online agents, in C where that is possible."""
-        return self._native.get("agents", self.agents)
+        return self.networks.actor
 
     @property
     def _critic(self) -> Factored:
         """What the target networks copy: the unrestricted Q* where there is one."""
         return self.central or Factored(self.agents, self.mixer)
 
-    def _sequence(self, key: str, nets: AgentNets, x: Tensor, evolving: bool = False) -> Tensor:
-        """Action values: x [T,B,N,I] -> q [B,T,N,A]; gradients of absent weights only when `evolving`."""
-        native = self._native.get(key)
-        return (nets(x)[0] if native is None else native.forward(x, dense_gradients=evolving)).transpose(0, 1)
-
     def update(self, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:
         """One step on a batch of episodes; returns scalars (still on the device) for the log."""
-        config = self.config
         self.updates += 1
-        evolving = self._evolving(env_steps)
-        previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-        x = agent_inputs(config, self.spec, batch.obs, previous).transpose(0, 1)
-        q = self._sequence("agents", self.agents, x, evolving)
-        real, state = batch.filled, batch.state[:, :-1][batch.filled]
-        q_taken = targets.value_of(q[:, :-1], batch.actions)[real]
-        q_tot = self.mixer(q_taken, state)
+        evolving, rows, networks = self._evolving(env_steps), batch.rows, self.networks
+        inputs = networks.inputs(batch)
+        q = networks.sequence("agents", inputs, evolving)
+        q_taken = taken(q, rows, pick(batch.actions, rows.transition))
+        q_tot = networks.mix("mixer", q_taken, pick(batch.state, rows.now), evolving)
         with torch.no_grad():
-            q_target = self._sequence("target_agents", self.target_agents, x)
-            y = self._targets(batch, q_target, q.detach(), env_steps)[real]
-            weight = self._weight(batch, q_tot, y, q_target, q)
-        further = self._further_losses(batch, x, q_tot, y, evolving)
+            q_target = networks.sequence("target_agents", inputs)
+            y = pick(self._targets(batch, rows, q_target, q.detach(), env_steps), rows.transition)
+            weight = self._weight(batch, rows, q_tot, y, q_target, q)
+        further = self._further_losses(batch, rows, inputs, q_tot, y, evolving)
         loss = td_loss(q_tot, y, weight) + sum(further.values())
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss.backward()
-        grad_norm, changed = self._step(env_steps / config.train.total_steps, evolving)
-        if self.updates % config.train.target_interval == 0:
+        grad_norm, changed = self._step(env_steps / self.config.train.total_steps, evolving)
+        if self.updates % self.config.train.target_interval == 0:
             self.sync_targets()
         if weight is not None:
             further["weight"] = weight.mean()
@@ -123,59 +102,59 @@ class Learner:
         }
 
     def _further_losses(
-        self, batch: EpisodeBatch, x: Tensor, q_tot: Tensor, y: Tensor, evolving: bool
+        self, batch: EpisodeBatch, rows: Rows, inputs: Inputs, q_tot: Tensor, y: Tensor, evolving: bool
     ) -> dict[str, Tensor]:
         """What the algorithm adds to the TD loss: WQMIX the unweighted one of Q*, RES the distance to the returns."""
-        real, losses = batch.filled, {}
+        losses = {}
         if self.central is not None:
-            q = self._sequence("central_agents", self.central.agents, x, evolving)
-            q_taken = targets.value_of(q[:, :-1], batch.actions)[real]
-            losses["central_loss"] = td_loss(self.central.mixer(q_taken, batch.state[:, :-1][real]), y)
+            q = self.networks.sequence("central_agents", inputs, evolving)
+            q_taken = taken(q, rows, pick(batch.actions, rows.transition))
+            q_central = self.networks.mix("central_mixer", q_taken, pick(batch.state, rows.now), evolving)
+            losses["central_loss"] = td_loss(q_central, y)
         if self.config.algorithm == "res":
             returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-            losses["return_loss"] = self.config.res.return_weight * td_loss(q_tot, returns[real])
+            losses["return_loss"] = self.config.res.return_weight * td_loss(q_tot, pick(returns, rows.transition))
         return losses
 
-    def _targets(self, batch: EpisodeBatch, q: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
-        """y [B,T]: target values q, q_online [B,T+1,N,A] reduced and mixed on every next state, then one-step, n-step
+    def _targets(self, batch: EpisodeBatch, rows: Rows, q: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
+        """y [B,T]: target values q, q_online [T+1,B,N,A] reduced and mixed on every next state, then one-step, n-step
         or TD(lambda) returns."""
-        c, gamma, real = self.config.target, self.config.train.gamma, batch.filled
+        c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
         values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
-        following = (tensor[:, 1:][real] for tensor in (q, batch.avail_actions, q_online, batch.state))
-        value = torch.zeros_like(batch.reward)
-        value[real] = values(*following)
+        avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
+        following = values(pick(q, after), avail, pick(q_online, after), state)
+        value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
         delayed = env_steps < c.start * self.config.train.total_steps
         if c.returns == "one_step" or delayed:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
         if c.returns == "n_step":
             return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
-        return targets.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
+        return self.networks.pure.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
 
-    def _weight(self, batch: EpisodeBatch, q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor) -> Tensor | None:
+    def _weight(
+        self, batch: EpisodeBatch, rows: Rows, q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor
+    ) -> Tensor | None:
         """WQMIX's weight of every real transition [R], None for the other algorithms."""
-        low, real = self.config.wqmix.weight, batch.filled
+        low = self.config.wqmix.weight
         if self.config.algorithm == "owqmix":
             return optimistic_weight(q_tot, y, low)
         if self.config.algorithm != "cwqmix":
             return None
-        greedy = targets.greedy_actions(q[:, :-1][real], batch.avail_actions[:, :-1][real])
-        q_greedy = self.target_mixer(targets.value_of(q_target[:, :-1][real], greedy), batch.state[:, :-1][real])
-        return central_weight(y, q_greedy, (batch.actions[real] == greedy).all(-1), low)
+        greedy = targets.greedy_actions(pick(q, rows.step_major), pick(batch.avail_actions, rows.now))
+        values = targets.value_of(pick(q_target, rows.step_major), greedy)
+        q_greedy = self.networks.mix("target_mixer", values, pick(batch.state, rows.now))
+        return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
 
     def _mixed(self, q: Tensor, avail: Tensor, q_online: Tensor, state: Tensor) -> Tensor:
         """The target mixer on every agent's reduced values: q, q_online [R,N,A], avail bool, state [R,S] -> [R]."""
-        return self.target_mixer(self._reduce(q, avail, q_online), state)
+        return self.networks.mix("target_mixer", self._reduce(q, avail, q_online), state)
 
     def _joint_softmax(self, q: Tensor, avail: Tensor, q_online: Tensor, state: Tensor) -> Tensor:
         """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
         greedy = targets.greedy_actions(q_online, avail)
-
-        def q_tot(mixer: nn.Module, values: Tensor) -> Tensor:
-            assert isinstance(mixer, QMIX)
-            return mixer.mix(targets.neighbours(values, greedy), mixer.hypernetworks(state))
-
-        online, target = q_tot(self.mixer, q_online), q_tot(self.target_mixer, q)
-        return targets.softmax_value(target, avail.flatten(1), self.config.res.beta, online)
+        online = self.networks.mix("mixer", targets.neighbours(q_online, greedy), state)
+        target = self.networks.mix("target_mixer", targets.neighbours(q, greedy), state)
+        return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
 
     def _reduce(self, q: Tensor, avail: Tensor, q_online: Tensor) -> Tensor:
         """Per-agent target values by the configured operator: q, q_online [R,N,A], avail bool [R,N,A] -> [R,N].
@@ -184,13 +163,14 @@ class Learner:
         """
         c = self.config.target
         select = q_online if c.double_q or self.central is not None else None
+        unit = float(targets.spread(q, avail)) if c.scale == "spread" else 1.0
         if c.operator == "max":
             return targets.greedy_value(q, avail, select)
         if c.operator == "softmax":
-            return targets.softmax_value(q, avail, c.alpha, select)
+            return targets.softmax_value(q, avail, c.alpha / unit, select)
         if c.operator == "mellowmax":
-            return targets.mellowmax(q, avail, c.omega)
-        return targets.soft_mellowmax(q, avail, c.alpha, c.omega, select)
+            return targets.mellowmax(q, avail, c.omega / unit)
+        return self.networks.pure.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
 
     def _evolving(self, env_steps: int) -> bool:
         sparse = self.config.sparse
@@ -201,10 +181,7 @@ class Learner:
     def _step(self, progress: float, evolving: bool) -> tuple[Tensor, int]:
         sparse = self.config.sparse
         gradients = {key: masks.dense_gradients() if evolving else {} for key, masks in self.masks.items()}
-        for masks in self.masks.values():
-            masks.apply_to_gradients()
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.config.train.grad_clip)
-        self.optimizer.step()
+        grad_norm = self.networks.step(self.config.train.grad_clip)
         changed = 0
         if evolving:
             fraction = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,15 +15,6 @@ class VDN(nn.Module):
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """q [...,N], state [...,S] -> [...]."""
         return q.sum(-1)
-
-
-class MixingWeights(NamedTuple):
-    """What QMIX's hypernetworks make of R states: w1 [R,N,E] and w2 [R,E], neither negative, b1 [R,E], b2 [R]."""
-
-    w1: Tensor
-    b1: Tensor
-    w2: Tensor
-    b2: Tensor
 
 
 class QMIX(nn.Module):
@@ -44,22 +33,15 @@ class QMIX(nn.Module):
         self.b2_in, self.b2_out = nn.Linear(state_dim, config.embed), nn.Linear(config.embed, 1)
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
-        """q [...,N], state [...,S] -> [...]."""
-        weights = self.hypernetworks(state.reshape(-1, state.shape[-1]))
-        return self.mix(q.reshape(-1, 1, self.n_agents), weights).view(q.shape[:-1])
-
-    def hypernetworks(self, state: Tensor) -> MixingWeights:
-        """state [R,S] -> the weights with which `mix` mixes any number of joint actions in each state."""
+        """q [...,N], state [...,S] -> [...]; or q [K,...,N] -> [K,...], K joint actions of each state."""
+        rows, shape = state[..., 0].numel(), q.shape[:-1]
+        state = state.reshape(rows, -1)
         w1 = self.w1_out(F.relu(self.w1_in(state))).abs().view(-1, self.n_agents, self.embed)
         w2 = self.w2_out(F.relu(self.w2_in(state))).abs()
-        b2 = self.b2_out(F.relu(self.b2_in(state))).squeeze(-1)
-        return MixingWeights(w1, self.b1(state), w2, b2)
-
-    @staticmethod
-    def mix(q: Tensor, weights: MixingWeights) -> Tensor:
-        """The agents' values at J joint actions in each of R states: q [R,J,N] -> Q_tot [R,J]."""
-        mixed = torch.baddbmm(weights.b1.unsqueeze(1), q, weights.w1)
-        return (F.elu(mixed) * weights.w2.unsqueeze(1)).sum(-1) + weights.b2.unsqueeze(1)
+        b2 = self.b2_out(F.relu(self.b2_in(state)))
+        q = q.reshape(-1, rows, self.n_agents).transpose(0, 1)
+        mixed = torch.baddbmm(self.b1(state).unsqueeze(1), q, w1)
+        return torch.baddbmm(b2.unsqueeze(1), F.elu(mixed), w2.unsqueeze(2)).squeeze(2).t().reshape(shape)
 
 
 class CentralMixer(nn.Module):

@@ -54,12 +54,25 @@ def soft_mellowmax(q: Tensor, avail: Tensor, alpha: float, omega: float, q_selec
 def neighbours(q: Tensor, greedy: Tensor) -> Tensor:
     """The agents' values at the N A joint actions that differ from `greedy` in at most one agent (Pan et al. 2021).
 
-    q [R,N,A], greedy int64 [R,N] -> [R,N*A,N]: row i A + u has agent i take u and every other agent its greedy action.
+    q [R,N,A], greedy int64 [R,N] -> [N*A,R,N]: in i A + u agent i takes u and every other agent its greedy action.
     The greedy joint action is there N times, once for each agent, as in ling-pan/RES.
     """
     r, n, a = q.shape
-    deviates = torch.eye(n, dtype=torch.bool, device=q.device).view(1, n, 1, n)
-    return torch.where(deviates, q.unsqueeze(-1), value_of(q, greedy).view(r, 1, 1, n)).view(r, n * a, n)
+    deviates = torch.eye(n, dtype=torch.bool, device=q.device).view(n, 1, 1, n)
+    return torch.where(deviates, q.permute(1, 2, 0).unsqueeze(-1), value_of(q, greedy)).reshape(n * a, r, n)
+
+
+def spread(q: Tensor, avail: Tensor) -> Tensor:
+    """Mean over rows of the standard deviation of Q over available actions, rows with one action left out; at least
+    1e-6. The unit in which alpha and omega mean the same on every map: QMIX leaves the agents' scale of values free.
+
+    q [...,A] float, avail [...,A] bool -> scalar.
+    """
+    count = avail.sum(-1).to(q.dtype)
+    mean = q.masked_fill(~avail, 0.0).sum(-1) / count
+    deviation = (q - mean.unsqueeze(-1)).masked_fill(~avail, 0.0).square().sum(-1).div(count).sqrt()
+    choice = count > 1
+    return (deviation * choice).sum().div(choice.sum().clamp(min=1)).clamp(min=1e-6)
 
 
 def _weights(q: Tensor, avail: Tensor, alpha: float) -> Tensor:
@@ -95,9 +108,8 @@ def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tens
     keep = torch.where(last, 0.0, lam)
     fixed = one_step(reward, (1.0 - keep) * next_value, terminated, gamma)
     carry = gamma * torch.where(terminated, 0.0, keep)
-    target = torch.empty_like(reward)
-    following = next_value[:, -1]
-    for t in range(reward.shape[1] - 1, -1, -1):
-        following = torch.addcmul(fixed[:, t], carry[:, t], following)
-        target[:, t] = following
-    return target
+    following, target = next_value[:, -1], []
+    for fixed_t, carry_t in zip(reversed(fixed.unbind(1)), reversed(carry.unbind(1)), strict=True):
+        following = torch.addcmul(fixed_t, carry_t, following)
+        target.append(following)
+    return torch.stack(target[::-1], 1)

@@ -40,21 +40,21 @@ def test_the_neighbours_of_the_greedy_joint_action_against_a_loop():
     torch.manual_seed(0)
     q, greedy = torch.randn(5, 3, 4), torch.randint(4, (5, 3))
     values = targets.neighbours(q, greedy)
-    assert values.shape == (5, 12, 3)
+    assert values.shape == (12, 5, 3)
     for r, agent, action in itertools.product(range(5), range(3), range(4)):
         joint = greedy[r].tolist()
         joint[agent] = action
         expected = [float(q[r, i, u]) for i, u in enumerate(joint)]
-        assert values[r, 4 * agent + action].tolist() == expected
+        assert values[4 * agent + action, r].tolist() == expected
 
 
 def test_mixing_many_joint_actions_equals_mixing_each():
     torch.manual_seed(0)
     mixer = QMIX(3, 5, small().mixer)
-    q, state = torch.randn(6, 7, 3), torch.randn(6, 5)
-    many = mixer.mix(q, mixer.hypernetworks(state))
+    q, state = torch.randn(7, 6, 3), torch.randn(6, 5)
+    many = mixer(q, state)
     for j in range(7):
-        torch.testing.assert_close(many[:, j], mixer(q[:, j], state))
+        torch.testing.assert_close(many[j], mixer(q[j], state))
 
 
 def test_central_mixer_against_a_loop_and_without_monotonicity():

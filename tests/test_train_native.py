@@ -72,7 +72,7 @@ def assert_agrees(nets, masks, x, level, tolerance=1e-5):
     expected_q, dense = oracle(nets, x, grad_q)
     sequence = SparseSequence(nets, masks, level)
     for dense_gradients in (False, True):
-        q = sequence.forward(x, dense_gradients)
+        q = sequence.forward(x, dense_gradients=dense_gradients)
         assert_near(q.detach(), expected_q, "q")
         for name, actual in gradients(nets, q, grad_q).items():
             masked = name in masks and not dense_gradients
@@ -139,6 +139,59 @@ def test_any_strides():
     assert all(torch.equal(g, expected[name]) for name, g in gradients(nets, q, grad_q).items())
 
 
+def padded(lengths: torch.Tensor, steps: int, agents: int = 3):
+    """Observations, last actions (-1: none), and the input that learner.agent_inputs makes of them with ids."""
+    batch = len(lengths)
+    obs, last = torch.randn(steps, batch, agents, 6), torch.randint(-1, 4, (steps, batch, agents))
+    one_hot = (last.unsqueeze(-1) == torch.arange(4)).float()
+    identity = torch.eye(agents).expand(steps, batch, agents, agents)
+    return obs, last, torch.cat([obs, one_hot, identity], -1), torch.arange(steps)[:, None] < lengths
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("batch", [1, 16, 17, 32, 50])
+def test_episodes_of_different_lengths_from_observations_and_actions(level, groups, batch):
+    """Longest first inside, half a tile where that is enough: q and gradients as of the whole input, 0 in the padding."""
+    steps = 19
+    lengths = torch.randint(0, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
+    lengths[-1] = steps
+    nets, masks = make(groups, 6 + 4 + 3, 20, 4, 0.8)
+    obs, last, x, filled = padded(lengths, steps)
+    grad_q = torch.randn(steps, batch, 3, 4)
+    expected_q, expected = oracle(nets, x, grad_q * filled[..., None, None])
+    sequence = SparseSequence(nets, masks, level)
+    for _ in range(2):
+        q = sequence.forward(obs, last, lengths)
+        assert_near(q.detach(), expected_q * filled[..., None, None], "q")
+        for name, actual in gradients(nets, q, grad_q).items():
+            assert_near(actual, expected[name] * masks[name] if name in masks else expected[name], name)
+
+
+def test_inputs_that_do_not_fit_are_refused():
+    nets, masks = make(3, 6 + 4 + 3, 20, 4)
+    sequence, (obs, last, _, _) = SparseSequence(nets, masks), padded(torch.tensor([5, 4]), 5)
+    with pytest.raises(ValueError, match="last_action is"):
+        sequence.forward(obs, last[1:])
+    with pytest.raises(ValueError, match="int64"):
+        sequence.forward(obs, last.int())
+    for lengths in ([5, 6], [5, -1], [5]):
+        with pytest.raises(ValueError, match="lengths is"):
+            sequence.forward(obs, last, torch.tensor(lengths))
+
+
+def test_gradients_add_up_and_live_in_the_same_memory():
+    nets, masks = make(2, 8, 16, 4)
+    sequence, x = SparseSequence(nets, masks), torch.randn(6, 5, 2, 8)
+    sequence.forward(x).sum().backward()
+    once, memory = nets.weight_hh.grad.clone(), nets.weight_hh.grad.data_ptr()
+    sequence.forward(x).sum().backward()
+    torch.testing.assert_close(nets.weight_hh.grad, 2.0 * once)
+    nets.zero_grad(set_to_none=True)
+    sequence.forward(x).sum().backward()
+    assert torch.equal(nets.weight_hh.grad, once) and nets.weight_hh.grad.data_ptr() == memory
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("groups", [1, 3])
 def test_step(level, groups):
@@ -165,7 +218,7 @@ def test_a_hundred_updates_with_topology_changes(block):
     for update in range(1, 101):
         x, target, losses, evolving = torch.randn(12, 9, 3, 11), torch.randn(12, 9, 3, 5), [], update % 20 == 0
         for i in range(2):
-            q = sequence.forward(x, evolving) if i else nets[0](x)[0]
+            q = sequence.forward(x, dense_gradients=evolving) if i else nets[0](x)[0]
             loss = (q - target).square().mean()
             optimizers[i].zero_grad()
             loss.backward()

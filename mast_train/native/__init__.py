@@ -8,12 +8,14 @@ A actions, R = B*N/G rows of a group.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mast_train.native.gradients import Gradients
 from mast_train.nets import WEIGHTS, AgentNets
 
 _train: Any
@@ -39,7 +41,7 @@ def status() -> str:
     """One line: the instruction set in use ("native training: avx512"), or why there is none."""
     if _train is None:
         return f"native training: not built ({_missing}); install a C compiler and reinstall mast-marl"
-    return f"native training: {_level(None)}"
+    return f"native training: {check_level(None)}"
 
 
 def levels() -> tuple[str, ...]:
@@ -47,11 +49,37 @@ def levels() -> tuple[str, ...]:
     return () if _train is None else _train.levels()
 
 
-def _level(level: str | None) -> str:
+def extension() -> Any:
+    """The compiled module."""
+    return _train
+
+
+def check_level(level: str | None) -> str:
+    """The level itself, or MAST_NATIVE_LEVEL, or the best. Raises ValueError for one that does not run here."""
     level = level or os.environ.get("MAST_NATIVE_LEVEL") or levels()[0]
     if level not in levels():
         raise ValueError(f"native level {level!r}: this machine runs {', '.join(levels()) or 'none'}")
     return level
+
+
+def check_parameters(parameters: Sequence[Tensor]) -> None:
+    """Raises ValueError for parameters that the C code cannot read."""
+    if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in parameters):
+        raise ValueError("native training needs float32 parameters on the CPU")
+
+
+class Watched:
+    """Something built from tensors, built again when one of them changed in place."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        self._build, self._value = build, None
+        self._versions: list[int] | None = None
+
+    def current(self, tensors: Sequence[Tensor]) -> Any:
+        versions = [tensor._version for tensor in tensors]
+        if versions != self._versions:
+            self._value, self._versions = self._build(), versions
+        return self._value
 
 
 class SparseSequence:
@@ -65,26 +93,33 @@ class SparseSequence:
     def __init__(self, nets: AgentNets, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:
         if _train is None:
             raise ValueError(status())
-        self.nets, self.level = nets, _level(level)
+        self.nets, self.level = nets, check_level(level)
         self._masks = masks
-        self._versions: list[int] | None = None
-        self._structure: Any = None
+        self._structure = Watched(self._build)
         self._full: Any = None
         self._spare: list[Tensor] = []
-        if any(p.dtype != torch.float32 or p.device.type != "cpu" for p in self._parameters()):
-            raise ValueError("native training needs float32 parameters on the CPU")
+        self._gradients = Gradients()
+        self._parameters = [getattr(nets, name) for name in PARAMETERS]
+        check_parameters(self._parameters)
 
-    def forward(self, x: Tensor, dense_gradients: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None, dense_gradients: bool = False
+    ) -> Tensor:
         """x [T,B,N,I] -> q [T,B,N,A], from a zero memory; AgentNets.forward without the hidden states.
 
-        Differentiable in the parameters, once, unless gradients are off. Weight gradients are 0 off the masks; with
-        dense_gradients they are torch's, for updates that grow connections. Raises ValueError.
+        With last_action [T,B,N] int64 (-1: none yet), x may be observations alone: the one-hots of the action and, where
+        the networks have that many inputs more, of the agent follow as in learner.agent_inputs. lengths [B] int64: each
+        episode's steps; q is 0, and its gradient ignored, from there on.
+        Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
+        (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
+        updates that grow connections. Raises ValueError.
         """
+        inputs = _Inputs.of(x, last_action, lengths)
         if not torch.is_grad_enabled():
-            return self._run(x)
+            return self._run(inputs)
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Sequence.apply(self, dense_gradients, x, *self._parameters())
+        return _Sequence.apply(self, dense_gradients, inputs, x, *self._parameters)
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -95,21 +130,17 @@ class SparseSequence:
         shape = (self.nets.groups, x.shape[0] * x.shape[1] // self.nets.groups, self.nets.hidden)
         if hidden.shape != shape:
             raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
-        hidden = _plain(hidden)
+        hidden = hidden.detach().contiguous()
         after = torch.empty_like(hidden)
-        return self._run(x[None], initial=hidden, final=after)[0], after
-
-    def _parameters(self) -> list[Tensor]:
-        return [getattr(self.nets, name) for name in PARAMETERS]
+        return self._run(_Inputs.of(x[None]), initial=hidden, final=after)[0], after
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
-        weights = [getattr(self.nets, name) for name in WEIGHTS]
-        watched = weights if self._masks is None else list(self._masks.values())
-        versions = [tensor._version for tensor in watched]
-        if versions != self._versions:
-            self._structure, self._versions = self._build(weights), versions
-        return self._structure
+        return self._structure.current(self._weights if self._masks is None else list(self._masks.values()))
+
+    @property
+    def _weights(self) -> list[Tensor]:
+        return self._parameters[: len(WEIGHTS)]
 
     def full_structure(self) -> Any:
         """That of full masks, one for all groups."""
@@ -120,7 +151,8 @@ class SparseSequence:
     def _widths(self) -> tuple[int, int, int]:
         return self.nets.inputs, self.nets.hidden, self.nets.n_actions
 
-    def _build(self, weights: list[Tensor]) -> Any:
+    def _build(self) -> Any:
+        weights = self._weights
         if self._masks is None:
             masks = [weight != 0 for weight in weights]
         elif self._masks:
@@ -131,29 +163,36 @@ class SparseSequence:
         masks = [mask.contiguous() for mask in masks]
         return _train.build(self.nets.groups, *self._widths(), tuple(mask.data_ptr() for mask in masks))
 
-    def _shape(self, x: Tensor) -> tuple[int, int, int, int]:
+    def _shape(self, inputs: _Inputs) -> tuple[int, int, int, int]:
         """G, T, B, N. Raises ValueError."""
-        groups, (t, b, n, inputs) = self.nets.groups, x.shape
-        if inputs != self.nets.inputs or groups not in (1, n) or min(t, b, n) < 1:
+        groups, (t, b, n, width) = self.nets.groups, inputs.x.shape
+        one_hot = 0 if inputs.last_action is None else self.nets.n_actions
+        if self.nets.inputs - width - one_hot not in (0, n) or groups not in (1, n) or min(t, b, n) < 1:
             raise ValueError(
-                f"x is {list(x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group"
+                f"x is {list(inputs.x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group"
             )
+        if inputs.last_action is not None and inputs.last_action.shape != (t, b, n):
+            raise ValueError(f"last_action is {list(inputs.last_action.shape)}, expected {[t, b, n]}")
         return groups, t, b, n
 
     def _run(
-        self, x: Tensor, saved: Tensor | None = None, initial: Tensor | None = None, final: Tensor | None = None
+        self,
+        inputs: _Inputs,
+        saved: Tensor | None = None,
+        initial: Tensor | None = None,
+        final: Tensor | None = None,
     ) -> Tensor:
-        shape, x = self._shape(x), _plain(x)
-        q = x.new_empty(*shape[1:], self.nets.n_actions)
+        shape = self._shape(inputs)
+        q = inputs.x.new_zeros(*shape[1:], self.nets.n_actions)
         _train.forward(
             self.structure(),
             self.level,
             torch.get_num_threads(),
             shape,
-            _addresses(self._parameters()),
-            *_located(x),
+            addresses(self._parameters),
+            inputs.located(self.nets),
             *_located(q),
-            *_addresses([initial, final, saved]),
+            *addresses([initial, final, saved]),
         )
         return q
 
@@ -167,49 +206,82 @@ class SparseSequence:
                 return memory
         return torch.empty(size)
 
-    def _gradients(self, structure: Any, wanted: Any, x: Tensor, saved: Tensor, grad_q: Tensor) -> list[Tensor]:
-        shape, x, grad_q, parameters = self._shape(x), _plain(x), _plain(grad_q), self._parameters()
-        gradients = [torch.empty_like(parameter) for parameter in parameters]
-        _train.backward(
-            structure,
-            wanted,
-            self.level,
-            torch.get_num_threads(),
-            shape,
-            _addresses(parameters),
-            *_located(x),
-            *_located(grad_q),
-            saved.data_ptr(),
-            _addresses(gradients),
-        )
+    def _backward(self, structure: Any, wanted: Any, inputs: _Inputs, saved: Tensor, grad_q: Tensor) -> None:
+        shape, grad_q, parameters = self._shape(inputs), _plain(grad_q), self._parameters
+
+        def fill(gradients: Sequence[Tensor]) -> None:
+            _train.backward(
+                structure,
+                wanted,
+                self.level,
+                torch.get_num_threads(),
+                shape,
+                addresses(parameters),
+                inputs.located(self.nets),
+                *_located(grad_q),
+                saved.data_ptr(),
+                addresses(gradients),
+            )
+
+        self._gradients.write(parameters, wanted, fill)
         self._spare.append(saved)
-        return gradients
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B] longest first and their lengths int32."""
+
+    x: Tensor
+    last_action: Tensor | None
+    order: Tensor | None
+    lengths: Tensor | None
+
+    @classmethod
+    def of(cls, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None) -> _Inputs:
+        if last_action is not None and last_action.dtype != torch.int64:
+            raise ValueError(f"last_action is {last_action.dtype}, expected int64")
+        if lengths is None:
+            return cls(_plain(x), last_action, None, None)
+        if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
+            raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
+        falling, order = lengths.sort(descending=True, stable=True)
+        return cls(_plain(x), last_action, order.int(), falling.int())
+
+    def located(self, nets: AgentNets) -> tuple[Any, ...]:
+        """As the extension takes them."""
+        last, width = self.last_action, self.x.shape[3]
+        ahead = (0, (0, 0, 0)) if last is None else (last.data_ptr(), last.stride())
+        identity = nets.inputs - width - (0 if last is None else nets.n_actions)
+        return *_located(self.x), width, *ahead, int(identity > 0), *addresses([self.order, self.lengths])
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, sequence: SparseSequence, dense_gradients: bool, x: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: _Inputs, x: Tensor, *parameters: Tensor
+    ) -> Tensor:
         ctx.sequence, ctx.structure = sequence, sequence.structure()
         ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
-        ctx.saved = sequence._memory(sequence._shape(x))
+        ctx.saved = sequence._memory(sequence._shape(inputs))
+        ctx.inputs = inputs
         ctx.save_for_backward(x, *parameters)
-        return sequence._run(x, ctx.saved)
+        return sequence._run(inputs, ctx.saved)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        x = ctx.saved_tensors[0]  # raises when it or a parameter was changed since the forward pass
+        _, *parameters = ctx.saved_tensors  # raises when it or a parameter was changed since the forward pass
         saved, ctx.saved = ctx.saved, None
         if saved is None:
             raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        gradients = ctx.sequence._gradients(ctx.structure, ctx.wanted, x, saved, grad_outputs[0])
-        return None, None, None, *gradients
+        ctx.sequence._backward(ctx.structure, ctx.wanted, ctx.inputs, saved, grad_outputs[0])
+        return None, None, None, None, *[None for _ in parameters]
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """float32 on the CPU, the last dimension adjacent; hidden states and parameters are contiguous anyway."""
+    """[T,B,N,F] in float32 on the CPU, the last dimension adjacent."""
     tensor = tensor.detach().to("cpu", torch.float32)
-    return tensor if tensor.stride(-1) == 1 and tensor.dim() == 4 else tensor.contiguous()
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 def _located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
@@ -217,5 +289,6 @@ def _located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
     return tensor.data_ptr(), tensor.stride()[:3]
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
+def addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
+    """What the extension takes; 0 for None."""
     return tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)

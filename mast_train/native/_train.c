@@ -2,20 +2,14 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-#include "train.h"
+#include "calls.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#if !defined(_WIN32)
-#include <pthread.h>
-#define TRAIN_THREADS
-#endif
-
-enum { MAX_THREADS = 256 };
 static const char NETWORK[] = "mast_train.native.network";
 
-static const train_kernels *level_of(const char *name)
+const train_kernels *train_level(const char *name)
 {
     const train_kernels *all[] = {
 #ifdef TRAIN_X86_LEVELS
@@ -83,69 +77,12 @@ static PyObject *connections(PyObject *self, PyObject *capsule)
     return n ? PyLong_FromSize_t(sum) : NULL;
 }
 
-/* ---- threads take the next tile until none is left; tiles write apart, so their number changes no bit ---- */
-
-typedef struct {
-    const train_call *call;
-    void (*kernel)(const train_call *call, int32_t group, int32_t tile, float *work, int32_t *packed_group);
-    size_t work_size;
-    int32_t next, failed;
-} train_job;
-
-static void *work_on(void *argument)
-{
-    train_job *job = argument;
-    const int32_t tiles = train_tiles(job->call), count = job->call->groups * tiles;
-    char *memory = malloc(job->work_size * sizeof(float) + 64);
-    int32_t packed = -1;
-    if (!memory)
-        __atomic_store_n(&job->failed, 1, __ATOMIC_RELAXED);
-    float *work = (float *)(((uintptr_t)memory + 63) / 64 * 64);
-    for (int32_t i; memory && (i = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED)) < count;)
-        job->kernel(job->call, i / tiles, i % tiles, work, &packed);
-    free(memory);
-    return NULL;
-}
-
-static int run(const train_call *call, int threads,
-               void (*kernel)(const train_call *, int32_t, int32_t, float *, int32_t *))
-{
-    train_job job = {call, kernel, train_work_size(call), 0, 0};
-    const int tasks = call->groups * train_tiles(call);
-    threads = threads < MAX_THREADS ? threads : MAX_THREADS;
-    threads = threads < tasks ? threads : tasks;
-#ifdef TRAIN_THREADS
-    pthread_t id[MAX_THREADS];
-    int started = 0;
-    while (started < threads - 1 && !pthread_create(&id[started], NULL, work_on, &job))
-        started++;
-#endif
-    work_on(&job);
-#ifdef TRAIN_THREADS
-    for (int i = 0; i < started; i++)
-        pthread_join(id[i], NULL);
-#endif
-    return !job.failed;
-}
-
-static void scatter(const train_matrix *m, const float *from, float *weight, float *rest, int32_t split)
-{
-    for (int32_t i = 0; i < m->values; i++) {
-        const int32_t p = m->position[i];
-        if (p >= 0)
-            *(p < split ? weight + p : rest + (p - split)) = from[i];
-    }
-}
-
-/* Sums of the tiles' gradients in the order of the tiles, into the parameters' gradients; 0 off the connections. */
+/* Sums of the tiles' gradients in the order of the tiles, into the parameters' gradients, at the
+ * connections only. */
 static void collect(const train_call *c, float *const grad[PARAMETERS])
 {
     const size_t h = (size_t)c->network->hidden, in = (size_t)c->network->inputs, a = (size_t)c->network->actions;
     const int32_t tiles = train_tiles(c);
-    memset(grad[FC1_WEIGHT], 0, (size_t)c->groups * h * in * sizeof(float));
-    memset(grad[WEIGHT_IH], 0, (size_t)c->groups * 3 * h * h * sizeof(float));
-    memset(grad[WEIGHT_HH], 0, (size_t)c->groups * 3 * h * h * sizeof(float));
-    memset(grad[FC2_WEIGHT], 0, (size_t)c->groups * a * h * sizeof(float));
     for (size_t g = 0; g < (size_t)c->groups; g++) {
         const train_topology *t = train_topology_of(c->gradients, (int32_t)g);
         const size_t size = train_gradient_size(c->network, t);
@@ -153,11 +90,11 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
         for (int32_t tile = 1; tile < tiles; tile++)
             for (size_t i = 0; i < size; i++)
                 sum[i] += sum[(size_t)tile * c->partial_size + i];
-        scatter(&t->fc1, sum, grad[FC1_WEIGHT] + g * h * in, NULL, INT32_MAX);
+        train_scatter(&t->fc1, sum, grad[FC1_WEIGHT] + g * h * in, NULL, INT32_MAX);
         sum += t->fc1.values;
-        scatter(&t->gru, sum, grad[WEIGHT_IH] + g * 3 * h * h, grad[WEIGHT_HH] + g * 3 * h * h, (int32_t)(3 * h * h));
+        train_scatter(&t->gru, sum, grad[WEIGHT_IH] + g * 3 * h * h, grad[WEIGHT_HH] + g * 3 * h * h, (int32_t)(3 * h * h));
         sum += t->gru.values;
-        scatter(&t->fc2, sum, grad[FC2_WEIGHT] + g * a * h, NULL, INT32_MAX);
+        train_scatter(&t->fc2, sum, grad[FC2_WEIGHT] + g * a * h, NULL, INT32_MAX);
         sum += t->fc2.values;
         memcpy(grad[FC1_BIAS] + g * h, sum, h * sizeof(float));
         sum += h;
@@ -172,18 +109,32 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
 
 #define ADDRESSES "(KKKKKKKK)"
 #define LOCATED "K(nnn)"
+#define INPUTS "(" LOCATED "i" LOCATED "iKK)"
 #define STRIDES(tensor) &(tensor).step, &(tensor).batch, &(tensor).agent
 #define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
 
-static float *at(unsigned long long address) { return (float *)(uintptr_t)address; }
-
-static void set_parameters(train_call *call, const unsigned long long address[PARAMETERS])
+static void set_parameters(train_call *call, const unsigned long long from[PARAMETERS])
 {
     for (int i = 0; i < PARAMETERS; i++)
-        call->parameter[i] = at(address[i]);
+        call->parameter[i] = address(from[i]);
 }
 
-/* forward(network, level, threads, (groups, T, B, N), parameters, x, x strides, q, q strides, initial, final, saved) */
+/* inputs: x, its strides, observed, last_action, its strides, identity, order, length */
+typedef struct {
+    unsigned long long x, last_action, order, length;
+} input_addresses;
+
+#define READ_INPUTS(c, from)                                                                                           \
+    &(from).x, STRIDES((c).x), &(c).observed, &(from).last_action, STRIDES((c).last), &(c).identity, &(from).order,    \
+        &(from).length
+
+static void set_inputs(train_call *c, const input_addresses *from)
+{
+    c->x.data = address(from->x), c->last_action = address(from->last_action);
+    c->order = address(from->order), c->length = address(from->length);
+}
+
+/* forward(network, level, threads, (groups, T, B, N), parameters, inputs, q, q strides, initial, final, saved) */
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -191,19 +142,21 @@ static PyObject *forward(PyObject *self, PyObject *args)
     const char *level;
     int threads, done;
     train_call c = {0};
-    unsigned long long p[PARAMETERS], x, q, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES LOCATED LOCATED "KKK", &capsule, &level, &threads, &c.groups,
-                          &c.steps, &c.batch, &c.agents, EIGHT(p), &x, STRIDES(c.x), &q, STRIDES(c.q), &initial, &final,
-                          &saved))
+    input_addresses inputs;
+    unsigned long long p[PARAMETERS], q, initial, final, saved;
+    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES INPUTS LOCATED "KKK", &capsule, &level, &threads, &c.groups,
+                          &c.steps, &c.batch, &c.agents, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q), &initial,
+                          &final, &saved))
         return NULL;
-    const train_kernels *kernels = level_of(level);
+    const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
     if (!c.network)
         return NULL;
     set_parameters(&c, p);
-    c.x.data = at(x), c.q.data = at(q), c.initial = at(initial), c.final = at(final), c.saved = at(saved);
+    set_inputs(&c, &inputs);
+    c.q.data = address(q), c.initial = address(initial), c.final = address(final), c.saved = address(saved);
     Py_BEGIN_ALLOW_THREADS
-    done = run(&c, threads, kernels->forward);
+    done = train_run(kernels->forward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);
     Py_END_ALLOW_THREADS
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
@@ -218,8 +171,8 @@ static int make_partial(train_call *c)
     return c->partial != NULL;
 }
 
-/* backward(network, gradients' network, level, threads, (groups, T, B, N), parameters, x, x strides, gradient of q, its
- * strides, saved, parameters' gradients) */
+/* backward(network, gradients' network, level, threads, (groups, T, B, N), parameters, inputs, gradient of q, its strides,
+ * saved, parameters' gradients) */
 static PyObject *backward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -227,23 +180,26 @@ static PyObject *backward(PyObject *self, PyObject *args)
     const char *level;
     int threads, done = 0;
     train_call c = {0};
-    unsigned long long p[PARAMETERS], g[PARAMETERS], x, q, saved;
-    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES LOCATED LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
-                          &threads, &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), &x, STRIDES(c.x), &q,
+    input_addresses inputs;
+    unsigned long long p[PARAMETERS], g[PARAMETERS], q, saved;
+    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES INPUTS LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
+                          &threads, &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), READ_INPUTS(c, inputs), &q,
                           STRIDES(c.q), &saved, EIGHT(g)))
         return NULL;
-    const train_kernels *kernels = level_of(level);
+    const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
     c.gradients = PyCapsule_GetPointer(wanted, NETWORK);
     if (!c.network || !c.gradients)
         return NULL;
     set_parameters(&c, p);
-    c.x.data = at(x), c.q.data = at(q), c.saved = at(saved);
+    set_inputs(&c, &inputs);
+    c.q.data = address(q), c.saved = address(saved);
     float *grad[PARAMETERS];
     for (int i = 0; i < PARAMETERS; i++)
-        grad[i] = at(g[i]);
+        grad[i] = address(g[i]);
     Py_BEGIN_ALLOW_THREADS
-    done = make_partial(&c) && run(&c, threads, kernels->backward);
+    done = make_partial(&c)
+           && train_run(kernels->backward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);
     if (done)
         collect(&c, grad);
     free(c.partial);
@@ -258,6 +214,12 @@ static PyMethodDef methods[] = {
     {"connections", connections, METH_O, "Weights that the structure's panels hold, padding included."},
     {"forward", forward, METH_VARARGS, "Whole sequences."},
     {"backward", backward, METH_VARARGS, "Their gradients."},
+    {"mixer_build", mixer_structure, METH_VARARGS, "A mixer's structure from the addresses of its masks, 0: full."},
+    {"mixer_forward", mixer_values, METH_VARARGS, "Mixed values."},
+    {"mixer_backward", mixer_gradients, METH_VARARGS, "Their gradients."},
+    {"soft_mellowmax", mellow_values, METH_VARARGS, "Soft Mellowmax of rows."},
+    {"td_lambda", lambda_returns, METH_VARARGS, "TD(lambda) returns."},
+    {"step", optimizer_step, METH_VARARGS, "One optimiser step; returns the gradients' norm."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -21,8 +21,10 @@ static void pack(const train_matrix *m, const float *weight, const float *rest, 
 }
 
 typedef struct {
-    int32_t lanes; /* rows in use */
-    ptrdiff_t x[TRAIN_LANES], q[TRAIN_LANES], hidden[TRAIN_LANES];
+    int32_t lanes, steps;         /* rows in use, and the longest one's steps */
+    int32_t length[TRAIN_LANES];  /* steps of each, falling; 0 where there is no row */
+    int32_t agent[TRAIN_LANES];
+    ptrdiff_t x[TRAIN_LANES], last[TRAIN_LANES], q[TRAIN_LANES], hidden[TRAIN_LANES];
 } tile_rows;
 
 /* Unused lanes repeat the tile's first row: harmless forward, and their gradients are set to zero. */
@@ -32,18 +34,44 @@ static void find_rows(const train_call *c, int32_t group, int32_t tile, tile_row
     rows->lanes = at_most(train_rows(c) - first, TRAIN_LANES);
     for (int32_t i = 0; i < TRAIN_LANES; i++) {
         const int32_t row = first + (i < rows->lanes ? i : 0);
-        const int32_t batch = c->groups == 1 ? row / c->agents : row, agent = c->groups == 1 ? row % c->agents : group;
+        const int32_t place = c->groups == 1 ? row / c->agents : row, agent = c->groups == 1 ? row % c->agents : group;
+        const int32_t batch = c->order ? c->order[place] : place;
+        rows->length[i] = i >= rows->lanes ? 0 : c->length ? c->length[place] : c->steps;
+        rows->agent[i] = agent;
         rows->x[i] = batch * c->x.batch + agent * c->x.agent;
+        rows->last[i] = batch * c->last.batch + agent * c->last.agent;
         rows->q[i] = batch * c->q.batch + agent * c->q.agent;
         rows->hidden[i] = ((ptrdiff_t)group * train_rows(c) + row) * c->network->hidden;
     }
+    rows->steps = rows->length[0];
 }
 
+/* How many rows have this step: the first ones. */
+static int32_t rows_at(const tile_rows *rows, int32_t step)
+{
+    int32_t count = rows->lanes;
+    while (count > 0 && rows->length[count - 1] <= step)
+        count--;
+    return count;
+}
+
+/* How many lanes to compute for that many rows. */
+static int32_t lanes_for(int32_t rows) { return rows <= 16 ? 16 : TRAIN_LANES; }
+
 /* x [inputs][lane] of a step; `way`, 1 or -1, is to the step that comes next. */
-static void load_x(const train_call *c, const tile_rows *rows, int32_t step, int32_t way, float *to)
+static void load_x(const train_call *c, const tile_rows *rows, int32_t step, int32_t way, float *to, int32_t lanes)
 {
     const int more = step + way >= 0 && step + way < c->steps;
-    to_lanes(c->x.data + step * c->x.step, rows->x, more ? way * c->x.step : 0, c->network->inputs, to);
+    const int32_t inputs = c->network->inputs, agents = c->identity ? c->agents : 0;
+    to_lanes(c->x.data + step * c->x.step, rows->x, more ? way * c->x.step : 0, c->observed, to, lanes);
+    memset(to + c->observed * TRAIN_LANES, 0, (size_t)(inputs - c->observed) * TRAIN_LANES * sizeof(float));
+    for (int32_t i = 0; c->last_action && i < lanes; i++) {
+        const int64_t action = c->last_action[step * c->last.step + rows->last[i]];
+        if (action >= 0 && action < c->network->actions)
+            to[(c->observed + (int32_t)action) * TRAIN_LANES + i] = 1.0f;
+    }
+    for (int32_t i = 0; c->identity && i < lanes; i++)
+        to[(inputs - agents + rows->agent[i]) * TRAIN_LANES + i] = 1.0f;
 }
 
 static const float *parameter(const train_call *c, int32_t group, int which)
@@ -53,16 +81,23 @@ static const float *parameter(const train_call *c, int32_t group, int which)
     return c->parameter[which] + (size_t)group * size[which];
 }
 
-static void rectify(float *y, int32_t size)
+/* Every sixteen of the first `lanes` lanes of [rows][lane], at i. */
+#define EACH_VECTOR(i, rows, lanes)                                                                                    \
+    for (int32_t row = 0; row < (rows) * TRAIN_LANES; row += TRAIN_LANES)                                              \
+        for (int32_t i = row; i < row + (lanes); i += 16)
+
+static void rectify(float *y, int32_t rows, int32_t lanes)
 {
-    for (int32_t i = 0; i < size; i += 16)
+    EACH_VECTOR(i, rows, lanes)
         store16(y + i, max16(set16(0.0f), load16(y + i)));
 }
 
 /* gates [4][h][lane] become r, z, n and stay for the hidden part of n; next [h][lane] from the state before. */
-static void activate(float *gates, const float *state, float *next, int32_t gate)
+static void activate(float *gates, const float *state, float *next, int32_t h, int32_t lanes)
 {
-    for (int32_t i = 0; i < gate; i += 16) {
+    const int32_t gate = h * TRAIN_LANES;
+    EACH_VECTOR(i, h, lanes)
+    {
         const vec16 r = sigmoid16(load16(gates + i)), z = sigmoid16(load16(gates + gate + i));
         const vec16 n = tanh16(fma16(r, load16(gates + 3 * gate + i), load16(gates + 2 * gate + i)));
         store16(gates + i, r);
@@ -87,8 +122,10 @@ static void pack_forward(const train_call *c, int32_t group, float *values, floa
     memcpy(bias + 3 * h, hidden + 2 * h, (size_t)h * sizeof(float));
 }
 
-static void forward(const train_call *c, int32_t group, int32_t tile, float *work, int32_t *packed_group)
+static void forward(const void *call, int32_t index, float *work, int32_t *packed_group)
 {
+    const train_call *c = call;
+    const int32_t group = index / train_tiles(c), tile = index % train_tiles(c);
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
@@ -105,18 +142,19 @@ static void forward(const train_call *c, int32_t group, int32_t tile, float *wor
                             : NULL;
     float *now = saved ? saved : work;
     if (c->initial)
-        to_lanes(c->initial, rows.hidden, 0, h, now + gate);
+        to_lanes(c->initial, rows.hidden, 0, h, now + gate, TRAIN_LANES);
     else
         memset(now + gate, 0, (size_t)gate * sizeof(float));
-    for (int32_t k = 0; k < c->steps; k++) {
+    for (int32_t k = 0; k < rows.steps; k++) {
+        const int32_t count = rows_at(&rows, k), lanes = lanes_for(count);
         float *next = saved ? now + record : work + (k % 2 ? 0 : record);
-        load_x(c, &rows, k, 1, x);
-        multiply(&t->fc1, values, x, parameter(c, group, FC1_BIAS), now);
-        rectify(now, gate);
-        multiply(&t->gru, values + t->fc1.values, now, bias, now + 2 * gate);
-        activate(now + 2 * gate, now + gate, next + gate, gate);
-        multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), q);
-        from_lanes(q, n->actions, c->q.data + k * c->q.step, rows.q, rows.lanes);
+        load_x(c, &rows, k, 1, x, lanes);
+        multiply(&t->fc1, values, x, parameter(c, group, FC1_BIAS), now, lanes);
+        rectify(now, h, lanes);
+        multiply(&t->gru, values + t->fc1.values, now, bias, now + 2 * gate, lanes);
+        activate(now + 2 * gate, now + gate, next + gate, h, lanes);
+        multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), q, lanes);
+        from_lanes(q, n->actions, c->q.data + k * c->q.step, rows.q, count);
         now = next;
     }
     if (c->final)
@@ -125,10 +163,12 @@ static void forward(const train_call *c, int32_t group, int32_t tile, float *wor
 
 /* Gradients of one step: from that of the next state to those of the four gate rows and, in part, of the state. */
 static void activate_back(const float *gates, const float *state, const float *grad, float *delta, float *grad_state,
-                          int32_t gate)
+                          int32_t h, int32_t lanes)
 {
+    const int32_t gate = h * TRAIN_LANES;
     const vec16 one = set16(1.0f);
-    for (int32_t i = 0; i < gate; i += 16) {
+    EACH_VECTOR(i, h, lanes)
+    {
         const vec16 r = load16(gates + i), z = load16(gates + gate + i), n = load16(gates + 2 * gate + i);
         const vec16 dh = load16(grad + i), keep = mul16(dh, z), to_n = sub16(dh, keep);
         const vec16 dn = mul16(to_n, sub16(one, mul16(n, n)));
@@ -141,18 +181,25 @@ static void activate_back(const float *gates, const float *state, const float *g
     }
 }
 
-/* Gradients pass where y > 0. */
-static void rectify_back(const float *y, float *grad, int32_t size)
+/* Gradients pass where y > 0; it is never below. */
+static void rectify_back(const float *y, float *grad, int32_t rows, int32_t lanes)
 {
-    for (int32_t i = 0; i < size; i++)
-        grad[i] = y[i] > 0.0f ? grad[i] : 0.0f;
+    EACH_VECTOR(i, rows, lanes)
+        store16(grad + i, mul16(load16(grad + i), sign16(load16(y + i))));
 }
 
-static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to)
+/* [rows][lane] is 0 in the lanes from `first` on. */
+static void clear_lanes(float *to, int32_t rows, int32_t first)
 {
-    to_lanes(c->q.data + step * c->q.step, rows->q, step ? -c->q.step : 0, c->network->actions, to);
-    for (int32_t i = 0; rows->lanes < TRAIN_LANES && i < c->network->actions; i++)
-        memset(to + i * TRAIN_LANES + rows->lanes, 0, (size_t)(TRAIN_LANES - rows->lanes) * sizeof(float));
+    for (int32_t i = 0; first < TRAIN_LANES && i < rows; i++)
+        memset(to + i * TRAIN_LANES + first, 0, (size_t)(TRAIN_LANES - first) * sizeof(float));
+}
+
+static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to, int32_t count)
+{
+    const int32_t actions = c->network->actions;
+    to_lanes(c->q.data + step * c->q.step, rows->q, step ? -c->q.step : 0, actions, to, lanes_for(count));
+    clear_lanes(to, actions, count);
 }
 
 /* Floats of a step in a chunk: gradients of the gates, of y, of the state, of q, then x. */
@@ -163,16 +210,16 @@ static ptrdiff_t train_delta(const train_network *n)
 
 /* Weight and bias gradients of a chunk of steps, the last of them in `record`, deltas in the order they were made. */
 static void add_gradients(const train_call *c, int32_t group, const float *record, const float *delta, int32_t steps,
-                          float *sums)
+                          int32_t lanes, float *sums)
 {
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(c->gradients, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
     const ptrdiff_t in_step = -(ptrdiff_t)train_record(n), delta_step = train_delta(n);
     const float *q = delta + 6 * gate, *x = q + n->actions * TRAIN_LANES;
-    const outer_range gru = {delta, record, delta_step, in_step, steps};
-    const outer_range fc1 = {delta + 4 * gate, x, delta_step, delta_step, steps};
-    const outer_range fc2 = {q, record + gate - in_step, delta_step, in_step, steps};
+    const outer_range gru = {delta, record, delta_step, in_step, steps, lanes};
+    const outer_range fc1 = {delta + 4 * gate, x, delta_step, delta_step, steps, lanes};
+    const outer_range fc2 = {q, record + gate - in_step, delta_step, in_step, steps, lanes};
     outer(&t->fc1, &fc1, sums);
     sums += 4 * (size_t)t->fc1.values;
     outer(&t->gru, &gru, sums);
@@ -184,8 +231,17 @@ static void add_gradients(const train_call *c, int32_t group, const float *recor
     outer_bias(&fc2, n->actions, sums + 20 * h);
 }
 
-static void backward(const train_call *c, int32_t group, int32_t tile, float *work, int32_t *packed_group)
+/* The four partial sums of each gradient as one. */
+static void fold(const float *sums, size_t count, float *to)
 {
+    for (size_t i = 0; i < count; i++)
+        to[i] = (sums[4 * i] + sums[4 * i + 1]) + (sums[4 * i + 2] + sums[4 * i + 3]);
+}
+
+static void backward(const void *call, int32_t index, float *work, int32_t *packed_group)
+{
+    const train_call *c = call;
+    const int32_t group = index / train_tiles(c), tile = index % train_tiles(c);
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
@@ -204,25 +260,33 @@ static void backward(const train_call *c, int32_t group, int32_t tile, float *wo
     const float *saved = c->saved + own * train_saved_size(n, c->steps);
     float *grad = work + (TRAIN_CHUNK - 1) * delta_step + 5 * gate;
     memset(grad, 0, (size_t)gate * sizeof(float));
-    for (int32_t done = 0, made = 0; done < c->steps; done++) {
-        const float *y = saved + (size_t)(c->steps - 1 - done) * record;
+    for (int32_t step = rows.steps - 1, made = 0, before = 16; step >= 0; step--) {
+        const int32_t count = rows_at(&rows, step), lanes = lanes_for(count);
+        const int wider = step > 0 && lanes_for(rows_at(&rows, step - 1)) != lanes;
+        const float *y = saved + (size_t)step * record;
         float *delta = work + (size_t)made * delta_step;
-        load_grad_q(c, &rows, c->steps - 1 - done, delta + 6 * gate);
-        load_x(c, &rows, c->steps - 1 - done, -1, delta + 6 * gate + n->actions * TRAIN_LANES);
-        multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad);
-        activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, gate);
+        if (lanes != before)
+            clear_lanes(grad, h, before);
+        before = lanes;
+        load_grad_q(c, &rows, step, delta + 6 * gate, count);
+        load_x(c, &rows, step, -1, delta + 6 * gate + n->actions * TRAIN_LANES, lanes);
+        multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad, lanes);
+        activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, h, lanes);
         memset(delta + 4 * gate, 0, (size_t)gate * sizeof(float));
-        multiply(&t->gru_back, values, delta, NULL, delta + 4 * gate);
-        rectify_back(y, delta + 4 * gate, gate);
+        multiply(&t->gru_back, values, delta, NULL, delta + 4 * gate, lanes);
+        rectify_back(y, delta + 4 * gate, h, lanes);
         grad = delta + 5 * gate;
-        if (++made == TRAIN_CHUNK || done + 1 == c->steps) {
-            add_gradients(c, group, y + (size_t)(made - 1) * record, work, made, sums);
+        if (++made == TRAIN_CHUNK || step == 0 || wider) {
+            add_gradients(c, group, y + (size_t)(made - 1) * record, work, made, lanes, sums);
             made = 0;
         }
     }
-    float *partial = c->partial + own * c->partial_size;
-    for (size_t i = 0; i < gradients; i++)
-        partial[i] = (sums[4 * i] + sums[4 * i + 1]) + (sums[4 * i + 2] + sums[4 * i + 3]);
+    fold(sums, gradients, c->partial + own * c->partial_size);
 }
 
-const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward};
+#include "mixer_kernels.h"
+#include "optimizer_kernels.h"
+#include "targets_kernels.h"
+
+const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward, mixer_forward, mixer_backward, soft_mellowmax,
+                                     square_norm, adam, rmsprop};

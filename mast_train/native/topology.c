@@ -222,16 +222,41 @@ train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32
     return n;
 }
 
+void train_matrix_free(train_matrix *matrix)
+{
+    free(matrix->panel);
+    free(matrix->column);
+    free(matrix->position);
+}
+
+int train_matrix_build(const uint8_t *mask, int32_t rows, int32_t columns, train_matrix *matrix, train_matrix *back)
+{
+    grid g;
+    int made = grid_make(&g, rows, columns, rows);
+    if (made) {
+        grid_put(&g, mask, rows, columns, 0, 0, 0);
+        made = make_matrix(&g, matrix) && (!back || make_back(&g, back));
+    }
+    free(g.cell);
+    return made;
+}
+
+void train_scatter(const train_matrix *m, const float *values, float *weight, float *rest, int32_t split)
+{
+    for (int32_t i = 0; i < m->values; i++) {
+        const int32_t p = m->position[i];
+        if (p >= 0)
+            *(p < split ? weight + p : rest + (p - split)) = values[i];
+    }
+}
+
 void train_free(train_network *network)
 {
     for (int32_t g = 0; g < network->topologies; g++) {
         train_topology *t = &network->topology[g];
         train_matrix *matrix[] = {&t->fc1, &t->gru, &t->fc2, &t->gru_back, &t->fc2_back};
-        for (size_t i = 0; i < sizeof matrix / sizeof *matrix; i++) {
-            free(matrix[i]->panel);
-            free(matrix[i]->column);
-            free(matrix[i]->position);
-        }
+        for (size_t i = 0; i < sizeof matrix / sizeof *matrix; i++)
+            train_matrix_free(matrix[i]);
     }
     free(network);
 }

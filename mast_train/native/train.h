@@ -9,6 +9,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "optimizer.h"
+#include "threads.h"
+
 #if (defined(__x86_64__) || defined(_M_X64)) && defined(__GNUC__)
 #define TRAIN_X86_LEVELS
 #endif
@@ -53,7 +56,13 @@ typedef struct {
     const train_network *gradients; /* where weight gradients are wanted: network, or a full one */
     int32_t groups, steps, batch, agents;
     const float *parameter[PARAMETERS]; /* [groups, ...] */
-    train_tensor x;
+    train_tensor x; /* the first `observed` inputs */
+    int32_t observed;
+    const int64_t *last_action; /* [steps, batch, agents]: the next inputs are its one-hot, none where negative; or NULL */
+    train_tensor last;          /* its strides */
+    int32_t identity;           /* whether the one-hot of the agent ends the inputs */
+    const int32_t *order;       /* [batch] episodes, longest first, or NULL: as they are */
+    const int32_t *length;      /* [batch] their steps, in the same order; q and its gradient are 0 from there on */
     train_tensor q; /* forward: result; backward: its gradient */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
     float *final;         /* likewise, or NULL */
@@ -62,11 +71,14 @@ typedef struct {
     size_t partial_size;
 } train_call;
 
-/* A tile's work on one group. `packed_group` is the group whose weights `work` holds, -1: none. */
+/* Tasks of one instruction set. Sequences: task i is tile i mod tiles of group i / tiles, and `packed` is the group
+ * whose weights `work` holds; mixer and targets: see their headers. */
 typedef struct {
     const char *level;
-    void (*forward)(const train_call *call, int32_t group, int32_t tile, float *work, int32_t *packed_group);
-    void (*backward)(const train_call *call, int32_t group, int32_t tile, float *work, int32_t *packed_group);
+    train_task forward, backward, mixer_forward, mixer_backward, soft_mellowmax;
+    double (*square_norm)(const step_parameter *p);
+    void (*adam)(const step_parameter *p, const step_rule *r);
+    void (*rmsprop)(const step_parameter *p, const step_rule *r);
 } train_kernels;
 
 extern const train_kernels train_generic;
@@ -102,4 +114,11 @@ size_t train_work_size(const train_call *call);
 train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions,
                            const uint8_t *const mask[4]);
 void train_free(train_network *network);
+
+/* One matrix, its transpose where `back` is given; mask bool [rows, columns], NULL: full. Returns 0 when memory is short. */
+int train_matrix_build(const uint8_t *mask, int32_t rows, int32_t columns, train_matrix *matrix, train_matrix *back);
+void train_matrix_free(train_matrix *matrix);
+
+/* Values to their positions: below `split` in `weight`, from there on in `rest`. */
+void train_scatter(const train_matrix *m, const float *values, float *weight, float *rest, int32_t split);
 #endif

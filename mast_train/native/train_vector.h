@@ -5,6 +5,8 @@
 
 enum { LANE_VECS = TRAIN_LANES / 16 };
 
+/* -1, 0 or 1; magnitudes below 1e-38 give less. */
+INLINE vec16 sign16(vec16 a) { return max16(set16(-1.0f), min16(set16(1.0f), mul16(a, set16(1e38f)))); }
 INLINE vec16 sub16(vec16 a, vec16 b) { return fma16(b, set16(-1.0f), a); }
 
 /* TURN rows of TURN floats, transposed in registers. Rotating the bits of (row, column) by one, as interleaving the two
@@ -76,13 +78,14 @@ INLINE void turn(turn_row row[TURN])
 
 INLINE int32_t at_most(int32_t n, int32_t limit) { return n < limit ? n : limit; }
 
-/* to [features][lane] from rows at from + offset[lane]; those `ahead` of them, wanted next, are fetched meanwhile. */
+/* to [features][lane] from rows at from + offset[lane], the first `lanes` lanes, 16 or TRAIN_LANES; those `ahead` of
+ * them, wanted next, are fetched meanwhile. */
 static void to_lanes(const float *from, const ptrdiff_t offset[TRAIN_LANES], ptrdiff_t ahead, int32_t features,
-                     float *to)
+                     float *to, int32_t lanes)
 {
     for (int32_t f = 0; f < features; f += TURN) {
         const int32_t n = at_most(features - f, TURN);
-        for (int32_t lane = 0; lane < TRAIN_LANES; lane += TURN) {
+        for (int32_t lane = 0; lane < lanes; lane += TURN) {
             turn_row row[TURN];
             UNROLL for (int i = 0; i < TURN; i++) row[i] = load_some(from + offset[lane + i] + f, n);
             UNROLL for (int i = 0; i < TURN; i++) __builtin_prefetch(from + ahead + offset[lane + i] + f, 0, 2);

@@ -82,6 +82,10 @@ class Masks:
         """Parameter name -> bool mask of its shape."""
         return dict(self._masks)
 
+    def connections(self) -> dict[nn.Parameter, Tensor]:
+        """Masked parameter -> its mask, the tensor that evolution changes in place."""
+        return {self._weights[name]: mask for name, mask in self._masks.items()}
+
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Replace the masks. Raises ValueError when names or shapes differ."""
         if state.keys() != self._masks.keys():

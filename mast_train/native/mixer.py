@@ -1,0 +1,117 @@
+"""QMIX's mixing network in C, on the connections of its masks, forward and backward. The torch module is the oracle.
+
+Letters: K repeats, R rows (transitions), N agents, S state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mast_train import native
+from mast_train.mixers import QMIX
+from mast_train.native.gradients import Gradients
+
+LAYERS = ("w1_in", "w1_out", "w2_in", "w2_out", "b1", "b2_in", "b2_out")
+"""In the order of mixer.h."""
+
+
+class SparseMixer:
+    """Native forward and backward of `mixer`, whose weights it reads at every call.
+
+    masks: the weights' bool masks by parameter name ("w1_in.weight"), as of Masks.state_dict(); a name left out is full.
+    They may change in place. None: the connections are the weights that are not 0, for target networks; no gradients
+    then. level: one of `native.levels()`. Raises ValueError.
+    """
+
+    def __init__(self, mixer: QMIX, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:
+        if not native.available():
+            raise ValueError(native.status())
+        self.mixer, self.level = mixer, native.check_level(level)
+        self._masks = masks
+        layers = [getattr(mixer, name) for name in LAYERS]
+        self._weights, self._biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        self._parameters = [*self._weights, *self._biases]
+        self._structure = native.Watched(self._build)
+        self._gradients = Gradients()
+        native.check_parameters(self._parameters)
+
+    def __call__(self, q: Tensor, state: Tensor) -> Tensor:
+        """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; the hypernetworks run once for the K of a row.
+
+        Differentiable, once, in q and the parameters: the backward pass sets the parameters' .grad itself, 0 off the
+        masks. The state gets no gradient. Raises ValueError.
+        """
+        if q.shape[-2:] != (state.shape[0], self.mixer.n_agents) or state.shape[1] != self.mixer.w1_in.in_features:
+            raise ValueError(
+                f"q is {list(q.shape)} and state {list(state.shape)}, expected [...,R,{self.mixer.n_agents}] and "
+                f"[R,{self.mixer.w1_in.in_features}]"
+            )
+        if not torch.is_grad_enabled():
+            return self._run(_plain(q), _plain(state))
+        if self._masks is None:
+            raise ValueError("no gradients without masks")
+        return _Mixing.apply(self, q, state, *self._parameters)
+
+    def structure(self) -> Any:
+        """The extension's structure of the connections as they are now."""
+        return self._structure.current(self._weights if self._masks is None else list(self._masks.values()))
+
+    def _build(self) -> Any:
+        mixer = self.mixer
+        if self._masks is None:
+            masks: list[Tensor | None] = [weight != 0 for weight in self._weights]
+        else:
+            masks = [self._masks.get(f"{name}.weight") for name in LAYERS]
+        sizes = (mixer.n_agents, mixer.w1_in.in_features, mixer.embed, mixer.w1_in.out_features)
+        return native.extension().mixer_build(*sizes, native.addresses(masks))
+
+    def _inputs(self, structure: Any, q: Tensor, state: Tensor) -> tuple[Any, ...]:
+        """What both calls begin with, up to q's address."""
+        size = (q.numel() // max(1, q.shape[-2] * q.shape[-1]), state.shape[0])
+        parameters = native.addresses(self._weights), native.addresses(self._biases)
+        return structure, self.level, torch.get_num_threads(), size, *parameters, state.data_ptr(), q.data_ptr()
+
+    def _run(self, q: Tensor, state: Tensor) -> Tensor:
+        q_tot = q.new_empty(q.shape[:-1])
+        native.extension().mixer_forward(*self._inputs(self.structure(), q, state), q_tot.data_ptr())
+        return q_tot
+
+    def _backward(self, structure: Any, q: Tensor, state: Tensor, grad: Tensor) -> Tensor:
+        grad, grad_q = _plain(grad), torch.empty_like(q)
+        layers = len(LAYERS)
+
+        def fill(gradients: Any) -> None:
+            native.extension().mixer_backward(
+                *self._inputs(structure, q, state),
+                grad.data_ptr(),
+                grad_q.data_ptr(),
+                native.addresses(gradients[:layers]),
+                native.addresses(gradients[layers:]),
+            )
+
+        self._gradients.write(self._parameters, structure, fill)
+        return grad_q
+
+
+class _Mixing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, mixer: SparseMixer, q: Tensor, state: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.mixer, ctx.structure = mixer, mixer.structure()
+        q, state = _plain(q), _plain(state)
+        ctx.save_for_backward(q, state, *parameters)
+        return mixer._run(q, state)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        q, state, *parameters = ctx.saved_tensors  # raises when one was changed since the forward pass
+        grad_q = ctx.mixer._backward(ctx.structure, q, state, grad_outputs[0])
+        return None, grad_q, None, *[None for _ in parameters]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32).contiguous()
