@@ -204,17 +204,17 @@ def _network_table(description: Description) -> Table:
     table = new_table(
         f"{description.nnz:,} of {description.n_weights:,} connections kept, sparsity {description.sparsity:.1%}",
         "sparsity of each network and of its layers; unused: inputs of the network that nothing reads; "
-        "units: of fc1 and hidden, of those trained",
+        "cut: units of fc1, of hidden that the export removed",
         ("agent", "type"),
-        ("kept", "all", *(name.replace("_", " ") for name in LAYERS), "unused inputs", "units"),
+        ("kept", "all", *(name.replace("_", " ") for name in LAYERS), "unused inputs", "cut"),
     )
     for network in description.networks:
         layers = [layer for layer in description.layers if layer.network == network.network]
         sparsities = [f"{layer.sparsity:.1%}" for layer in layers]
         unused = f"{layers[0].unused_inputs} of {layers[0].inputs}"
         kept, sparsity = f"{network.nnz:,}", f"{network.sparsity:.1%}"
-        units = f"{network.fc1}, {network.hidden} of {network.trained[0]}, {network.trained[1]}"
-        table.add_row(network.label, network.type, kept, sparsity, *sparsities, unused, units)
+        removed = f"{network.trained[0] - network.fc1}, {network.trained[1] - network.hidden}"
+        table.add_row(network.label, network.type, kept, sparsity, *sparsities, unused, removed)
     return table
 
 

@@ -62,7 +62,14 @@ def test_export_eval_inspect_bench(trained):
         assert result["episodes"] == 16 and result["win_rate_low"] <= result["win_rate"] <= result["win_rate_high"]
     description = json.loads(ok("inspect", "--json", "--png", "masks.png", cwd=trained))
     assert (trained / "masks.png").read_bytes().startswith(b"\x89PNG") and description
-    assert "Latency" in ok("bench", policy, "--rounds", "1", cwd=trained)
+    assert all(line in out for line in ("agent_0: removed", "agent_1: removed", "hidden units"))
+    (whole,) = json.loads(ok("export", "--no-compact", "-o", "whole.mast", "--json", cwd=trained))
+    (compacted,) = json.loads(ok("export", "--json", cwd=trained))
+    assert whole["removed"] == [] and whole["size_bytes"] >= compacted["size_bytes"] - 64
+    for network, part in zip(description["networks"], compacted["removed"], strict=True):
+        assert [network["fc1"] + part["fc1"], network["hidden"] + part["hidden"]] == network["trained"]
+    table = ok("bench", policy, "--rounds", "1", "--full", cwd=trained)
+    assert all(word in table for word in ("Latency", "sparse i8", "random 16x1"))
 
 
 def test_export_formats(trained):
