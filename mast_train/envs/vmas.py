@@ -79,7 +79,7 @@ class VmasEnv:
     @staticmethod
     def maps() -> tuple[str, ...]:
         """VMAS's scenarios."""
-        return tuple(_import_vmas().scenarios)
+        return tuple(import_vmas().scenarios)
 
     def reset(self) -> Observation:
         """Start E episodes from one seed drawn from the environment's own stream."""
@@ -151,7 +151,8 @@ class VmasEnv:
         self._streams = list(self._env.vmas_random_state)
 
 
-def _import_vmas() -> Any:
+def import_vmas() -> Any:
+    """The package, without its warnings. Raises UserError when it is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -164,7 +165,7 @@ def _import_vmas() -> Any:
 
 
 def _make(map_name: str, num_envs: int, device: torch.device, options: dict[str, Any]) -> Any:
-    vmas = _import_vmas()
+    vmas = import_vmas()
     settings = {"num_envs": num_envs, "device": device, "continuous_actions": False, "seed": 0}
     try:
         with warnings.catch_warnings():
