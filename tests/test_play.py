@@ -45,6 +45,12 @@ def test_one_view_holds_every_moment():
     assert view.left < -6.0 and view.left + view.width / view.scale > 21.0
 
 
+def test_a_view_may_leave_out_the_ends_of_a_wall():
+    wall = Polygon(((-50, 0), (50, 0), (50, 1), (-50, 1)), RED)
+    view = draw.common_view([Scene((wall,), corners=((0.0, 0.0), (4.0, 2.0)))])
+    assert view.width / view.scale < 10.0
+
+
 def test_an_animation_repeats_to_the_byte_and_holds_its_last_frame():
     frames = [draw.caption(Image.new("RGB", (320, 40), (10 * i, 0, 0)), f"step {i}") for i in range(3)]
     data = draw.animation(frames, fps=10)
