@@ -110,6 +110,13 @@ def _jaxmarl() -> Finding:
     return "ok", f"jaxmarl {version('jaxmarl')}, six {version('six')}"
 
 
+def _vmas() -> Finding:
+    from mast_train.envs.vmas import import_vmas
+
+    import_vmas()
+    return "ok", f"vmas {version('vmas')}"
+
+
 def _native_kernel() -> Finding:
     from mast_runtime import native_status
 
@@ -167,6 +174,8 @@ PROBES: tuple[tuple[str, Callable[[], Finding], str], ...] = (
     ("onnx", _packages("onnx"), EXPORT),
     ("onnxruntime", _packages("onnxruntime"), EXPORT),
     ("serve", _packages("starlette", "uvicorn", "prometheus_client"), SERVE),
+    ("vmas", _vmas, 'pip install "mast-marl[vmas]" (needed only for --env vmas)'),
+    ("pettingzoo", _packages("pettingzoo"), 'pip install "mast-marl[pettingzoo]" (needed only for --env pettingzoo)'),
     ("smac", _smac, SMAC),
     ("StarCraft II", _starcraft, f"for the real game: {starcraft.GAME_INSTALL}"),
     ("SMAC maps", _smac_maps, f"for the real game: {starcraft.MAPS_INSTALL}"),

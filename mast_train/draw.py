@@ -31,8 +31,8 @@ class View:
 
 
 def common_view(scenes: Sequence[Scene]) -> View:
-    """One view that holds every shape of every scene, with a margin."""
-    corners = np.array([corner for scene in scenes for shape in scene.shapes for corner in _extent(shape)])
+    """One view that holds the corners, or else every shape, of every scene, with a margin."""
+    corners = np.array([corner for scene in scenes for corner in scene.corners or _corners(scene)])
     low, high = corners.min(0), corners.max(0)
     margin = 0.06 * float((high - low).max()) + 1e-6
     low, high = low - margin, high + margin
@@ -100,6 +100,10 @@ def animation(frames: Sequence[Image.Image], fps: float, hold_s: float = 2.0) ->
     file = io.BytesIO()
     indexed[0].save(file, "GIF", save_all=True, append_images=indexed[1:], duration=durations, loop=0, optimize=True)
     return file.getvalue()
+
+
+def _corners(scene: Scene) -> list[tuple[float, float]]:
+    return [corner for shape in scene.shapes for corner in _extent(shape)]
 
 
 def _extent(shape: Circle | Polygon | Line) -> list[tuple[float, float]]:

@@ -31,7 +31,7 @@ from mast_train.config import Config, to_toml
 from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError
 
-PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "safetensors")
+PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pettingzoo", "safetensors")
 
 
 def new_run(root: Path, config: Config, name: str | None = None) -> Path:

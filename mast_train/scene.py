@@ -5,7 +5,7 @@ Coordinates are the environment's own, y upwards; colours are (red, green, blue)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -41,7 +41,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Scene:
-    """Shapes from back to front. `legend`: (name, colour) pairs shown beside the step counter."""
+    """Shapes from back to front. `legend`: (name, colour) pairs shown beside the step counter.
+
+    `corners`: points that must be in the picture; without any, every shape is.
+    """
 
     shapes: tuple[Circle | Polygon | Line, ...]
-    legend: tuple[tuple[str, Colour], ...] = field(default=())
+    legend: tuple[tuple[str, Colour], ...] = ()
+    corners: tuple[Point, ...] = ()

@@ -111,6 +111,26 @@ def test_a_row_named_beside_a_file_decides_what_rows_decide(tmp_path):
     assert (paper.train.optimizer, paper.env.num_envs, paper.env.map) == ("rmsprop", 1, "8m")
 
 
+def test_options_of_an_environment_are_a_table_of_its_own(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text('[env]\nname = "smac"\n[env.options]\ndifficulty = 7\nnested = {a = [1, 2]}\n')
+    config = resolve(file, {}, ["env.options.difficulty=9", "env.options.nested.b=true"])
+    assert config.env.options == {"difficulty": 9, "nested": {"a": [1, 2], "b": True}}
+    assert config.env.reward_scale == 1.0
+    assert parse_toml(to_toml(config)) == config == override(Config(), flatten(config))
+    with pytest.raises(UserError, match="expected a table"):
+        resolve(None, {}, ["env.options=3"])
+    with pytest.raises(UserError, match=r"env\.options: expected numbers"):
+        validate(resolve(None, {}, ["env.options.when=2026-01-01"]))
+
+
+def test_an_environment_in_one_word():
+    assert resolve(None, {"env.name": "smax:8m"}, []).env.map == "8m"
+    vmas = resolve(None, {"env.name": "vmas"}, []).env
+    assert (vmas.map, vmas.reward_scale) == ("navigation", 1.0)
+    assert resolve(None, {"env.name": "vmas"}, ["env.reward_scale=5"]).env.reward_scale == 5.0
+
+
 def test_an_environment_without_a_map_takes_its_first():
     assert resolve(None, {"env.name": "matrix"}, []).env.map == "two_step"
     assert resolve(None, {"env.name": "matrix", "env.map": "recall"}, []).env.map == "recall"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mast_train.config import EnvConfig, override
+from mast_train.envs import available_maps
 from mast_train.envs.parallel import load_factory
 from mast_train.errors import UserError
 from mast_train.presets import preset, resolve
@@ -146,6 +147,11 @@ def test_a_failing_environment_is_named_on_one_line(fault, words):
 def test_a_step_of_the_wrong_length_is_named():
     with pytest.raises(UserError, match="step returned something other than"):
         play(game("OldStep"), 1)
+
+
+def test_there_is_no_list_of_users_environments():
+    with pytest.raises(UserError, match="name your environment"):
+        available_maps("pettingzoo")
 
 
 def test_a_module_of_the_current_folder_is_found(tmp_path, monkeypatch):

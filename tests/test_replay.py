@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+
 import pytest
 import torch
 
+from mast_train import replay as replay_module
 from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
@@ -97,6 +100,34 @@ def test_dropping_the_oldest_keeps_a_batch():
     assert replay.size == 6 and float(replay.gather(torch.tensor([5])).obs[0, 0, 0, 0]) == 3.0
     replay.drop_oldest(100)
     assert replay.size == 4
+
+
+def test_memory_follows_the_steps_that_are_kept():
+    """30 episodes through a buffer of 4: never more rows than the 4 longest neighbours need, and none is lost."""
+    replay = buffer(capacity=4)
+    lengths = [1 + k * 5 % 6 for k in range(30)]
+    for k, length in enumerate(lengths):
+        replay.add(batch([length], first=k))
+        held = sum(length + 1 for length in lengths[max(0, k - 3) : k + 1])
+        assert replay._used - 1 - len(replay._free) == held
+    assert replay._used - 1 <= 4 * 7 and sorted(replay._free) == sorted(set(replay._free))
+    out = replay.gather(torch.arange(4))
+    assert out.obs[:, 0, 0, 0].tolist() == [29.0, 28.0, 27.0, 26.0] and out.lengths.tolist() == lengths[:-5:-1]
+
+
+def test_a_large_map_is_reserved_without_its_memory():
+    wide = EnvSpec("smax", "25m", 25, 647, 600, 30, 101, ("marine",) * 25)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    replay = EpisodeBuffer(ReplayConfig(), wide, torch.device("cpu"))
+    assert replay.size == 0 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_episodes_beyond_the_machines_memory_are_refused_before_they_are_written(monkeypatch):
+    replay = buffer()
+    monkeypatch.setattr(replay_module, "_memory", lambda: 40 * replay._row_bytes)
+    replay.add(batch([6] * 5))
+    with pytest.raises(UserError, match=r"43 steps of map need .* GB"):
+        replay.add(batch([6]))
 
 
 def test_a_buffer_larger_than_the_machine_is_refused_with_advice():

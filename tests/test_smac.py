@@ -2,15 +2,20 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 import smac_stand_in
 import torch
 from smac_stand_in import LIMIT, STOP, StandIn
 
+from mast_train.config import EnvConfig, override
 from mast_train.envs import make_env, starcraft
 from mast_train.envs.smac import SmacEnv
 from mast_train.errors import UserError
+from mast_train.play import record
+from mast_train.presets import preset
+from mast_train.trainer import Evaluation, Trainer
 
 CPU = torch.device("cpu")
 
@@ -45,6 +50,31 @@ def test_spec(smac):
     assert (spec.n_agents, spec.obs_dim, spec.state_dim, spec.n_actions, spec.episode_limit) == (3, 4, 5, 9, LIMIT)
     assert spec.agent_types == ("marine",) * 3
     assert spec.version.startswith("StarCraft II")
+
+
+def test_options_reach_the_game_as_it_expects_them():
+    made = []
+
+    def factory(map_name, seed, options):
+        made.append(options)
+        return StandIn(map_name, seed, {})
+
+    given = {"difficulty": 9, "game_version": "4.10", "replay_dir": "/replays"}
+    SmacEnv("3m", 1, 0, CPU, env_factory=factory, **given).close()
+    assert made == [{"difficulty": "9", "game_version": "4.10", "replay_dir": "/replays"}]
+    for wrong, words in (({"difficulty": "hard"}, "published results use 7"), ({"game_version": 4.1}, "quote it")):
+        with pytest.raises(UserError, match=words):
+            SmacEnv("3m", 1, 0, CPU, env_factory=factory, **wrong)
+
+
+def test_training_and_evaluation_take_turns_on_one_set_of_games(monkeypatch):
+    monkeypatch.setattr(SmacEnv.__init__, "__defaults__", (StandIn,))
+    settings = {"env.name": "smac", "env.num_envs": 1, "train.episodes_per_update": 1, "train.eval_episodes": 2}
+    trainer = Trainer(override(preset("dense"), {**settings, "train.total_steps": 10, "net.hidden": 4}))
+    assert trainer.eval_env is trainer.env
+    evaluations = [event for event in trainer.events() if isinstance(event, Evaluation)]
+    trainer.close()
+    assert [event.win_rate for event in evaluations] == [1.0, 1.0]
 
 
 def test_a_won_battle_is_terminated_and_keeps_its_last_observation(smac):
@@ -215,3 +245,21 @@ def test_game_version_is_the_highest_build(machine):
 
 def test_stand_in_matches_the_map():
     assert sum(starcraft.ALLIES["3m"].values()) == smac_stand_in.N_AGENTS
+
+
+def test_play_writes_the_games_own_replay(tmp_path, monkeypatch):
+    class Recorded(StandIn):
+        def __init__(self, map_name, seed, options):
+            super().__init__(map_name, seed, options)
+            self.folder, self.prefix = options["replay_dir"], options["replay_prefix"]
+
+        def save_replay(self):
+            Path(self.folder, f"{self.prefix}_2026-01-01.SC2Replay").write_bytes(b"replay")
+
+    monkeypatch.setattr(SmacEnv.__init__, "__defaults__", (Recorded,))
+    where = EnvConfig("smac", "3m", reward_scale=1.0)
+    episode = record(None, where, 0, "auto", tmp_path / "battle.SC2Replay", 8.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["battle.SC2Replay"]
+    assert (episode.result, episode.size_bytes) == ("won", 6)
+    with pytest.raises(UserError, match=r"name it battle\.SC2Replay"):
+        record(None, where, 0, "auto", tmp_path / "battle.gif", 8.0)

@@ -63,7 +63,7 @@ def make_env(
 
 
 def available_maps(env: str) -> tuple[str, ...]:
-    """Every map of one environment. Loads the simulator where the list belongs to it."""
+    """Every map of one environment. Loads the simulator where the list belongs to it. Raises UserError."""
     return _env_class(env).maps()
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
-from mast_train.envs.parallel import LIMITS, Outcome, ParallelGame, load_factory
+from mast_train.envs.parallel import EXAMPLE, LIMITS, Outcome, ParallelGame, load_factory
 from mast_train.errors import UserError
 
 
@@ -59,8 +59,8 @@ class PettingZooEnv:
 
     @staticmethod
     def maps() -> tuple[str, ...]:
-        """None of its own: the user names a factory."""
-        return ()
+        """Raises UserError: the user names a factory."""
+        raise UserError(f"pettingzoo has no maps of its own; name your environment: {EXAMPLE}")
 
     def reset(self) -> Observation:
         """Start E episodes, each from a seed drawn from the environment's own stream."""

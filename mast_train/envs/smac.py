@@ -38,11 +38,12 @@ class SmacEnv:
     ) -> None:
         """`env_factory(map_name, seed, options)` returns an object with SMAC's API; `options` are StarCraft2Env's.
 
-        Raises UserError for an unknown map, a missing or wrong `smac`, a missing game or missing maps.
+        Raises UserError for an unknown map, an option that the game would refuse, a missing or wrong `smac`, a missing
+        game or missing maps.
         """
         check_choice("smac map", map_name, self.maps())
         self.num_envs, self.device = num_envs, device
-        self._map, self._factory, self._options = map_name, env_factory, options
+        self._map, self._factory, self._options = map_name, env_factory, starcraft.checked_options(options)
         self._seed, self._resets = seed, 0
         self._workers: list[_Local | _Process] = []
         self._last: list[Outcome] = []

@@ -26,6 +26,8 @@ GAME_INSTALL = (
 MAPS_INSTALL = "copy SMAC_Maps from the SMAC repository (smac/env/starcraft2/maps) into $SC2PATH/Maps"
 GAME_VERSIONS = {69232: "4.6.2", 75689: "4.10"}
 
+DIFFICULTIES = tuple("123456789A")
+
 # Agents are numbered by unit type, in the order given here.
 ALLIES: dict[str, dict[str, int]] = {
     "3m": {"marine": 3},
@@ -113,6 +115,25 @@ def require_game() -> None:
         raise UserError(f"StarCraft II was not found at {path} (SC2PATH): {GAME_INSTALL}")
     if maps_path(path) is None:
         raise UserError(f"the SMAC maps were not found in {path / 'Maps' / 'SMAC_Maps'}: {MAPS_INSTALL}")
+
+
+def checked_options(options: dict[str, Any]) -> dict[str, Any]:
+    """StarCraft2Env's options as it expects them: the difficulty as text. Raises UserError."""
+    checked = dict(options)
+    if "difficulty" in checked:
+        checked["difficulty"] = str(checked["difficulty"])
+        if checked["difficulty"] not in DIFFICULTIES:
+            raise UserError(
+                f"env.options.difficulty = {checked['difficulty']}: expected 1 (very easy) to 9 or A (cheating); "
+                "published results use 7"
+            )
+    version = checked.get("game_version")
+    if version is not None and not isinstance(version, str):
+        raise UserError(
+            f"env.options.game_version = {version}: a number, in which 4.10 and 4.1 are the same; quote it: "
+            "--set 'env.options.game_version=\"4.10\"'"
+        )
+    return checked
 
 
 def launch(map_name: str, seed: int, options: dict[str, Any]) -> Any:

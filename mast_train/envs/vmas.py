@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
 from mast_train.errors import UserError, check_choice
-from mast_train.scene import Circle, Colour, Line, Polygon, Scene
+from mast_train.scene import Circle, Colour, Line, Point, Polygon, Scene
 
 EPISODE_LIMIT = 100
 """VMAS's tasks run until they are solved, or for ever; its authors' experiments stop them after 100 steps."""
@@ -79,7 +79,7 @@ class VmasEnv:
     @staticmethod
     def maps() -> tuple[str, ...]:
         """VMAS's scenarios."""
-        return tuple(_import_vmas().scenarios)
+        return tuple(import_vmas().scenarios)
 
     def reset(self) -> Observation:
         """Start E episodes from one seed drawn from the environment's own stream."""
@@ -131,7 +131,7 @@ class VmasEnv:
         agents = list(self._env.world.policy_agents)
         shapes = [shape for entity in self._env.world.landmarks for shape in _shapes(entity, "")]
         shapes += [shape for index, agent in enumerate(agents) for shape in _shapes(agent, str(index))]
-        return Scene(tuple(shapes))
+        return Scene(tuple(shapes), corners=_corners([*agents, *self._env.world.landmarks]))
 
     def close(self) -> None:
         """Nothing to release."""
@@ -151,7 +151,8 @@ class VmasEnv:
         self._streams = list(self._env.vmas_random_state)
 
 
-def _import_vmas() -> Any:
+def import_vmas() -> Any:
+    """The package, without its warnings. Raises UserError when it is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -164,14 +165,14 @@ def _import_vmas() -> Any:
 
 
 def _make(map_name: str, num_envs: int, device: torch.device, options: dict[str, Any]) -> Any:
-    vmas = _import_vmas()
+    vmas = import_vmas()
     settings = {"num_envs": num_envs, "device": device, "continuous_actions": False, "seed": 0}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Scenario kwargs")
             return vmas.make_env(map_name, **settings, **options)
     except (TypeError, ValueError, AssertionError, AttributeError, NotImplementedError, UserWarning) as error:
-        said = " ".join(str(error).split()) or type(error).__name__
+        said = " ".join(str(error).split()).partition(" This will turn into")[0] or type(error).__name__
         raise UserError(f"vmas {map_name} with options {options}: {said}") from error
 
 
@@ -186,6 +187,12 @@ def _flat(part: Any) -> Tensor:
     if isinstance(part, dict):
         return torch.cat([_flat(value) for value in part.values()], 1)
     return part.flatten(1).float()
+
+
+def _corners(entities: list[Any]) -> tuple[Point, ...]:
+    """The boxes around all bodies that are no wider than 2: walls and floors need not be seen to their ends."""
+    sized = [(*entity.state.pos[0].tolist(), float(entity.shape.circumscribed_radius())) for entity in entities]
+    return tuple((x + sign * r, y + sign * r) for x, y, r in sized if r <= 1.0 for sign in (-1, 1))
 
 
 def _shapes(entity: Any, label: str) -> list[Circle | Polygon | Line]:
