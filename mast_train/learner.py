@@ -22,7 +22,7 @@ from mast_train.losses import td_loss
 from mast_train.mixers import QMIX, VDN
 from mast_train.native import SparseSequence, available, status
 from mast_train.native import targets as native_targets
-from mast_train.native.mixer import SparseMixer
+from mast_train.native.mixer import fast_mixer
 from mast_train.native.optimizer import SparseStep
 from mast_train.nets import WEIGHTS, AgentNets
 from mast_train.sparse.masks import MaskedLayer, Masks
@@ -125,9 +125,8 @@ class Learner:
         native = use_native(config, device)
         self._online = SparseSequence(self.agents, self.masks["agents"].state_dict()) if native else None
         self._target = SparseSequence(self.target_agents, None) if native else None
-        sparse_mixer = native and isinstance(self.mixer, QMIX) and bool(self.masks["mixer"].layers)
-        self._mix = SparseMixer(self.mixer, self.masks["mixer"].state_dict()) if sparse_mixer else self.mixer
-        self._target_mix = SparseMixer(self.target_mixer, None) if sparse_mixer else self.target_mixer
+        self._mix = fast_mixer(self.mixer, self.masks["mixer"].state_dict()) if native else self.mixer
+        self._target_mix = fast_mixer(self.target_mixer, None) if native else self.target_mixer
         connections = {p: mask for masks in self.masks.values() for p, mask in masks.connections().items()}
         self._sparse_step = SparseStep(self.optimizer, connections) if native else None
 
@@ -150,7 +149,9 @@ class Learner:
 
     def _sequence(self, inputs: tuple[Tensor, ...], evolving: bool) -> Tensor:
         """Online action values [T+1,B,N,A]; gradients of absent weights only when `evolving`."""
-        return self.agents(*inputs)[0] if self._online is None else self._online.forward(*inputs, dense_gradients=evolving)
+        return (
+            self.agents(*inputs)[0] if self._online is None else self._online.forward(*inputs, dense_gradients=evolving)
+        )
 
     def _target_sequence(self, inputs: tuple[Tensor, ...]) -> Tensor:
         return self.target_agents(*inputs)[0] if self._target is None else self._target.forward(*inputs)

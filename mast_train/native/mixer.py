@@ -5,11 +5,11 @@ Letters: K repeats, R rows (transitions), N agents, S state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mast_train import native
 from mast_train.mixers import QMIX
@@ -22,9 +22,9 @@ LAYERS = ("w1_in", "w1_out", "w2_in", "w2_out", "b1", "b2_in", "b2_out")
 class SparseMixer:
     """Native forward and backward of `mixer`, whose weights it reads at every call.
 
-    masks: the weights' bool masks by parameter name ("w1_in.weight"), as of Masks.state_dict(); a name left out is full.
-    They may change in place. None: the connections are the weights that are not 0, for target networks; no gradients
-    then. level: one of `native.levels()`. Raises ValueError.
+    masks: the weights' bool masks by parameter name ("w1_in.weight"), as of Masks.state_dict(); a name left out is
+    full. They may change in place. None: the connections are the weights that are not 0, for target networks; no
+    gradients then. level: one of `native.levels()`. Raises ValueError.
     """
 
     def __init__(self, mixer: QMIX, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:
@@ -95,6 +95,11 @@ class SparseMixer:
 
         self._gradients.write(self._parameters, structure, fill)
         return grad_q
+
+
+def fast_mixer(mixer: nn.Module, masks: Mapping[str, Tensor] | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The mixer in C where there is one for it, otherwise itself. masks as for SparseMixer."""
+    return SparseMixer(mixer, masks) if isinstance(mixer, QMIX) else mixer
 
 
 class _Mixing(torch.autograd.Function):
