@@ -3,9 +3,10 @@
     python benchmarks/update.py [--rounds 7] [--threads 1] [--maps 3m 8m] [--hidden 64 256] [--clock wall] [--profile]
                                 [--json FILE]
 
-Every row is a whole learner at a map's sizes, one network an agent, on the same batches of 32 random episodes of 10 to 30
-steps. Rows take turns, round after round: a time is the median over the rounds, a ratio the median of the rounds'
-ratios. `--clock cpu` counts processor time instead, for a machine where something else runs; it means one thread.
+Every row is a whole learner at a map's sizes, one network an agent, on the same batches of 32 random episodes of 10 to
+30 steps. An "evolving update" changes the topology as well: one in a hundred does. Rows take turns, round after round:
+a time is the median over the rounds, a ratio the median of the rounds' ratios. `--clock cpu` counts processor time
+instead, for a machine where something else runs; it means one thread.
 `--profile` adds what the agents' pass computes and moves, against what this machine does at best.
 """
 
@@ -36,6 +37,8 @@ SPECS = {
 ROWS = {"sparse native": ("mast", "native"), "dense native": ("dense", "native"), "dense torch": ("dense", "torch")}
 """Row -> method and kernel."""
 BATCHES, EPISODES, LENGTHS = 4, 32, (10, 30)
+PASSES = 3
+"""How often a row runs the batches in its turn: caches are as in training, where updates follow each other."""
 TARGETS = {
     ("update", "dense torch", 64): 8,
     ("update", "dense torch", 256): 10,
@@ -119,19 +122,22 @@ def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], ob
 
 
 def measure(map_name: str, hidden: int, rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, list[float]]]:
-    """Part -> row -> seconds, a round each, after one round to warm up. Updates that evolve the topology are among them."""
+    """Part -> row -> seconds, a round each, after one round to warm up."""
     batches = [random_batch(SPECS[map_name], seed) for seed in range(BATCHES)]
     learners = {row: make_learner(map_name, hidden, row) for row in ROWS}
     seconds: dict[str, dict[str, list[float]]] = {}
     for number in range(rounds + 1):
         for row, learner in learners.items():
             parts = [parts_of(learner, batch) for batch in batches]
-            for part in ("update", "agents", "target agents", "mixers", "update", "optimiser"):
+            for part in ("update", "agents", "target agents", "mixers", "update", "optimiser", "evolving update"):
+                times = 1 if part == "evolving update" else PASSES
                 started = clock()
-                for of_batch in parts:
-                    of_batch[part]()
+                for _ in range(times):
+                    for of_batch in parts[:times]:
+                        of_batch[part]()
                 if number:
-                    seconds.setdefault(part, {}).setdefault(row, []).append((clock() - started) / BATCHES)
+                    per_run = (clock() - started) / (times * len(parts[:times]))
+                    seconds.setdefault(part, {}).setdefault(row, []).append(per_run)
     return seconds
 
 

@@ -62,7 +62,7 @@ class Execution:
                 worn = masks[key].state_dict() if key in masks else None
                 if isinstance(module, AgentNets):
                     self._sequences[key] = SparseSequence(module, worn)
-                elif isinstance(module, QMIX) and masks["mixer"].layers:
+                elif isinstance(module, QMIX):
                     self._mixers[key] = SparseMixer(module, worn)
             self._step = SparseStep(
                 optimizer, {p: mask for worn in masks.values() for p, mask in worn.connections().items()}

@@ -225,3 +225,22 @@ def test_training_flops_follow_the_connections():
         "qmix", dense.dense(), Schedule(100, 16.0)
     )
     assert len(learner(small("mast", **{"net.shared": True})).counts().agents) == 3
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize("algorithm", ["qmix", "vdn"])
+def test_in_c_and_in_torch_the_same_is_learned(algorithm, optimizer):
+    """A hundred updates from one start, the topology changing at every twentieth: losses, norms, masks, weights."""
+    settings = {"sparse.update_interval": 20, "target.start": 0.0, "train.optimizer": optimizer, "train.lr": 5e-4}
+    subjects = [learner(small("mast", algorithm=algorithm, kernel=kernel, **settings)) for kernel in ("torch", "auto")]
+    for update in range(100):
+        batch = episodes(update)
+        torch_row, native_row = (subject.update(batch, 10) for subject in subjects)
+        for name in ("loss", "grad_norm", "q_tot", "target"):
+            torch.testing.assert_close(native_row[name], torch_row[name], atol=1e-5, rtol=2e-4, msg=f"{name} {update}")
+        assert torch_row["changed"] == native_row["changed"]
+    for key, masks in subjects[0].masks.items():
+        assert all(torch.equal(mask, subjects[1].masks[key][name]) for name, mask in masks.state_dict().items())
+    for a, b in zip(subjects[0].parameters, subjects[1].parameters, strict=True):
+        torch.testing.assert_close(b, a, atol=1e-4, rtol=1e-3)
+    assert subjects[0].state_dict().keys() == subjects[1].state_dict().keys()

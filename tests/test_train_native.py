@@ -152,7 +152,7 @@ def padded(lengths: torch.Tensor, steps: int, agents: int = 3):
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("batch", [1, 16, 17, 32, 50])
 def test_episodes_of_different_lengths_from_observations_and_actions(level, groups, batch):
-    """Longest first inside, half a tile where that is enough: q and gradients as of the whole input, 0 in the padding."""
+    """Longest first inside, half a tile where that is enough; q and gradients as of the whole input, padding aside."""
     steps = 19
     lengths = torch.randint(0, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
     lengths[-1] = steps

@@ -241,7 +241,8 @@ static void fold(const float *sums, size_t count, float *to)
 static void backward(const void *call, int32_t index, float *work, int32_t *packed_group)
 {
     const train_call *c = call;
-    const int32_t group = index / train_tiles(c), tile = index % train_tiles(c);
+    /* The last group first: what the forward pass saved of it may still be in the cache. */
+    const int32_t group = c->groups - 1 - index / train_tiles(c), tile = index % train_tiles(c);
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;

@@ -22,9 +22,9 @@ LAYERS = ("w1_in", "w1_out", "w2_in", "w2_out", "b1", "b2_in", "b2_out")
 class SparseMixer:
     """Native forward and backward of `mixer`, whose weights it reads at every call.
 
-    masks: the weights' bool masks by parameter name ("w1_in.weight"), as of Masks.state_dict(); a name left out is full.
-    They may change in place. None: the connections are the weights that are not 0, for target networks; no gradients
-    then. level: one of `native.levels()`. Raises ValueError.
+    masks: the weights' bool masks by parameter name ("w1_in.weight"), as of Masks.state_dict(); a name left out is
+    full. They may change in place. None: the connections are the weights that are not 0, for target networks; no
+    gradients then. level: one of `native.levels()`. Raises ValueError.
     """
 
     def __init__(self, mixer: QMIX, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:

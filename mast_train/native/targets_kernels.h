@@ -21,7 +21,8 @@ INLINE float exp_below(float x)
 }
 
 /* sum over available actions of exp(x - top), and top itself, for each lane; x [actions][lane], kept 0 or 1. */
-static void exp_sums(const float *x, const float *kept, int32_t actions, float *top, float *sum)
+static void exp_sums(const float *restrict x, const float *restrict kept, int32_t actions, float *restrict top,
+                     float *restrict sum)
 {
     for (int32_t i = 0; i < TRAIN_LANES; i++)
         top[i] = -INFINITY, sum[i] = 0.0f;
