@@ -3,7 +3,8 @@
     python benchmarks/native.py [--rounds 7] [--json FILE]    # the table; needs mast-marl[export]
     python benchmarks/native.py --break-even                  # the densities behind DENSE_FROM in packing.py
 
-All rows are measured in turn, round after round; a figure is the median over the rounds, a ratio the median of the
+Weights that a bundle stores as float16 or int8 are decoded at load, so they take the time of float32. All rows are
+measured in turn, round after round; a figure is the median over the rounds, a ratio the median of the
 rounds' ratios. Random weights: time depends on the layout, not on what was learnt.
 """
 
@@ -47,17 +48,21 @@ TARGETS = {
     ("act mixed", "onnxruntime"): (35, 18),
     ("team unstructured", "onnxruntime team"): (5, 8),
 }
-"""Row, baseline -> times faster at hidden 64 and 256."""
+"""Row, baseline -> times faster at hidden 64 and 256, with AVX-512 for blocks of 16."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """`measure(rounds)` returns the seconds of that many decisions; `calls` makes about ten milliseconds."""
+    """`measure(rounds)` returns the seconds of that many decisions; `calls` makes about ten milliseconds.
+
+    weights: those a decision multiplies by, padding included; 0: not known.
+    """
 
     name: str
     measure: Callable[[int], float]
     calls: int
     agents: int = 1
+    weights: int = 0
 
 
 def network_of(kind: str, size: str, sparsity: float = SPARSITY) -> Network:
@@ -80,10 +85,10 @@ def in_python(call: Callable[[], object]) -> Callable[[int], float]:
     return measure
 
 
-def row(name: str, measure: Callable[[int], float], agents: int = 1) -> Row:
+def row(name: str, measure: Callable[[int], float], agents: int = 1, weights: int = 0) -> Row:
     measure(2)
     once = max(measure(8) / 8, 1e-8)
-    return Row(name, measure, max(1, int(0.01 / once)), agents)
+    return Row(name, measure, max(1, int(0.01 / once)), agents, weights)
 
 
 def kernel_rows(size: str, level: str) -> list[Row]:
@@ -95,10 +100,19 @@ def kernel_rows(size: str, level: str) -> list[Row]:
     rows = []
     for kind in ("dense", *KINDS):
         network = network_of(kind, size)
-        rows.append(row(kind, in_c(new_agent(contract, NativeStep(contract, network, level), 0), obs)))
+        step = NativeStep(contract, network, level)
+        rows.append(row(kind, in_c(new_agent(contract, step, 0), obs), weights=step.compiled.stored_weights))
         team = make_team(contract, [network], [0], TEAM, level)
-        rows.append(row(f"team {kind}", in_c(team, team_obs), TEAM))
-    return rows
+        lanes = NativeStep(contract, network, level, lanes=True).compiled.stored_weights
+        rows.append(row(f"team {kind}", in_c(team, team_obs), TEAM, lanes))
+    nothing = NativeStep(contract, empty(size), level)
+    return [*rows, row("no connections", in_c(new_agent(contract, nothing, 0), obs))]
+
+
+def empty(size: str) -> Network:
+    """No connections: what a decision costs beside its products, the activations above all."""
+    contract, hidden = SIZES[size]
+    return random_network(np.random.default_rng(0), contract, hidden, None, 1.0, KINDS["16x1"])
 
 
 def python_rows(size: str) -> list[Row]:
@@ -148,16 +162,32 @@ def table(rounds: int) -> dict:
         result[size] = {}
         for level in levels():
             best = level == levels()[0]
-            times = measure(kernel_rows(size, level) + (python_rows(size) if best else []), rounds)
+            rows = kernel_rows(size, level) + (python_rows(size) if best else [])
+            times = measure(rows, rounds)
             result[size][level] = {name: float(np.median(ns)) for name, ns in times.items()}
-            print(f"\nhidden {size}, {level}: ns per agent and decision")
-            for name, ns in times.items():
-                versus = baseline(name) if best else "team dense" if "team" in name else "dense"
-                base = times[versus]
-                print(f"  {name:24s} {np.median(ns):10.1f}   {np.median(base / ns):6.1f} x {versus}")
+            print(f"\nhidden {size}, {level}: ns per agent and decision, times faster, what the products read and take")
+            for r in rows:
+                versus = baseline(r.name) if best else "team dense" if "team" in r.name else "dense"
+                ns, base = times[r.name], times[versus]
+                line = f"  {r.name:24s} {np.median(ns):10.1f}   {np.median(base / ns):6.1f} x {versus:16s}"
+                print(line + roofline(r, float(np.median(ns - times["no connections"]))))
+            found = targets(times, column)
             if best:
-                result[size]["ratios"] = targets(times, column)
+                result[size]["ratios"] = found
     return result
+
+
+def roofline(r: Row, ns: float) -> str:
+    """Bytes of weights and multiply-adds a decision takes, and the rates that `ns` without the activations means.
+
+    One agent's weights come from a cache level that holds them: 64 bytes a cycle at best from the first two on AVX-512.
+    A team reads each weight once for a tile of agents, so multiply-adds bound it.
+    """
+    if not r.weights or ns <= 0:
+        return ""
+    n_bytes = 4 * r.weights
+    rate = f"{r.weights / ns:6.1f} multiply-adds/ns"
+    return f"{n_bytes / 1e3:8.1f} kB, {rate}" + ("" if r.agents > 1 else f", {n_bytes / ns:6.1f} bytes/ns")
 
 
 def baseline(name: str) -> str:
@@ -167,7 +197,7 @@ def baseline(name: str) -> str:
 def targets(times: dict[str, np.ndarray], column: int) -> list[dict]:
     found = []
     for (name, base), wanted in TARGETS.items():
-        if wanted[column] is not None:
+        if wanted[column] is not None and name in times and base in times:
             ratio = float(np.median(times[base] / times[name]))
             found.append({"row": name, "baseline": base, "ratio": round(ratio, 2), "target": wanted[column]})
             verdict = "met   " if ratio >= wanted[column] else "MISSED"
@@ -175,7 +205,7 @@ def targets(times: dict[str, np.ndarray], column: int) -> list[dict]:
     return found
 
 
-BREAK_EVEN = (("SLICES or PERMUTED", 1, 0), ("BLOCKS8", 8, 0), ("BLOCKS16", 16, 0), ("ROWS", 1, 1))
+BREAK_EVEN = (("SLICES or PERMUTED", 1, 0), ("BLOCKS8", 8, 0), ("BLOCKS16", 16, 0), ("LANE_SLICES", 1, 1))
 """Layout, block, lanes?"""
 
 

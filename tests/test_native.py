@@ -375,6 +375,13 @@ def test_tables_are_checked(level):
     ):
         with pytest.raises(ValueError, match="fit together"):
             _native.Network(level, False, sizes, biases, (broken, *matrices[1:]))
+    assert (packing.PANEL, packing.LANE_WINDOW) == (_native.PANEL, _native.WINDOW)
+    lanes = packing.pack(contract, build(40, sparsity=0.95)[1], level, True)
+    swapped = lanes[2][1][4].copy()
+    swapped[[0, -1]] = swapped[[-1, 0]]
+    gru = (*lanes[2][1][:4], swapped, *lanes[2][1][5:])
+    with pytest.raises(ValueError, match="fit together"):
+        _native.Network(level, True, lanes[0], lanes[1], (lanes[2][0], gru, *lanes[2][2:]))
     with pytest.raises(ValueError, match="layout"):
         _native.Network(level, True, sizes, biases, matrices)
     with pytest.raises(ValueError, match="another size"):

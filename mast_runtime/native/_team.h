@@ -1,71 +1,6 @@
 /* Team: n agents stepped at once. Part of _native.c. */
 
-/* Agents of one network: in lanes (hidden, next: [tile][hidden padded][MAST_LANES]), or one state each. */
-typedef struct {
-    Network *network;
-    uint32_t size;
-    int32_t *member;
-    float *hidden, *next, *work;
-    mast_state *states;
-} Group;
-
-typedef struct {
-    PyObject_HEAD
-    PyObject *contract, *backend;
-    Py_ssize_t n, n_groups, width;
-    uint32_t obs, actions;
-    Group *groups;
-    float *q, *next_q;
-    int32_t *id, *last_action, *next_action;
-    size_t weights;
-    int busy;
-} Team;
-
-static uint32_t group_tiles(const Group *g) { return (g->size + MAST_LANES - 1u) / MAST_LANES; }
-static size_t tile_floats(const Group *g) { return (size_t)MAST_PAD(g->network->net.hidden) * MAST_LANES; }
-
-/* (Network, members int32) -> group; the members lie within n. */
-static int take_group(Team *team, Group *g, PyObject *pair)
-{
-    PyObject *network;
-    Py_buffer members;
-    if (!PyArg_ParseTuple(pair, "O!y*", network_type, &network, &members))
-        return -1;
-    Py_INCREF(network);
-    g->network = (Network *)network;
-    const mast_network *n = &g->network->net;
-    g->size = (uint32_t)(members.len / 4);
-    g->member = allocate((size_t)members.len);
-    if (g->member)
-        memcpy(g->member, members.buf, 4u * (size_t)g->size);
-    PyBuffer_Release(&members);
-    if (!g->member)
-        return -1;
-    for (uint32_t i = 0; i < g->size; i++) {
-        if (g->member[i] < 0 || g->member[i] >= team->n || (uint32_t)team->id[g->member[i]] >= n->agents) {
-            PyErr_SetString(PyExc_ValueError, "a member or an agent id out of range");
-            return -1;
-        }
-    }
-    if (n->obs != team->obs || n->actions != team->actions) {
-        PyErr_SetString(PyExc_ValueError, "networks of different contracts");
-        return -1;
-    }
-    team->weights += g->network->weights * g->size;
-    if (g->network->lanes) {
-        const size_t size = group_tiles(g) * tile_floats(g) * sizeof(float);
-        return (g->hidden = allocate(size)) && (g->next = allocate(size))
-                       && (g->work = allocate(mast_tile_floats(n) * sizeof(float)))
-                   ? 0
-                   : -1;
-    }
-    const size_t each = mast_state_floats(n);
-    if (!(g->states = allocate(g->size * sizeof(mast_state))) || !(g->work = allocate(each * g->size * sizeof(float))))
-        return -1;
-    for (uint32_t i = 0; i < g->size; i++)
-        mast_state_init(n, &g->states[i], g->work + i * each, (uint32_t)team->id[g->member[i]]);
-    return 0;
-}
+#include "_group.h"
 
 /* Team(contract, backend, ids int32 [n], (obs, actions), width, groups) */
 static PyObject *team_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -121,31 +56,6 @@ static void team_dealloc(PyObject *object)
     Py_XDECREF(self->backend);
     PyObject_Free(object);
     Py_DECREF(type);
-}
-
-static int group_act(Team *team, Group *g, const float *obs, const uint8_t *avail)
-{
-    const mast_network *n = &g->network->net;
-    const mast_kernels *k = g->network->kernels;
-    for (uint32_t t = 0; g->hidden && t < group_tiles(g); t++) {
-        const uint32_t first = t * MAST_LANES, left = g->size - first;
-        const mast_tile tile = {.lanes = left < MAST_LANES ? left : MAST_LANES, .member = g->member + first, .obs = obs,
-                                .avail = avail, .id = team->id, .last_action = team->last_action,
-                                .hidden = g->hidden + t * tile_floats(g), .next = g->next + t * tile_floats(g),
-                                .q = team->next_q, .action = team->next_action};
-        const int fault = k->tile(n, g->work, &tile);
-        if (fault)
-            return fault;
-    }
-    for (uint32_t i = 0; g->states && i < g->size; i++) {
-        const size_t who = (size_t)g->member[i];
-        const int fault = k->forward(n, &g->states[i], obs + who * n->obs);
-        if (fault)
-            return fault;
-        memcpy(team->next_q + who * n->actions, g->states[i].next_q, n->actions * sizeof(float));
-        team->next_action[who] = k->choose(g->states[i].next_q, avail ? avail + who * n->actions : NULL, n->actions);
-    }
-    return 0;
 }
 
 /* One decision of all agents, or a mast_fault with nothing changed. */

@@ -1,6 +1,8 @@
 /* The kernels, for the instruction set that mast_vector.h is told to use. */
 #include "mast.h"
 
+#include <float.h>
+
 #ifndef MAST_KERNELS
 #define MAST_KERNELS mast_generic
 #if defined(__ARM_NEON) && defined(__aarch64__)
@@ -12,157 +14,62 @@
 
 #include "mast_vector.h"
 
-/* Partial sums of 16 kept in registers: enough to hide a multiply-add's latency, and no more than there are registers. */
+#include "mast_products.h"
+
+/* next of sixteen units from their gates [4][16] and their state h; returns the poison. */
+static vec16 gru_panel(const float *gate, const float *h, float *next, vec16 poison)
+{
+    const vec16 result = gru16(load16(gate), load16(gate + 16), load16(gate + 32), load16(gate + 48), load16(h));
+    store16(next, result);
+    return poison16(poison, result);
+}
+
+/* next from yh, all gates first; returns the poison. */
+static vec16 gru_gates(const mast_network *n, const mast_state *s, vec16 poison)
+{
+    const float *const h = s->yh + MAST_PAD(n->fc1_size);
+    multiply(&n->gru[0], s->yh, n->gru_bias, s->gates);
+    if (n->gru[1].panels)
+        multiply(&n->gru[1], s->yh, s->gates, s->gates);
+    for (uint32_t i = 0; i < MAST_PAD(n->hidden); i += 16)
+        poison = gru_panel(s->gates + 4 * i, h + i, s->next + i, poison);
+    return poison;
+}
+
+/* The same for one matrix whose rows are in order: the gates of a panel of units stay in registers. */
+INLINE vec16 gru_rows(const uint32_t layout, const mast_network *n, const mast_state *s, vec16 poison)
+{
+    const mast_matrix *const m = &n->gru[0];
+    const float *const h = s->yh + MAST_PAD(n->fc1_size), *const x = s->yh + m->offset;
+    cursor at = first_panel(m);
+    for (uint32_t i = 0; i < MAST_PAD(n->hidden); i += 16) {
+        vec16 gate[4];
+        UNROLL for (uint32_t j = 0; j < 4; j++)
+            gate[j] = rows16(layout, m, &at, i / 4 + j, x, n->gru_bias + 4 * (size_t)i + 16 * j);
+        const vec16 next = gru16(gate[0], gate[1], gate[2], gate[3], load16(h + i));
+        store16(s->next + i, next);
+        poison = poison16(poison, next);
+    }
+    return poison;
+}
+
+static vec16 gru(const mast_network *n, const mast_state *s, vec16 poison)
+{
+    const uint32_t layout = n->gru[1].panels ? MAST_DENSE : n->gru[0].layout;
+    if (layout == MAST_BLOCKS16)
+        return gru_rows(MAST_BLOCKS16, n, s, poison);
+    if (layout == MAST_BLOCKS8)
+        return gru_rows(MAST_BLOCKS8, n, s, poison);
 #if defined(MAST_V4)
-#define SUMS 8
-#elif defined(MAST_V3) || defined(__ARM_NEON)
-#define SUMS 4
-#else
-#define SUMS 1
+    if (layout == MAST_PERMUTED)
+        return gru_rows(MAST_PERMUTED, n, s, poison);
 #endif
-
-/* `panels` dense panels of `count` columns side by side, panels * unroll = SUMS. */
-INLINE void dense_panels(const int panels, uint32_t count, const float *v, const float *x, const float *init, float *out)
-{
-    const int unroll = SUMS / panels;
-    const size_t stride = (size_t)count * 16u;
-    vec16 sum[SUMS];
-    UNROLL for (int s = 0; s < SUMS; s++) sum[s] = s < panels ? load16(init + 16 * s) : set16(0.0f);
-    uint32_t c = 0;
-    for (; c + (uint32_t)unroll <= count; c += (uint32_t)unroll) {
-        UNROLL for (int s = 0; s < SUMS; s++)
-        {
-            const uint32_t column = c + (uint32_t)(s / panels);
-            const float *w = v + (size_t)(s % panels) * stride + (size_t)column * 16u;
-            sum[s] = fma16(load16(w), set16(x[column]), sum[s]);
-        }
-    }
-    for (; c < count; c++)
-        UNROLL for (int s = 0; s < panels; s++)
-            sum[s] = fma16(load16(v + (size_t)s * stride + (size_t)c * 16u), set16(x[c]), sum[s]);
-    UNROLL for (int s = panels; s < SUMS; s++) sum[s % panels] = add16(sum[s % panels], sum[s]);
-    UNROLL for (int s = 0; s < panels; s++) store16(out + 16 * s, sum[s]);
-}
-
-static void dense(const mast_matrix *m, const float *x, const float *init, float *out)
-{
-    for (uint32_t p = 0; p < m->panels;) {
-        const uint32_t count = m->start[p + 1] - m->start[p];
-        uint32_t same = 1;
-        while (same < SUMS && p + same < m->panels && m->columns[p + same] == m->columns[p]
-               && m->start[p + same + 1] - m->start[p + same] == count)
-            same++;
-        const float *v = m->values + (size_t)m->start[p] * 16u, *from = x + m->columns[p];
-        const uint32_t step = same >= 4 ? 4 : same >= 2 ? 2 : 1;
-#if SUMS >= 4
-        if (step == 4)
-            dense_panels(4, count, v, from, init + 16 * p, out + 16 * p);
-        else if (step == 2)
-            dense_panels(2, count, v, from, init + 16 * p, out + 16 * p);
-        else
-#endif
-            dense_panels(1, count, v, from, init + 16 * p, out + 16 * p);
-        p += step;
-    }
-}
-
-static void slices(const mast_matrix *m, const float *x, const float *init, float *out)
-{
-    const float *v = m->values;
-    const uint16_t *c = m->columns, *row = m->rows;
-    for (uint32_t p = 0; p < m->panels; p++, row += 8) {
-        vec8 sum = set8(0.0f);
-        for (uint32_t e = m->start[p]; e < m->start[p + 1]; e++, v += 8, c += 8)
-            sum = fma8(load8(v), pick8(x, c), sum);
-        float total[8];
-        store8(total, sum);
-        UNROLL for (int k = 0; k < 8; k++) out[row[k]] = init[row[k]] + total[k];
-    }
-}
-
-static void blocks8(const mast_matrix *m, const float *x, const float *init, float *out)
-{
-    const float *v = m->values;
-    const uint16_t *c = m->columns;
-    for (uint32_t p = 0; p < m->panels; p++) {
-        const uint32_t count = m->start[p + 1] - m->start[p];
-        vec8 sum = load8(init + 8 * p), other = set8(0.0f);
-        uint32_t e = 0;
-        for (; e + 2 <= count; e += 2, v += 16, c += 2) {
-            sum = fma8(load8(v), set8(x[c[0]]), sum);
-            other = fma8(load8(v + 8), set8(x[c[1]]), other);
-        }
-        if (e < count) {
-            sum = fma8(load8(v), set8(x[c[0]]), sum);
-            v += 8, c++;
-        }
-        store8(out + 8 * p, add8(sum, other));
-    }
-}
-
-static void blocks16(const mast_matrix *m, const float *x, const float *init, float *out)
-{
-    const float *v = m->values;
-    const uint16_t *c = m->columns;
-    for (uint32_t p = 0; p < m->panels; p++) {
-        const uint32_t count = m->start[p + 1] - m->start[p];
-        vec16 sum = load16(init + 16 * p), other = set16(0.0f);
-        uint32_t e = 0;
-        for (; e + 2 <= count; e += 2, v += 32, c += 2) {
-            sum = fma16(load16(v), set16(x[c[0]]), sum);
-            other = fma16(load16(v + 16), set16(x[c[1]]), other);
-        }
-        if (e < count) {
-            sum = fma16(load16(v), set16(x[c[0]]), sum);
-            v += 16, c++;
-        }
-        store16(out + 16 * p, add16(sum, other));
-    }
-}
-
-#if defined(MAST_V4)
-static void permuted(const mast_matrix *m, const float *x, const float *init, float *out)
-{
-    const float *v = m->values;
-    const uint8_t *pick = m->picks;
-    const uint16_t *c = m->columns;
-    for (uint32_t p = 0; p < m->panels; p++) {
-        const uint32_t count = m->start[p + 1] - m->start[p];
-        vec16 sum = load16(init + 16 * p), other = set16(0.0f);
-        for (uint32_t e = 0; e < count / 2; e++, v += 32, pick += 32, c += 2) {
-            sum = fma16(load16(v), pick16(x + c[0], pick), sum);
-            other = fma16(load16(v + 16), pick16(x + c[1], pick + 16), other);
-        }
-        if (count % 2) {
-            sum = fma16(load16(v), pick16(x + c[0], pick), sum);
-            v += 16, pick += 16, c++;
-        }
-        store16(out + 16 * p, add16(sum, other));
-    }
-}
-#endif
-
-/* out = init + W x over all padded rows; init may be out. */
-static void multiply(const mast_matrix *m, const float *x, const float *init, float *out)
-{
-    x += m->offset;
-    if (m->layout == MAST_DENSE)
-        dense(m, x, init, out);
-    else if (m->layout == MAST_SLICES)
-        slices(m, x, init, out);
-    else if (m->layout == MAST_BLOCKS8)
-        blocks8(m, x, init, out);
-    else if (m->layout == MAST_BLOCKS16)
-        blocks16(m, x, init, out);
-#if defined(MAST_V4)
-    else
-        permuted(m, x, init, out);
-#endif
+    return gru_gates(n, s, poison);
 }
 
 static int forward(const mast_network *n, mast_state *s, const float *obs)
 {
-    const uint32_t hidden = MAST_PAD(n->hidden), fc1 = MAST_PAD(n->fc1_size), actions = MAST_PAD(n->actions);
+    const uint32_t fc1 = MAST_PAD(n->fc1_size), actions = MAST_PAD(n->actions);
     vec16 poison = set16(0.0f);
     uint32_t i = 0;
     for (; i + 16 <= n->obs; i += 16) {
@@ -188,22 +95,34 @@ static int forward(const mast_network *n, mast_state *s, const float *obs)
         store16(s->yh + i, y);
         poison = poison16(poison, y);
     }
-    multiply(&n->gru[0], s->yh, n->gru_bias, s->gates);
-    if (n->gru[1].panels)
-        multiply(&n->gru[1], s->yh, s->gates, s->gates);
-    const float *g = s->gates, *h = s->yh + fc1;
-    for (i = 0; i < hidden; i += 16) {
-        const vec16 next = gru16(load16(g + i), load16(g + hidden + i), load16(g + 2 * (size_t)hidden + i),
-                                 load16(g + 3 * (size_t)hidden + i), load16(h + i));
-        store16(s->next + i, next);
-        poison = poison16(poison, next);
-    }
+    poison = gru(n, s, poison);
     multiply(&n->fc2, s->next, n->fc2_bias, s->next_q);
     for (i = 0; i < actions; i += 16)
         poison = poison16(poison, load16(s->next_q + i));
     return poisoned(poison) ? MAST_OVERFLOW : 0;
 }
 
+#if defined(MAST_V4)
+static int choose(const float *q, const uint8_t *avail, uint32_t actions)
+{
+    int best = MAST_NO_ACTION;
+    float value = 0.0f;
+    for (uint32_t a = 0; a < actions; a += 16) {
+        __mmask16 mask = (__mmask16)(actions - a < 16 ? (1u << (actions - a)) - 1u : 0xffffu);
+        if (avail) {
+            const __m128i flags = _mm_maskz_loadu_epi8(mask, avail + a);
+            mask = _mm_test_epi8_mask(flags, flags);
+        }
+        const vec16 values = _mm512_mask_loadu_ps(set16(-FLT_MAX), mask, q + a);
+        const float largest = _mm512_reduce_max_ps(values);
+        if (mask && (best < 0 || largest > value)) {
+            best = (int)a + __builtin_ctz(_mm512_mask_cmp_ps_mask(mask, values, set16(largest), _CMP_EQ_OQ));
+            value = largest;
+        }
+    }
+    return best;
+}
+#else
 static int choose(const float *q, const uint8_t *avail, uint32_t actions)
 {
     int best = MAST_NO_ACTION;
@@ -216,6 +135,7 @@ static int choose(const float *q, const uint8_t *avail, uint32_t actions)
     }
     return best;
 }
+#endif
 
 #include "mast_lanes.h"
 

@@ -27,6 +27,9 @@
 /* Agents stepped side by side by mast_kernels.tile, as [feature][lane]. */
 #define MAST_LANES 32u
 
+/* Rows whose results are kept together for lanes: sixteen hidden units' four gates. */
+#define MAST_WINDOW 64u
+
 /* Largest error of the kernels' tanh and sigmoid against the exact functions. */
 #define MAST_TANH_ERROR 6e-7f
 #define MAST_SIGMOID_ERROR 4e-7f
@@ -34,7 +37,7 @@
 enum mast_layout {
     MAST_DENSE,    /* 16 rows a panel, consecutive columns from columns[panel] */
     MAST_SLICES,   /* 8 rows of like length a panel, each with columns of its own: columns[entry][8], rows[panel][8] */
-    MAST_ROWS,     /* 1 row a panel, columns[entry] (lanes only) */
+    MAST_LANE_SLICES, /* likewise, the rows of a panel within one window of MAST_WINDOW rows (lanes only) */
     MAST_BLOCKS8,  /* 8 rows a panel that share columns[entry] */
     MAST_BLOCKS16, /* 16 rows a panel that share columns[entry] */
     MAST_PERMUTED  /* 16 rows a panel; an entry's weights read inputs columns[entry] + picks[entry][row], picks below 32:
@@ -54,9 +57,9 @@ typedef struct {
     const float *values;
 } mast_matrix;
 
-/* Everything constant. gru[0] and gru[1] add up to one matrix from [y padded | h] to four padded gates: r, z, the
- * input part of n, the recurrent part of n. fc1_bias [fc1 padded], gru_bias [4][hidden padded],
- * fc2_bias [actions padded]; their padding is zero. */
+/* Everything constant. gru[0] and gru[1] add up to one matrix from [y padded | h] to the gates. These go panel by panel of
+ * hidden units: for each panel its r, its z, the input part of its n, the recurrent part of its n. fc1_bias [fc1 padded],
+ * gru_bias [hidden padded / 16][4][16], fc2_bias [actions padded]; their padding is zero. */
 typedef struct {
     uint32_t obs, actions, agents;
     uint32_t last_action, agent_id; /* bool: is the one-hot part of the input there? */
@@ -70,7 +73,7 @@ typedef struct {
 typedef struct {
     float *x;        /* [inputs padded] */
     float *yh;       /* [fc1 padded | hidden padded]: the second half is the recurrent state */
-    float *gates;    /* [4][hidden padded] */
+    float *gates;    /* [hidden padded / 16][4][16] */
     float *next;     /* [hidden padded] computed by forward, taken over by mast_commit */
     float *next_q;   /* [actions padded], likewise */
     float *q;        /* [actions padded] of the last decision */
@@ -99,7 +102,7 @@ typedef struct {
     int (*forward)(const mast_network *network, mast_state *state, const float *obs);
     /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
     int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
-    /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed in rows. */
+    /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
     int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
 } mast_kernels;
 

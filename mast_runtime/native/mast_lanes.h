@@ -8,29 +8,68 @@ enum { LANE_ROWS = 8, LANE_STEP = LANE_VECS };
 enum { LANE_ROWS = 4, LANE_STEP = 1 };
 #endif
 
-INLINE void lanes_row(uint32_t count, const float *v, const uint16_t *c, const float *x, vec16 *sum)
+/* w[i] = v[i] in every lane, at one load for the four. */
+INLINE void spread4(const float *v, vec16 w[4])
 {
-    for (uint32_t e = 0; e < count; e++) {
-        const vec16 w = set16(v[e]);
-        const float *from = x + (size_t)c[e] * MAST_LANES;
-        UNROLL for (int t = 0; t < LANE_VECS; t++) sum[t] = fma16(w, load16(from + 16 * t), sum[t]);
+#if defined(MAST_V4)
+    const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(v));
+    w[0] = _mm512_permute_ps(four, 0x00), w[1] = _mm512_permute_ps(four, 0x55);
+    w[2] = _mm512_permute_ps(four, 0xaa), w[3] = _mm512_permute_ps(four, 0xff);
+#else
+    UNROLL for (int i = 0; i < 4; i++) w[i] = set16(v[i]);
+#endif
+}
+
+/* Four column numbers, at one load on x86-64: loads are what these kernels are short of. */
+INLINE void unpack4(const uint16_t *c, size_t at[4])
+{
+#if defined(MAST_V4)
+    uint64_t four;
+    __builtin_memcpy(&four, c, sizeof four);
+    UNROLL for (int i = 0; i < 4; i++) at[i] = four >> (16 * i) & 0xffffu;
+#else
+    UNROLL for (int i = 0; i < 4; i++) at[i] = c[i];
+#endif
+}
+
+/* Rows `first` to `end`, whole windows, of out = init + W x: x [input][lane], out [row - first][lane], init [row - first]
+ * for all lanes, or NULL: out. */
+static void lanes_slices(const mast_matrix *m, uint32_t first, uint32_t end, const float *x, const float *init,
+                         float *out)
+{
+    for (uint32_t p = first / 8; p < end / 8; p++) {
+        const uint32_t count = m->start[p + 1] - m->start[p];
+        for (uint32_t part = 0; part < 8; part += LANE_ROWS) {
+            const uint16_t *const row = m->rows + 8 * p + part;
+            for (uint32_t lane = 0; lane < MAST_LANES; lane += 16 * LANE_STEP) {
+                const uint16_t *c = m->columns + 8 * (size_t)m->start[p] + part;
+                const float *v = m->values + 8 * (size_t)m->start[p] + part, *const from = x + lane;
+                vec16 sum[LANE_ROWS][LANE_STEP];
+                UNROLL for (int r = 0; r < LANE_ROWS; r++)
+                    UNROLL for (int t = 0; t < LANE_STEP; t++)
+                        sum[r][t] = init ? set16(init[row[r] - first])
+                                         : load16(out + (size_t)(row[r] - first) * MAST_LANES + lane + 16 * t);
+                for (uint32_t e = 0; e < count; e++, v += 8, c += 8) {
+                    vec16 w[LANE_ROWS];
+                    size_t at[LANE_ROWS];
+                    UNROLL for (int r = 0; r < LANE_ROWS; r += 4)
+                    {
+                        spread4(v + r, w + r);
+                        unpack4(c + r, at + r);
+                    }
+                    UNROLL for (int r = 0; r < LANE_ROWS; r++)
+                        UNROLL for (int t = 0; t < LANE_STEP; t++)
+                            sum[r][t] = fma16(w[r], load16(from + at[r] * MAST_LANES + 16 * t), sum[r][t]);
+                }
+                UNROLL for (int r = 0; r < LANE_ROWS; r++)
+                    UNROLL for (int t = 0; t < LANE_STEP; t++)
+                        store16(out + (size_t)(row[r] - first) * MAST_LANES + lane + 16 * t, sum[r][t]);
+            }
+        }
     }
 }
 
-/* Rows first to first + 16 of out = init + W x: x [input][lane], out [16][lane], init [16] for all lanes, or NULL: out. */
-static void lanes_rows(const mast_matrix *m, uint32_t first, const float *x, const float *init, float *out)
-{
-    for (uint32_t r = 0; r < 16; r++) {
-        const uint32_t e = m->start[first + r];
-        vec16 sum[LANE_VECS];
-        UNROLL for (int t = 0; t < LANE_VECS; t++)
-            sum[t] = init ? set16(init[r]) : load16(out + r * MAST_LANES + 16 * t);
-        lanes_row(m->start[first + r + 1] - e, m->values + e, m->columns + e, x, sum);
-        UNROLL for (int t = 0; t < LANE_VECS; t++) store16(out + r * MAST_LANES + 16 * t, sum[t]);
-    }
-}
-
-/* The same for one panel of 8 or 16 rows that share their columns. */
+/* One panel of 8 or 16 rows that share their columns. */
 static void lanes_panel(const mast_matrix *m, uint32_t panel, uint32_t height, const float *x, const float *init,
                         float *out)
 {
@@ -58,17 +97,27 @@ static void lanes_panel(const mast_matrix *m, uint32_t panel, uint32_t height, c
     }
 }
 
-/* Sixteen rows from row 16 * group on, whatever the layout. */
-static void lanes_multiply(const mast_matrix *m, uint32_t group, const float *x, const float *init, float *out)
+/* `n` times sixteen rows from row 16 * group on, a whole window or the last one, whatever the layout. */
+static void lanes_multiply(const mast_matrix *m, uint32_t group, uint32_t n, const float *x, const float *init,
+                           float *out)
 {
     x += (size_t)m->offset * MAST_LANES;
-    if (m->layout == MAST_ROWS) {
-        lanes_rows(m, 16 * group, x, init, out);
-    } else if (m->layout == MAST_BLOCKS8) {
-        lanes_panel(m, 2 * group, 8, x, init, out);
-        lanes_panel(m, 2 * group + 1, 8, x, init ? init + 8 : NULL, out + 8 * MAST_LANES);
-    } else {
-        lanes_panel(m, group, 16, x, init, out);
+    if (m->layout == MAST_LANE_SLICES) {
+        lanes_slices(m, 16 * group, 16 * (group + n), x, init, out);
+        return;
+    }
+    const uint32_t height = m->layout == MAST_BLOCKS8 ? 8 : 16, panels = 16 * n / height;
+    for (uint32_t p = 0; p < panels; p++)
+        lanes_panel(m, group * 16 / height + p, height, x, init ? init + p * height : NULL,
+                    out + (size_t)p * height * MAST_LANES);
+}
+
+/* All `rows` of a layer. */
+static void lanes_layer(const mast_matrix *m, uint32_t rows, const float *x, const float *init, float *out)
+{
+    for (uint32_t first = 0; first < rows; first += MAST_WINDOW) {
+        const uint32_t n = rows - first < MAST_WINDOW ? rows - first : MAST_WINDOW;
+        lanes_multiply(m, first / 16, n / 16, x, init + first, out + (size_t)first * MAST_LANES);
     }
 }
 
@@ -116,40 +165,34 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
         poison = poison16(poison, load16(x + i));
     if (poisoned(poison))
         return MAST_OBS_NOT_FINITE;
-    for (uint32_t g = 0; g < fc1 / 16; g++) {
-        float *y = yh + (size_t)g * 16 * MAST_LANES;
-        lanes_multiply(&n->fc1, g, x, n->fc1_bias + 16 * g, y);
-        for (uint32_t i = 0; i < 16 * MAST_LANES; i += 16) {
-            const vec16 positive = max16(set16(0.0f), load16(y + i));
-            store16(y + i, positive);
-            poison = poison16(poison, positive);
-        }
+    lanes_layer(&n->fc1, fc1, x, n->fc1_bias, yh);
+    for (size_t i = 0; i < (size_t)fc1 * MAST_LANES; i += 16) {
+        const vec16 positive = max16(set16(0.0f), load16(yh + i));
+        store16(yh + i, positive);
+        poison = poison16(poison, positive);
     }
     for (size_t i = 0; i < (size_t)hidden * MAST_LANES; i += 16)
         store16(h + i, load16(t->hidden + i));
     for (uint32_t g = 0; g < hidden / 16; g++) {
-        for (uint32_t gate = 0; gate < 4; gate++) {
-            const uint32_t group = gate * (hidden / 16) + g;
-            float *out = gates + gate * 16 * MAST_LANES;
-            lanes_multiply(&n->gru[0], group, yh, n->gru_bias + 16 * (size_t)group, out);
-            if (n->gru[1].panels)
-                lanes_multiply(&n->gru[1], group, yh, NULL, out);
-        }
+        lanes_multiply(&n->gru[0], 4 * g, 4, yh, n->gru_bias + 64 * (size_t)g, gates);
+        if (n->gru[1].panels)
+            lanes_multiply(&n->gru[1], 4 * g, 4, yh, NULL, gates);
         const size_t at = (size_t)g * 16 * MAST_LANES;
         poison = lanes_gru(gates, h + at, t->next + at, poison);
     }
-    for (uint32_t g = 0; g < MAST_PAD(n->actions) / 16; g++)
-        lanes_multiply(&n->fc2, g, t->next, n->fc2_bias + 16 * g, q + (size_t)g * 16 * MAST_LANES);
+    lanes_layer(&n->fc2, MAST_PAD(n->actions), t->next, n->fc2_bias, q);
     for (uint32_t i = 0; i < n->actions * MAST_LANES; i += 16)
         poison = poison16(poison, load16(q + i));
     if (poisoned(poison))
         return MAST_OVERFLOW;
     for (uint32_t l = 0; l < t->lanes; l++) {
-        const int32_t i = t->member[l];
-        float *to = t->q + (size_t)i * n->actions;
+        float *to = t->q + (size_t)t->member[l] * n->actions;
         for (uint32_t a = 0; a < n->actions; a++)
             to[a] = q[a * MAST_LANES + l];
-        t->action[i] = choose(to, t->avail ? t->avail + (size_t)i * n->actions : NULL, n->actions);
+    }
+    for (uint32_t l = 0; l < t->lanes; l++) { /* apart: what was just stored in pieces is slow to load as a vector */
+        const size_t i = (size_t)t->member[l], first = i * n->actions;
+        t->action[i] = choose(t->q + first, t->avail ? t->avail + first : NULL, n->actions);
     }
     return 0;
 }

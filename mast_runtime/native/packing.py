@@ -22,15 +22,15 @@ class Layout(IntEnum):
 
     DENSE = 0
     SLICES = 1
-    ROWS = 2
+    LANE_SLICES = 2
     BLOCKS8 = 3
     BLOCKS16 = 4
     PERMUTED = 5
 
 
-_AVX2 = {Layout.SLICES: 0.12, Layout.ROWS: 0.5, Layout.BLOCKS8: 0.6, Layout.BLOCKS16: 0.9}
+_AVX2 = {Layout.SLICES: 0.12, Layout.LANE_SLICES: 0.5, Layout.BLOCKS8: 0.6, Layout.BLOCKS16: 0.9}
 DENSE_FROM = {
-    "avx512": {**_AVX2, Layout.PERMUTED: 0.4, Layout.ROWS: 0.35},
+    "avx512": {**_AVX2, Layout.PERMUTED: 0.4, Layout.LANE_SLICES: 0.35},
     "avx2": _AVX2,
     "neon": _AVX2,
     "scalar": dict.fromkeys(Layout, 0.95),
@@ -41,6 +41,8 @@ PERMUTED_FROM = 0.01
 """Density from which PERMUTED is faster than SLICES: below, its windows are nearly empty."""
 WINDOW = 32
 """Inputs that PERMUTED holds in two registers."""
+LANE_WINDOW = 64
+"""MAST_WINDOW of mast.h."""
 
 Packed = tuple[int, int, NDArray, NDArray, NDArray, NDArray, NDArray]
 """layout, offset, start, columns, rows, picks, values: mast_matrix."""
@@ -90,7 +92,7 @@ def choose_layout(layer: Layer, level: str, lanes: bool) -> Layout:
     elif layer.block in (8, 16):
         sparse = {8: Layout.BLOCKS8, 16: Layout.BLOCKS16}[layer.block]
     elif lanes:
-        sparse = Layout.ROWS
+        sparse = Layout.LANE_SLICES
     else:
         sparse = Layout.PERMUTED if level == "avx512" and density >= PERMUTED_FROM else Layout.SLICES
     if sparse != Layout.DENSE and density < DENSE_FROM[level][sparse]:
@@ -123,11 +125,11 @@ def _gru_matrices(network: Network, chosen: dict[str, Layout]) -> list[tuple[Mat
 
 
 def _gate_rows(gates: NDArray) -> NDArray:
-    """[4, hidden, ...] -> rows [4 * hidden padded, ...]."""
+    """[4, hidden, ...] -> rows [4 * hidden padded, ...]: panel by panel of hidden units, each one's four gates."""
     _, hidden, *rest = gates.shape
     rows = np.zeros((4, padded(hidden), *rest), gates.dtype)
     rows[:, :hidden] = gates
-    return rows.reshape(-1, *rest)
+    return rows.reshape(4, -1, PANEL, *rest).swapaxes(0, 1).reshape(-1, *rest)
 
 
 def _gate_matrix(layer: Layer, last: int, layout: Layout) -> Matrix:
@@ -137,7 +139,7 @@ def _gate_matrix(layer: Layer, last: int, layout: Layout) -> Matrix:
     mask = np.zeros(weight.shape, np.bool_)
     weight[gates] = layer.dense().reshape(3, hidden, -1)
     mask[gates] = _stored(layer, layout).reshape(3, hidden, -1)
-    spans = [(0, layer.inputs if gate in gates else 0) for gate in range(4) for _ in range(padded(hidden) // PANEL)]
+    spans = [(0, layer.inputs if gate in gates else 0) for gate in range(4)] * (padded(hidden) // PANEL)
     return Matrix(_gate_rows(weight), _gate_rows(mask), spans, layout)
 
 
@@ -160,7 +162,12 @@ def _padded_bias(bias: NDArray) -> NDArray[np.float32]:
 
 
 def _pack_matrix(matrix: Matrix, offset: int = 0) -> Packed:
-    pack_layout = {Layout.DENSE: _pack_dense, Layout.SLICES: _pack_slices, Layout.PERMUTED: _pack_permuted}
+    pack_layout = {
+        Layout.DENSE: _pack_dense,
+        Layout.SLICES: _pack_slices,
+        Layout.LANE_SLICES: _pack_slices,
+        Layout.PERMUTED: _pack_permuted,
+    }
     start, columns, rows, picks, values = pack_layout.get(matrix.layout, _pack_blocks)(matrix)
     return (
         int(matrix.layout),
@@ -189,7 +196,7 @@ def _pack_dense(matrix: Matrix) -> tuple[NDArray, ...]:
 
 def _pack_blocks(matrix: Matrix) -> tuple[NDArray, ...]:
     """Entry: one column of a panel's rows, which share it; a block with no connection is left out."""
-    block = {Layout.ROWS: 1, Layout.BLOCKS8: 8, Layout.BLOCKS16: 16}[matrix.layout]
+    block = {Layout.BLOCKS8: 8, Layout.BLOCKS16: 16}[matrix.layout]
     shape = (-1, block, matrix.weight.shape[1])
     alive = matrix.mask.reshape(shape).any(1)
     row, column = np.nonzero(alive)
@@ -197,14 +204,21 @@ def _pack_blocks(matrix: Matrix) -> tuple[NDArray, ...]:
 
 
 def _pack_slices(matrix: Matrix) -> tuple[NDArray, ...]:
-    """Entry: the next connection of each of 8 rows; rows sorted by length, the shorter filled up with zero weights."""
+    """Entry: the next connection of each of 8 rows; rows sorted by length, the shorter filled up with zero weights.
+
+    For lanes rows are sorted within windows.
+    """
     lengths = matrix.mask.sum(1)
-    order = np.argsort(-lengths, kind="stable")
+    window = LANE_WINDOW if matrix.layout == Layout.LANE_SLICES else lengths.size
+    order = np.lexsort((-lengths, np.arange(lengths.size) // window))
     rank = np.empty_like(order)
     rank[order] = np.arange(order.size)
     start = _starts(lengths[order[::8]])
     row, column = np.nonzero(matrix.mask)
-    entry = start[rank[row] // 8] + np.arange(row.size) - _starts(lengths)[row]
+    place = np.arange(row.size) - _starts(lengths)[row]
+    if matrix.layout == Layout.LANE_SLICES:
+        place = np.where(rank[row] // 8 % 2, lengths[row] - 1 - place, place)
+    entry = start[rank[row] // 8] + place
     columns = np.zeros((start[-1], 8), np.uint16)
     values = np.zeros((start[-1], 8), np.float32)
     columns[entry, rank[row] % 8] = column

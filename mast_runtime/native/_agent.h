@@ -1,0 +1,142 @@
+/* Agent: one robot's policy. Part of _native.c. */
+
+typedef struct {
+    PyObject_HEAD
+    Network *network;
+    mast_state state;
+    float *floats;
+    long index;
+    PyObject *contract, *backend;
+} Agent;
+
+static PyObject *agent_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    (void)kwargs;
+    PyObject *contract, *network, *backend;
+    long index;
+    if (!PyArg_ParseTuple(args, "OO!lO", &contract, network_type, &network, &index, &backend))
+        return NULL;
+    const mast_network *n = &((Network *)network)->net;
+    if (((Network *)network)->lanes || index < 0 || index >= (long)n->agents) {
+        PyErr_SetString(PyExc_ValueError, "a network or an index that an agent cannot have");
+        return NULL;
+    }
+    Agent *self = (Agent *)PyType_GenericAlloc(type, 0);
+    if (!self)
+        return NULL;
+    Py_INCREF(network), Py_INCREF(contract), Py_INCREF(backend);
+    self->network = (Network *)network, self->contract = contract, self->backend = backend, self->index = index;
+    self->floats = allocate(mast_state_floats(n) * sizeof(float));
+    if (!self->floats) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    mast_state_init(n, &self->state, self->floats, (uint32_t)index);
+    return (PyObject *)self;
+}
+
+static void agent_dealloc(PyObject *object)
+{
+    Agent *self = (Agent *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    release(self->floats);
+    Py_XDECREF((PyObject *)self->network);
+    Py_XDECREF(self->contract);
+    Py_XDECREF(self->backend);
+    PyObject_Free(object);
+    Py_DECREF(type);
+}
+
+static PyObject *agent_act(PyObject *object, PyObject *const *args, Py_ssize_t given, PyObject *names)
+{
+    Agent *self = (Agent *)object;
+    const mast_network *n = &self->network->net;
+    PyObject *obs, *avail;
+    Py_buffer obs_view, avail_view;
+    if (act_arguments(args, given, names, &obs, &avail) < 0
+        || any_buffer(obs, convert_obs, &obs_view, 'f', 1, 0, n->obs) < 0)
+        return NULL;
+    if (avail && any_buffer(avail, convert_avail, &avail_view, '?', 1, 0, n->actions) < 0) {
+        PyBuffer_Release(&obs_view);
+        return NULL;
+    }
+    const int action = mast_act(self->network->kernels, n, &self->state, obs_view.buf, avail ? avail_view.buf : NULL);
+    PyBuffer_Release(&obs_view);
+    if (avail)
+        PyBuffer_Release(&avail_view);
+    return action < 0 ? raise_fault(action, obs, avail, 0, n->obs, n->actions) : PyLong_FromLong(action);
+}
+
+static PyObject *agent_reset(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    Agent *self = (Agent *)object;
+    mast_reset(&self->network->net, &self->state, (uint32_t)self->index);
+    Py_RETURN_NONE;
+}
+
+/* _bench(obs, rounds) -> seconds: that many decisions without Python in between. */
+static PyObject *agent_bench(PyObject *object, PyObject *args)
+{
+    Agent *self = (Agent *)object;
+    PyObject *obs;
+    Py_ssize_t rounds;
+    Py_buffer view;
+    if (!PyArg_ParseTuple(args, "On", &obs, &rounds)
+        || any_buffer(obs, convert_obs, &view, 'f', 1, 0, self->network->net.obs) < 0)
+        return NULL;
+    const double start = now();
+    for (Py_ssize_t i = 0; i < rounds; i++)
+        mast_act(self->network->kernels, &self->network->net, &self->state, view.buf, NULL);
+    const double seconds = now() - start;
+    PyBuffer_Release(&view);
+    return PyFloat_FromDouble(seconds);
+}
+
+static PyObject *agent_q(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Agent *self = (Agent *)object;
+    const uint32_t actions = self->network->net.actions;
+    return array_of(self->state.q, 4u * (size_t)actions, "f", 0, actions);
+}
+
+static PyObject *agent_hidden(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Agent *self = (Agent *)object;
+    const mast_network *n = &self->network->net;
+    return array_of(self->state.yh + MAST_PAD(n->fc1_size), 4u * (size_t)n->hidden, "f", 0, n->hidden);
+}
+
+static PyObject *agent_last_action(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromLong(((Agent *)object)->state.last_action);
+}
+
+static PyMethodDef agent_methods[] = {
+    {"act", (PyCFunction)(void (*)(void))agent_act, METH_FASTCALL | METH_KEYWORDS,
+     "act(obs, avail_actions=None) -> int\n\nThe greedy available action for obs [O] and avail_actions [A] (None: all). "
+     "Raises ObservationError, in which case\nthe recurrent state is as it was."},
+    {"reset", agent_reset, METH_NOARGS, "Forget the episode: zero memory, no last action."},
+    {"_bench", agent_bench, METH_VARARGS, "_bench(obs, rounds) -> seconds"},
+    {0}};
+static PyGetSetDef agent_getset[] = {
+    {"q", agent_q, NULL, "Action values [A] of the last decision (a copy).", NULL},
+    {"hidden", agent_hidden, NULL, "Recurrent state [H] (a copy).", NULL},
+    {"last_action", agent_last_action, NULL, "The last action chosen, -1 before the first of an episode.", NULL},
+    {0}};
+static PyMemberDef agent_members[] = {
+    {"contract", T_OBJECT, offsetof(Agent, contract), READONLY, "What the policy reads and writes."},
+    {"backend", T_OBJECT, offsetof(Agent, backend), READONLY, "Name of the backend."},
+    {"index", T_LONG, offsetof(Agent, index), READONLY, "Position in the team."},
+    {0}};
+static PyType_Slot agent_slots[] = {{Py_tp_doc, "One robot's policy: its network, its memory, its last action."},
+                                    {Py_tp_new, agent_new},
+                                    {Py_tp_dealloc, agent_dealloc},
+                                    {Py_tp_methods, agent_methods},
+                                    {Py_tp_getset, agent_getset},
+                                    {Py_tp_members, agent_members},
+                                    {0, NULL}};
+static PyType_Spec agent_spec = {"mast_runtime.native._native.Agent", sizeof(Agent), 0, Py_TPFLAGS_DEFAULT, agent_slots};

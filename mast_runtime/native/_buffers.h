@@ -1,0 +1,120 @@
+/* Memory, arguments and errors of the extension. Part of _native.c. */
+
+static void *allocate(size_t size)
+{
+    void *memory = NULL;
+    size = (size + ALIGNMENT) & ~(size_t)(ALIGNMENT - 1u);
+#ifdef _WIN32
+    memory = _aligned_malloc(size, ALIGNMENT);
+#else
+    if (posix_memalign(&memory, ALIGNMENT, size))
+        memory = NULL;
+#endif
+    if (!memory) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    return memset(memory, 0, size);
+}
+
+static void release(void *memory)
+{
+#ifdef _WIN32
+    _aligned_free(memory);
+#else
+    free(memory);
+#endif
+}
+
+/* A C-contiguous, aligned buffer of `format` with ndim axes of these sizes. 0: something else, no error set. */
+static int plain_buffer(PyObject *object, Py_buffer *view, char format, int ndim, Py_ssize_t rows, Py_ssize_t columns)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) < 0) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (view->format && view->format[0] == format && !view->format[1] && view->ndim == ndim
+        && view->shape[ndim - 1] == columns && (ndim == 1 || view->shape[0] == rows)
+        && (uintptr_t)view->buf % (size_t)view->itemsize == 0)
+        return 1;
+    PyBuffer_Release(view);
+    return 0;
+}
+
+/* `plain_buffer` of `object`, or of what `convert(object, rows, columns)` makes of it. -1: the error is set. */
+static int any_buffer(PyObject *object, PyObject *convert, Py_buffer *view, char format, int ndim, Py_ssize_t rows,
+                      Py_ssize_t columns)
+{
+    if (plain_buffer(object, view, format, ndim, rows, columns))
+        return 0;
+    PyObject *array = PyObject_CallFunction(convert, "Onn", object, ndim == 1 ? (Py_ssize_t)0 : rows, columns);
+    if (!array)
+        return -1;
+    const int plain = plain_buffer(array, view, format, ndim, rows, columns);
+    Py_DECREF(array);
+    if (plain)
+        return 0;
+    PyErr_SetString(PyExc_SystemError, "a converter returned an array of another kind");
+    return -1;
+}
+
+/* A numpy array of `type` ('f' float32, 'q' int64) and shape [rows, columns], or [columns] for rows 0, copying `data`. */
+static PyObject *array_of(const void *data, size_t size, const char *type, Py_ssize_t rows, Py_ssize_t columns)
+{
+    PyObject *bytes = PyByteArray_FromStringAndSize(data, (Py_ssize_t)size);
+    if (!bytes)
+        return NULL;
+    PyObject *array = PyObject_CallFunction(make_array, "Nsnn", bytes, type, rows, columns);
+    return array;
+}
+
+/* act(obs, avail_actions=None). 0: the arguments are there. */
+static int act_arguments(PyObject *const *args, Py_ssize_t given, PyObject *names, PyObject **obs, PyObject **avail)
+{
+    *obs = given > 0 ? args[0] : NULL;
+    *avail = given > 1 ? args[1] : NULL;
+    const Py_ssize_t named = names ? PyTuple_Size(names) : 0;
+    for (Py_ssize_t i = 0; i < named; i++) {
+        PyObject *name = PyTuple_GetItem(names, i), **to = NULL;
+        if (PyUnicode_CompareWithASCIIString(name, "obs") == 0)
+            to = obs;
+        else if (PyUnicode_CompareWithASCIIString(name, "avail_actions") == 0)
+            to = avail;
+        if (!to || *to) {
+            PyErr_Format(PyExc_TypeError, "act() got %s argument %R", to ? "twice the" : "an unexpected", name);
+            return -1;
+        }
+        *to = args[given + i];
+    }
+    if (!*obs || given > 2) {
+        PyErr_SetString(PyExc_TypeError, "act() takes obs and, optionally, avail_actions");
+        return -1;
+    }
+    if (*avail == Py_None)
+        *avail = NULL;
+    return 0;
+}
+
+/* Words for a fault: the converters find what is wrong and raise. Always NULL. */
+static PyObject *raise_fault(int fault, PyObject *obs, PyObject *avail, Py_ssize_t rows, uint32_t width, uint32_t actions)
+{
+    PyObject *result = NULL;
+    if (fault == MAST_OBS_NOT_FINITE)
+        result = PyObject_CallFunction(convert_obs, "Onn", obs, rows, (Py_ssize_t)width);
+    else if (fault == MAST_NO_ACTION && avail)
+        result = PyObject_CallFunction(convert_avail, "Onn", avail, rows, (Py_ssize_t)actions);
+    else
+        result = PyObject_CallFunctionObjArgs(overflow_error, NULL);
+    if (result) {
+        Py_DECREF(result);
+        PyErr_SetString(PyExc_SystemError, "the kernels refused what the converters accept");
+    }
+    return NULL;
+}
+
+static double now(void)
+{
+    struct timespec t;
+    timespec_get(&t, TIME_UTC);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
