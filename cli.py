@@ -315,6 +315,25 @@ def sweep(
     raise typer.Exit(outcome.exit_code)
 
 
+@command
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, sweep folders, or an earlier results.json.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page, the table and the data.")] = Path(
+        "report"
+    ),
+    bench: Annotated[bool, typer.Option("--bench", help="First export and measure a run of each row.")] = False,
+) -> None:
+    """Compare finished runs: one HTML page, a Markdown table, and the numbers behind them."""
+    from mast_train.report.command import write_report
+
+    if bench:
+        from mast_train.report.bench import bench_runs
+
+        bench_runs(runs, console.print)
+    for path in write_report(runs, output):
+        console.print(f"{path}: {path.stat().st_size:,} bytes")
+
+
 def main() -> None:
     """Entry point of the `mast` script."""
     if len(sys.argv) == 1:
