@@ -72,7 +72,9 @@ def front(report: Report) -> Section | None:
             continue
         points = [(row.bench["latency_us"], row.score) for row in measured if row.bench]
         low, high = 0.8 * min(p[0] for p in points), 1.25 * max(p[0] for p in points)
-        marks = [x for x in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if low <= x <= high] or [low, high]
+        marks = [
+            x for x in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low <= x <= high
+        ] or [low, high]
         chart = Chart(
             f"Score against latency, {name(task)}", (low, high), (0, 1), ("one decision, microseconds", "score"),
             marks, lambda x: f"{x:g}", log_x=True,
@@ -142,9 +144,9 @@ def values(report: Report) -> Section | None:
 
 
 def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Sparse rows whose settings differ in their sparsity alone, by rising sparsity."""
+    """Sparse rows whose settings differ in their sparsity alone (and the tuned rate), by rising sparsity."""
     families: dict[str, list[Row]] = {}
-    ignored = ("sparse.agent_sparsity", "sparse.mixer_sparsity")
+    ignored = ("sparse.agent_sparsity", "sparse.mixer_sparsity", "train.lr")
     keys: dict[tuple, str] = {}
     for row in sorted((row for row in rows if row.sparsity > 0), key=lambda row: row.sparsity):
         identity = tuple((key, value) for key, value in row.config.items() if key not in ignored)
