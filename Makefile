@@ -24,7 +24,7 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,export,serve,dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,export,serve,report,ray,dev]"
 	touch $@
 
 clean:

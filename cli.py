@@ -27,6 +27,8 @@ EXTRAS = {
     "pettingzoo": ("pettingzoo", "gymnasium"),
     "export": ("onnx", "onnxruntime"),
     "serve": ("starlette", "uvicorn", "prometheus_client"),
+    "ray": ("ray",),
+    "report": ("rliable", "scipy"),
 }
 RUNS = Path("runs")
 
@@ -343,6 +345,56 @@ def doctor(json_: JsonOption = False) -> None:
     for check in checks:
         table.add_row(marks[check.status], check.name, check.detail, check.advice)
     console.print(table)
+
+
+@command
+def sweep(
+    file: Annotated[Path, typer.Argument(help="Sweep file (docs/sweeps.md).")],
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Cells at once (default: the cores here, or the cluster's).")
+    ] = None,
+    ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the cells on.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what they would cost.")] = False,
+    runs: RunsOption = RUNS,
+) -> None:
+    """Train every cell of a sweep that is not finished; Ctrl-C saves them all."""
+    from mast_train.sweep import load_sweep
+    from mast_train.sweep_run import LocalWorker, default_jobs, print_outcome, run_sweep
+
+    plan = load_sweep(file)
+    if dry_run:
+        from mast_train.sweep_plan import print_plan
+
+        print_plan(plan, runs, jobs or default_jobs(plan), console)
+        return
+    if ray is not None:
+        from mast_train.sweep_ray import cluster
+
+        with cluster(ray, plan) as (launch, cluster_jobs):
+            outcome = run_sweep(plan, runs, jobs or cluster_jobs, launch, console)
+    else:
+        outcome = run_sweep(plan, runs, jobs or default_jobs(plan), LocalWorker, console)
+    print_outcome(outcome, runs / plan.name, console)
+    raise typer.Exit(outcome.exit_code)
+
+
+@command
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, sweep folders, or an earlier results.json.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page, the table and the data.")] = Path(
+        "report"
+    ),
+    bench: Annotated[bool, typer.Option("--bench", help="First export and measure a run of each row.")] = False,
+) -> None:
+    """Compare finished runs: one HTML page, a Markdown table, and the numbers behind them."""
+    from mast_train.report.command import write_report
+
+    if bench:
+        from mast_train.report.bench import bench_runs
+
+        bench_runs(runs, console.print)
+    for path in write_report(runs, output):
+        console.print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def main() -> None:

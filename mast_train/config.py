@@ -294,7 +294,7 @@ def parse_toml(text: str, base: Config | None = None, source: str = "config") ->
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{source} is not valid TOML: {error}") from error
-    return override(base or Config(), dict(_leaves(tree)))
+    return override(base or Config(), dict(leaves(tree)))
 
 
 def load_toml(path: Path, base: Config | None = None) -> Config:
@@ -319,10 +319,11 @@ def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
     return values
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Dotted key and value of every leaf of a TOML tree."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 

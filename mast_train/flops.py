@@ -248,6 +248,17 @@ def compare(algorithm: str, model: Model, schedule: Schedule) -> TrainingCompari
     return TrainingComparison(training_cost(algorithm, model, schedule), training_cost(algorithm, model.dense(), fixed))
 
 
+def costs(model: Model, training: TrainingComparison) -> dict[str, float]:
+    """What a run's log keeps: FLOPs per training sample and per joint decision, and the agents' weights."""
+    return {
+        "training_paper_flops": training.sparse.paper_flops,
+        "training_counted_flops": training.sparse.counted_flops,
+        "inference_paper_flops": sum(agent.paper_flops for agent in model.agents),
+        "inference_counted_flops": sum(agent.counted_flops for agent in model.agents),
+        "agent_weights": sum(agent.paper_parameters for agent in model.agents),
+    }
+
+
 def _weighted(times: Sequence[int], groups: Sequence[Sequence[Counts]], attribute: str) -> float:
     return sum(n * getattr(part, attribute) for n, group in zip(times, groups, strict=True) for part in group)
 

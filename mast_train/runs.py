@@ -2,7 +2,7 @@
 
 config.toml             the resolved settings; `mast train --config` on it repeats the run
 run.json                versions, command, environment contract, status
-metrics.jsonl           one object per line: kind "train" or "evaluation"
+metrics.jsonl           one object per line: kind "train", "evaluation" or "summary"
 tensorboard/            the same numbers
 checkpoint.safetensors  networks, masks, optimiser, random streams
 replay.safetensors      episodes, while the run is unfinished

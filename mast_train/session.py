@@ -16,6 +16,7 @@ from rich.console import Console
 
 from mast_train.config import Config, validate
 from mast_train.display import TrainingDisplay
+from mast_train.flops import costs
 from mast_train.runs import RunLog, locked, new_run
 from mast_train.trainer import Evaluation, Progress, Saved, Trainer
 
@@ -67,6 +68,8 @@ def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> N
                 display.evaluation(event)
             elif isinstance(event, Saved) and event.reason != "interval":
                 log.status = event.reason
+                if event.reason == "finished":
+                    log.row("summary", event.step, costs(trainer.learner.counts(), trainer.training_flops()))
     if log.status == "interrupted":
         console.print(
             f"saved {folder}/checkpoint.safetensors at step {trainer.step:,}; "

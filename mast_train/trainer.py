@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Evaluation:
     """Greedy decentralised episodes. return_mean is undiscounted and in the learner's reward scale.
 
     wins and win_rate are None where the environment does not say what winning is.
+    value_estimate, value_realised: what the online networks expected of these episodes at their first step, and their
+    discounted return; means, None where there is no mixer at hand. A truncated episode realises less than it was worth.
     """
 
     step: int
@@ -53,6 +55,8 @@ class Evaluation:
     wins: int | None
     return_mean: float
     length_mean: float
+    value_estimate: float | None = None
+    value_realised: float | None = None
 
     @property
     def win_rate(self) -> float | None:
@@ -216,12 +220,31 @@ class Trainer:
     def _evaluate(self) -> Evaluation:
         policy = AgentPolicy(self.learner.actor, self._inputs)
         rounds = play(self.eval_env, policy, self.config.train.eval_episodes)
-        self._last_eval = summarise(rounds, self.step, self.config.train.eval_episodes)
+        estimate, realised = self._values(rounds, self.config.train.eval_episodes)
+        outcome = summarise(rounds, self.step, self.config.train.eval_episodes)
+        self._last_eval = replace(outcome, value_estimate=estimate, value_realised=realised)
         interval = self.config.train.eval_interval
         self._next_eval = (self.step // interval + 1) * interval
         if self.folder:
             self._snapshot([r.episodes for r in rounds])
         return self._last_eval
+
+    @torch.no_grad()
+    def _values(self, rounds: list[Rollout], episodes: int) -> tuple[float, float]:
+        """Mean greedy Q_tot of the first states by the online networks, and the mean discounted return."""
+        obs, avail, state = (
+            torch.cat([getattr(r.episodes, name)[:, 0] for r in rounds])[:episodes]
+            for name in ("obs", "avail_actions", "state")
+        )
+        actor = self.learner.actor
+        nothing_done = torch.full(obs.shape[:2], -1, device=obs.device)
+        q, _ = actor.step(self._inputs(obs, nothing_done), actor.initial_hidden(*obs.shape[:2]))
+        greedy = q.masked_fill(~avail, -torch.inf).amax(-1)
+        returns = []
+        for r in rounds:
+            discounts = self.config.train.gamma ** torch.arange(r.episodes.reward.shape[1], device=obs.device)
+            returns.append(r.episodes.reward @ discounts)
+        return float(self.learner.mixer(greedy, state).mean()), float(torch.cat(returns)[:episodes].mean())
 
     @torch.no_grad()
     def _shrink_replay(self) -> None:

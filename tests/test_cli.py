@@ -48,7 +48,7 @@ def test_the_run_folder_holds_what_it_says(trained):
     info = json.loads((run / "run.json").read_text())
     assert info["status"] == "finished" and info["sessions"][0]["versions"]["torch"] and info["seed"] == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert {row["kind"] for row in rows} == {"train", "evaluation"} and rows[-1]["step"] >= 900
+    assert {row["kind"] for row in rows} == {"train", "evaluation", "summary"} and rows[-1]["step"] >= 900
     assert list((run / "tensorboard").iterdir())
 
 

@@ -11,9 +11,10 @@ from mast_train.config import override
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.errors import UserError
 from mast_train.evaluate import wilson
+from mast_train.learner import agent_inputs
 from mast_train.presets import preset
-from mast_train.rollout import rollout
-from mast_train.trainer import Evaluation, Saved, Trainer
+from mast_train.rollout import AgentPolicy, rollout
+from mast_train.trainer import Evaluation, Saved, Trainer, play
 
 
 def config(method="mast", **settings):
@@ -82,6 +83,26 @@ def test_qmix_reaches_the_optimum_of_the_two_step_game_and_vdn_does_not():
         events = run(Trainer(config("dense", algorithm=algorithm, **settings)))
         returns[algorithm] = [e for e in events if isinstance(e, Evaluation)][-1].return_mean
     assert returns == {"qmix": pytest.approx(8.0), "vdn": pytest.approx(7.0)}
+
+
+def test_the_value_estimate_is_the_mixed_greedy_value_and_the_realised_one_its_discounted_return():
+    trainer = Trainer(config(**{"train.gamma": 0.5}))
+    run(trainer, until=300)
+    rounds = play(trainer.eval_env, AgentPolicy(trainer.learner.actor, trainer._inputs), 16)
+    estimate, realised = trainer._values(rounds, 12)
+    learner, estimates, returns = trainer.learner, [], []
+    with torch.no_grad():
+        for e in range(12):
+            part, e = rounds[e // 8].episodes, e % 8
+            x = agent_inputs(trainer.config, trainer.spec, part.obs[e, 0], torch.full((2,), -1))
+            q = learner.agents(x[None, None])[0][0, 0]
+            best = torch.stack(
+                [max(q[i][a] for a in range(q.shape[1]) if part.avail_actions[e, 0, i, a]) for i in (0, 1)]
+            )
+            estimates.append(float(learner.mixer(best, part.state[e, 0])))
+            returns.append(sum(float(r) * 0.5**t for t, r in enumerate(part.reward[e][part.filled[e]])))
+    assert estimate == pytest.approx(sum(estimates) / 12, abs=1e-5)
+    assert realised == pytest.approx(sum(returns) / 12, abs=1e-6)
 
 
 def test_sparse_recurrent_team_learns_to_recall():

@@ -1,0 +1,53 @@
+"""What every section is built from: figures with their legend and provenance, paragraphs, grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from mast_train.report.collect import names
+from mast_train.report.rows import Report, Row, Task
+from mast_train.report.svg import Chart, style
+
+Section = tuple[str, str, str]
+"""(anchor, title, HTML)."""
+
+
+def figure(
+    title: str, chart: Chart, rows: Sequence[Row], report: Report, legend: dict[str, int] | None = None, note: str = ""
+) -> str:
+    """A chart with its legend, its note and where it came from."""
+    legend = {row.name: report.colours[row.name] for row in rows} if legend is None else legend
+    buttons = "".join(
+        f'<button type="button" class="key" aria-pressed="true" data-toggle="{escape(row)}">'
+        f'<i class="{style(colour)}"></i>{escape(row)}</button>'
+        for row, colour in legend.items()
+    )
+    extra = f"<p>{escape(note)}</p>" if note else ""
+    return (
+        f'<figure><h3>{escape(title)}</h3>{chart.render()}<div class="legend">{buttons}</div>'
+        f"<figcaption>{extra}{provenance(rows, report)}</figcaption></figure>"
+    )
+
+
+def provenance(rows: Sequence[Row], report: Report) -> str:
+    """The command and the runs behind a picture."""
+    runs = names(run for row in rows for run in row.runs)
+    command = f"mast report {' '.join(report.results['sources'])}"
+    listed = ", ".join(map(escape, runs))
+    return f"<details><summary>{escape(command)}: {len(runs)} run{'s' * (len(runs) > 1)}</summary>{listed}</details>"
+
+
+def name(task: Task) -> str:
+    """ "3m, QMIX"."""
+    return f"{task[0]}, {task[1].upper()}"
+
+
+def paragraph(words: str) -> str:
+    """Escaped."""
+    return f"<p>{escape(words)}</p>"
+
+
+def grid(figures: Sequence[str]) -> str:
+    """Figures side by side where there is room."""
+    return f'<div class="grid">{"".join(figures)}</div>'

@@ -1,0 +1,349 @@
+"""Running a sweep: which cells are done, the processes that train the others, and what a person sees meanwhile.
+
+RUNS/NAME/sweep.json   what each cell is, and the learning rate that each tuned row took
+RUNS/NAME/CELL.toml    the cell's settings; `mast train --config` on it repeats the run
+RUNS/NAME/CELL.log     what the cell printed
+RUNS/NAME/CELL/        the run folder, as any other (mast_train.runs)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from mast_runtime.bundle import write_atomically
+from mast_train.config import flatten, load_toml, to_toml
+from mast_train.errors import UserError
+from mast_train.report.statistics import score
+from mast_train.runs import locked, read_metrics
+from mast_train.sweep import Cell, Sweep, choose_rate, final_cells, rate_source, tuning_cells
+from mast_train.sweep_display import SweepDisplay
+
+POLL_SECONDS = 0.5
+TAIL_BYTES = 65_536
+LOG_LINES = 8
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a cell stands: its last logged step, its last greedy win rate, and steps per second of training."""
+
+    step: int = 0
+    win_rate: float | None = None
+    rate: float | None = None
+
+
+class Worker(Protocol):
+    """A cell in training."""
+
+    def poll(self) -> tuple[Status, int | None]:
+        """Its status, and its exit code once it has ended and its files are in place."""
+        ...
+
+    def stop(self, now: bool = False) -> None:
+        """Ask it to save and end; `now`: end it without saving."""
+        ...
+
+
+Launch = Callable[[Cell, Path], Worker]
+
+
+class LocalWorker:
+    """`mast train` in a process of its own, out of reach of the terminal's Ctrl-C: the sweep passes it on."""
+
+    def __init__(self, cell: Cell, folder: Path) -> None:
+        self._run, self._total = folder / cell.name, cell.config.train.total_steps
+        environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)}
+        with (folder / f"{cell.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                train_command(cell.name, folder, self._run),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def poll(self) -> tuple[Status, int | None]:
+        return run_status(self._run), self._process.poll()
+
+    def stop(self, now: bool = False) -> None:
+        if self._process.poll() is None:
+            self._process.kill() if now else self._process.terminate()
+
+
+def train_command(name: str, folder: Path, run: Path) -> list[str]:
+    """What trains FOLDER/NAME.toml into FOLDER/NAME: from its checkpoint where `run` has one."""
+    program = [sys.executable, str(Path(__file__).resolve().parent.parent / "cli.py"), "train"]
+    if (run / "checkpoint.safetensors").is_file():
+        return [*program, "--resume", "--name", name, "--runs", str(folder)]
+    return [*program, "--config", str(folder / f"{name}.toml"), "--name", name, "--runs", str(folder)]
+
+
+@dataclass
+class Outcome:
+    """What became of a sweep's cells, by name. failed: name -> the last lines that the cell printed."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """1: a cell failed or could not run. 130: stopped."""
+        return 130 if self.interrupted else int(bool(self.failed or self.waiting))
+
+
+def default_jobs(sweep: Sweep) -> int:
+    """One cell per core, by the threads of the cell that takes most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sweep.jobs or max(1, cores // max(group.config.threads for group in sweep.groups))
+
+
+def run_sweep(sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Console) -> Outcome:
+    """Train every cell that is not finished, tuning first; failures are kept and the others go on. Raises UserError."""
+    folder = root / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder), _signals() as stop:
+        planned_cells(sweep, folder)
+        runner = _Runner(sweep.name, folder, jobs, launch, console, stop)
+        _write_plan(sweep, folder, choose_rates(sweep, folder))
+        runner.run(tuning_cells(sweep))
+        choices = choose_rates(sweep, folder)
+        _write_plan(sweep, folder, choices)
+        if not stop.requested:
+            runner.run(final_cells(sweep, chosen(choices)))
+        runner.outcome.waiting += [
+            f"{group.key}: its learning rate is not chosen, since cells of its tuning did not finish"
+            for group in sweep.groups
+            if rate_source(sweep, group) not in (None, *choices)
+        ]
+    runner.outcome.interrupted = stop.requested > 0
+    return runner.outcome
+
+
+def choose_rates(sweep: Sweep, folder: Path) -> dict[str, dict[str, Any]]:
+    """Group -> the chosen rate and every seed's score at each rate, for the groups whose tuning is complete."""
+    cells: dict[str, list[Cell]] = {}
+    for cell in tuning_cells(sweep):
+        cells.setdefault(cell.group, []).append(cell)
+    choices = {}
+    for group, tried in cells.items():
+        if any(cell_state(cell, folder) != "finished" for cell in tried):
+            continue
+        scores: dict[float, list[float]] = {}
+        for cell in tried:
+            win_rates = [row["win_rate"] for row in read_metrics(folder / cell.name, "evaluation")]
+            scores.setdefault(cell.config.train.lr, []).append(score(win_rates))
+        named = {f"{rate:g}": values for rate, values in scores.items()}
+        choices[group] = {"rate": choose_rate(scores), "scores": named}
+    return choices
+
+
+def chosen(choices: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """Group -> rate."""
+    return {group: choice["rate"] for group, choice in choices.items()}
+
+
+def planned_cells(sweep: Sweep, folder: Path) -> list[tuple[Cell, str, int]]:
+    """Every cell with its state and the steps it has trained; "untuned" while its learning rate is not chosen.
+
+    Raises UserError where a cell's folder holds another run.
+    """
+    rates = chosen(choose_rates(sweep, folder))
+    guess = sweep.tuning.rates[0] if sweep.tuning else 0.0
+    sources = {group.key: rate_source(sweep, group) for group in sweep.groups}
+    everything = {source: guess for source in sources.values() if source is not None} | rates
+    plan = []
+    for cell in [*tuning_cells(sweep), *final_cells(sweep, everything)]:
+        waits = cell.phase == "final" and sources[cell.group] not in (None, *rates)
+        state = "untuned" if waits else cell_state(cell, folder)
+        plan.append((cell, state, run_status(folder / cell.name).step if state == "unfinished" else 0))
+    return plan
+
+
+def cell_state(cell: Cell, folder: Path) -> str:
+    """ "finished", "unfinished" or "absent". Raises UserError where the folder holds another run."""
+    run, toml = folder / cell.name, folder / f"{cell.name}.toml"
+    if not toml.is_file():
+        if run.exists():
+            raise UserError(f"{run}: holds a run that this sweep did not start; move it away, or rename the sweep")
+        return "absent"
+    before, now = flatten(load_toml(toml)), flatten(cell.config)
+    different = [key for key in now if before[key] != now[key]]
+    if different:
+        key = different[0]
+        others = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+        raise UserError(
+            f"{toml}: was started with {key} = {before[key]!r}, the sweep file now says {now[key]!r}{others}; "
+            "put it back, rename the sweep, or delete that cell"
+        )
+    try:
+        return "finished" if json.loads((run / "run.json").read_text())["status"] == "finished" else "unfinished"
+    except (OSError, ValueError, KeyError):
+        return "absent"
+
+
+def run_status(run: Path) -> Status:
+    """Read off the end of a run's metrics.jsonl; nothing is known while there is none."""
+    try:
+        with (run / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().splitlines()
+    except OSError:
+        return Status()
+    step, elapsed, win_rate = 0, 0.0, None
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if not step:
+            step, elapsed = row["step"], row["elapsed_s"]
+        if row["kind"] == "evaluation":
+            win_rate = row["win_rate"]
+            break
+    return Status(step, win_rate, step / elapsed if elapsed > 0 else None)
+
+
+class _Stop:
+    """Counts requests to stop: the first lets cells save, the second ends them."""
+
+    def __init__(self) -> None:
+        self.requested = 0
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.requested += 1
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    stop = _Stop()
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    try:
+        with locked(folder):
+            yield
+    except UserError as error:
+        if "another process" not in str(error):
+            raise
+        raise UserError(f"{folder}: another process is running this sweep; wait for it or stop it") from None
+
+
+def _write_plan(sweep: Sweep, folder: Path, choices: dict[str, Any]) -> None:
+    cells = [*tuning_cells(sweep), *final_cells(sweep, chosen(choices))]
+    plan = {"name": sweep.name, "choices": choices, "cells": {cell.name: cell.label() for cell in cells}}
+    write_atomically(folder / "sweep.json", (json.dumps(plan, indent=1) + "\n").encode())
+
+
+class _Runner:
+    """Keeps `jobs` cells in training until none is left or a stop is asked for."""
+
+    def __init__(self, name: str, folder: Path, jobs: int, launch: Launch, console: Console, stop: _Stop) -> None:
+        self._name, self._folder, self._jobs, self._launch = name, folder, jobs, launch
+        self._console, self._stop = console, stop
+        self._running: dict[str, tuple[Cell, Worker]] = {}
+        self._stopped = 0
+        self.outcome = Outcome()
+
+    def run(self, cells: list[Cell]) -> None:
+        states = {cell.name: cell_state(cell, self._folder) for cell in cells}
+        done = [cell.name for cell in cells if states[cell.name] == "finished"]
+        self.outcome.finished += done
+        queue = [cell for cell in cells if states[cell.name] != "finished"]
+        if not queue:
+            return
+        with SweepDisplay(self._console, self._name, len(cells), len(done), self._jobs) as display:
+            while (queue and not self._stop.requested) or self._running:
+                while queue and len(self._running) < self._jobs and not self._stop.requested:
+                    cell = queue.pop(0)
+                    self._running[cell.name] = (cell, self._start(cell, states[cell.name]))
+                    display.started(cell, resumed=states[cell.name] == "unfinished")
+                self._pass_on_stop(display)
+                self._collect(display, queue)
+                time.sleep(POLL_SECONDS)
+        self.outcome.waiting += [cell.name for cell in queue]
+
+    def _start(self, cell: Cell, state: str) -> Worker:
+        run = self._folder / cell.name
+        if run.exists() and not (run / "checkpoint.safetensors").is_file():
+            shutil.rmtree(run)
+        if state == "absent":
+            write_atomically(self._folder / f"{cell.name}.toml", to_toml(cell.config).encode())
+        (self._folder / f"{cell.name}.log").unlink(missing_ok=True)
+        return self._launch(cell, self._folder)
+
+    def _pass_on_stop(self, display: SweepDisplay) -> None:
+        if self._stop.requested > self._stopped:
+            display.say(
+                "cells save after their round; Ctrl-C again to stop without saving"
+                if not self._stopped
+                else "stopping without saving"
+            )
+            for _, worker in self._running.values():
+                worker.stop(now=self._stopped > 0)
+            self._stopped = self._stop.requested
+
+    def _collect(self, display: SweepDisplay, queue: list[Cell]) -> None:
+        for name, (cell, worker) in list(self._running.items()):
+            status, code = worker.poll()
+            display.progress(cell, status.step, status.win_rate, status.rate)
+            if code is None:
+                continue
+            del self._running[name]
+            if code == 0 and cell_state(cell, self._folder) == "finished":
+                self.outcome.finished.append(name)
+                display.finished(cell, run_status(self._folder / name).win_rate)
+            elif self._stop.requested:
+                self.outcome.waiting.append(name)
+                display.ended(cell, "stopped")
+            else:
+                self.outcome.failed[name] = last_lines(self._folder / f"{name}.log") or f"exit code {code}"
+                display.ended(cell, f"FAILED, exit code {code}")
+        display.remaining(queue)
+
+
+def last_lines(path: Path) -> str:
+    """The end of a cell's log."""
+    try:
+        return "\n".join(path.read_text(errors="replace").strip().splitlines()[-LOG_LINES:])
+    except OSError:
+        return ""
+
+
+def print_outcome(outcome: Outcome, folder: Path, console: Console) -> None:
+    """The last words: what finished, what did not, and why."""
+    for name, lines in outcome.failed.items():
+        console.print(Text(f"\n{name} failed; the end of {folder}/{name}.log:\n{lines}"))
+    counts = [f"{len(outcome.finished)} finished"]
+    counts += [f"{len(outcome.failed)} failed"] * bool(outcome.failed)
+    counts += [f"{len(outcome.waiting)} not finished"] * bool(outcome.waiting)
+    console.print(Text(f"{folder}: {', '.join(counts)}"))
+    if outcome.interrupted:
+        console.print("stopped; the same command continues")
+        return
+    for reason in outcome.waiting:
+        console.print(Text(reason))
+    console.print(Text(f"next: mast report {folder}"))

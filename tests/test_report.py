@@ -1,0 +1,315 @@
+"""Reports: statistics by hand, results that rebuild the page to the byte, and the page in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from mast_train.errors import UserError
+from mast_train.report.collect import collect
+from mast_train.report.command import write_report
+from mast_train.report.marl_eval import marl_eval
+from mast_train.report.masks import decode, encode, png
+from mast_train.report.page import to_html
+from mast_train.report.rows import build
+from mast_train.report.statistics import critical_sparsity, iqm, last_count, pareto, probability_of_improvement, score
+from mast_train.report.svg import ticks
+from mast_train.sweep import parse_sweep
+from mast_train.sweep_run import Status, run_sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SWEEP = """
+[sweep]
+name = "small"
+steps = 400
+evaluations = 4
+seeds = [0, 1]
+[set]
+env.name = "matrix"
+env.num_envs = 8
+net.hidden = 16
+train.eval_episodes = 8
+replay.batch = 8
+replay.capacity = 100
+replay.recent_batch = 2
+sparse.update_interval = 5
+[axes]
+map = ["recall", "two_step"]
+method = ["dense", "mast"]
+sparsity = [0.5, 0.8]
+[maps.two_step]
+rows = ["dense", "mast 80%"]
+[tune]
+rates = [1e-3, 3e-3]
+seeds = [7]
+steps = 100
+map = "recall"
+"""
+
+
+class Trained:
+    """A cell that was trained in this process."""
+
+    def __init__(self, cell, folder):
+        from mast_train.session import start
+
+        start(cell.config, folder, cell.name, Console(quiet=True))
+
+    def poll(self):
+        return Status(), 0
+
+    def stop(self, now=False):
+        raise AssertionError("nothing asked for a stop")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_repetitions():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mast_train.report.statistics.REPETITIONS", 200)
+        yield
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A finished sweep with measured latencies for three rows."""
+    root = tmp_path_factory.mktemp("swept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mast_train.sweep_run.POLL_SECONDS", 0.0)
+        outcome = run_sweep(parse_sweep(tomllib.loads(SWEEP), "small"), root, 1, Trained, Console(quiet=True))
+    assert outcome.exit_code == 0 and len(outcome.finished) == 6 + 10
+    for name, latency in (("dense", 2.0), ("mast_50", 1.5), ("mast_80", 0.5)):
+        folder = root / "small" / f"recall-qmix-{name}-seed0"
+        measured = {"latency_us": latency, "dense_latency_us": 2.0, "team_latency_us": 0.4, "size_bytes": 1000}
+        (folder / "bench.json").write_text(json.dumps({"run": folder.name, "machine": "a machine", **measured}))
+    return root / "small"
+
+
+@pytest.fixture(scope="module")
+def report(swept, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    write_report([swept], folder)
+    return folder
+
+
+def test_a_score_averages_the_papers_twenty_or_the_last_quarter():
+    assert [last_count(n) for n in (1, 7, 21, 80, 201)] == [1, 1, 5, 20, 20]
+    assert score([0.0, 0.0, 0.0, 0.0, 0.2, 0.4, 0.3, 0.5]) == pytest.approx(0.4)
+    assert score([0.1, 0.2, 0.6], last=2) == pytest.approx(0.4)
+
+
+def test_the_interquartile_mean_and_its_interval():
+    found = iqm([[0.0, 0.4, 0.6, 9.0]])
+    assert found is not None and found[0] == pytest.approx(0.5) and found[1] < 0.5 < found[2]
+    assert iqm([[0.0, 0.4, 0.6, 9.0]]) == found, "a report made twice says the same"
+    assert iqm([[0.3, 0.3], [0.3, 0.3]]) == pytest.approx((0.3, 0.3, 0.3))
+    assert iqm([[0.5]]) is None and iqm([[0.5, 0.6], [0.5]]) is None
+
+
+def test_the_probability_of_improvement_counts_pairs():
+    found = probability_of_improvement([[1.0, 3.0]], [[2.0, 0.0]])
+    assert found is not None and found[0] == pytest.approx(3 / 4)
+    assert probability_of_improvement([[1.0]], [[2.0, 0.0]]) is None
+
+
+def test_the_critical_sparsity_is_where_97_percent_of_dense_is_lost():
+    assert critical_sparsity({0.9: 1.0, 0.95: 0.98, 0.99: 0.88}, 1.0) == pytest.approx(0.954)
+    assert critical_sparsity({0.9: 0.9, 0.95: 1.0}, 1.0) is None
+    assert critical_sparsity({0.95: 1.0, 0.9: 1.0}, 1.0) == 0.95
+
+
+def test_the_pareto_front_is_what_nothing_beats_in_both():
+    assert pareto([(2.0, 0.9), (1.0, 0.5), (1.5, 0.4), (1.0, 0.6), (3.0, 0.9)]) == [3, 0]
+
+
+def test_ticks_are_round_and_inside():
+    assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1] and ticks(0, 400_000) == [0, 100_000, 200_000, 300_000, 400_000]
+    assert ticks(-0.3, 0.1) == [-0.3, -0.2, -0.1, 0.0, 0.1]
+
+
+def test_a_mask_travels_as_bits_and_shows_as_a_picture():
+    from PIL import Image
+
+    mask = np.random.default_rng(0).random((5, 11)) < 0.3
+    assert (decode(encode(mask), [5, 11]) == mask).all()
+    image = Image.open(io.BytesIO(base64.b64decode(png(mask).partition(",")[2]))).convert("RGBA")
+    assert image.size == (11, 5) and ((np.asarray(image)[..., 3] == 255) == mask).all()
+
+
+def test_results_hold_the_runs_the_choices_and_what_they_kept(swept):
+    results = collect([swept])
+    finals = [run for run in results["runs"] if run["phase"] == "final"]
+    assert len(finals) == 10 and len(results["runs"]) == 16 and results["unfinished"] == 0
+    assert list(dict.fromkeys(run["row"] for run in finals)) == ["dense", "mast 50%", "mast 80%"]
+    assert set(results["choices"]["small"]) == {f"recall/qmix/{row}" for row in ("dense", "mast 50%", "mast 80%")}
+    masks = results["masks"]["recall/qmix/mast 80%"]
+    run = next(run for run in finals if run["name"] == masks["run"])
+    assert masks["run"] == "recall-qmix-mast_80-seed0" and len(masks["final"]) == 2
+    total = sum(sum(counts) for counts in masks["per_input"].values())
+    assert total == sum(sum(counts) for counts in masks["per_output"].values()) == sum(masks["kept"])
+    assert total == run["costs"]["agent_weights"]
+    assert "recall/qmix/dense" not in results["masks"] and set(results["bench"]) == set(results["choices"]["small"])
+    assert len(run["curve"]["step"]) == len(run["curve"]["value_estimate"]) == 5
+    assert collect([swept, swept])["runs"] == results["runs"], "a run given twice counts once"
+
+
+def test_costs_are_those_of_the_networks(swept):
+    rows = {row.name: row for row in build(collect([swept])).tasks["recall", "qmix"]}
+    spec = json.loads((swept / "recall-qmix-dense-seed0" / "run.json").read_text())["spec"]
+    inputs, hidden, actions = spec["obs_dim"] + spec["n_actions"], 16, spec["n_actions"]
+    weights = spec["n_agents"] * (inputs * hidden + 6 * hidden * hidden + hidden * actions)
+    assert rows["dense"].cost("agent_weights") == weights
+    assert rows["mast 50%"].cost("agent_weights") == pytest.approx(weights / 2, abs=4)
+
+
+def test_the_report_is_made_again_from_its_results_alone(report, tmp_path):
+    write_report([report / "results.json"], tmp_path)
+    for name in ("report.html", "report.md", "results.json", "marl-eval.json"):
+        assert (tmp_path / name).read_bytes() == (report / name).read_bytes(), name
+
+
+def test_the_table_normalises_to_dense(swept, report):
+    text = (report / "report.md").read_text()
+    recall = build(collect([swept])).tasks["recall", "qmix"]
+    dense, mast = recall[0], next(row for row in recall if row.name == "mast 80%")
+    expected = np.mean(mast.scores) / np.mean(dense.scores)
+    line = next(line for line in text.splitlines() if line.startswith("| mast 80% |"))
+    assert f"| {expected:.1%} |".replace("%", " %") in line
+    assert "last 1 evaluations (the paper averages 20 of 200" in text and "| dense |" in text
+
+
+def test_marl_evals_layout(swept):
+    tree = marl_eval(collect([swept]))
+    assert set(tree) == {"matrix"} and set(tree["matrix"]) == {"recall", "two_step"}
+    run = tree["matrix"]["recall"]["qmix mast 80%"]["seed_1"]
+    assert set(run) == {*(f"step_{k}" for k in range(5)), "absolute_metrics"}
+    assert run["step_0"]["step_count"] == 0 and run["step_4"]["win_rate"] == run["absolute_metrics"]["win_rate"]
+    assert not any("," in name for task in tree["matrix"].values() for name in task)
+
+
+def test_runs_of_other_settings_become_a_row_of_their_own(swept):
+    results = collect([swept])
+    longer = {**results["configs"][results["runs"][-1]["config"]], "train.total_steps": 800}
+    other = {**results, "configs": [longer], "runs": [{**results["runs"][-1], "config": 0}]}
+    path = swept.parent / "longer.json"
+    path.write_text(json.dumps(other))
+    names = {run["row"] for run in collect([swept, path])["runs"]}
+    assert f"{results['runs'][-1]['row']} (total_steps 800)" in names
+
+
+def test_an_unfinished_run_is_left_out_and_counted(swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "s")
+    path = tmp_path / "s" / "recall-qmix-mast_80-seed1" / "run.json"
+    path.write_text(path.read_text().replace('"finished"', '"interrupted"'))
+    report = build(collect([tmp_path / "s"]))
+    assert report.results["unfinished"] == 1 and "1 unfinished left out" in to_html(report)
+    row = next(row for row in report.tasks["recall", "qmix"] if row.name == "mast 80%")
+    assert len(row.scores) == 1 and row.interval is None
+    with pytest.raises(UserError, match="no finished run"):
+        collect([tmp_path / "s" / "recall-qmix-mast_80-seed1"])
+
+
+@pytest.mark.parametrize("text", [None, "{", '{"format": "other"}'])
+def test_a_wrong_path_is_one_clear_line(tmp_path, text):
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_text(text)
+    result = subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), "report", str(path)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+    assert str(path) in result.stderr and not (tmp_path / "report").exists()
+
+
+class Page(HTMLParser):
+    """What a browser made of the page: text, and how many of each element with each class."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.counts, self.words, self._silent = {}, [], 0
+        self.attributes = []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self._silent += tag in ("script", "style")
+        self.attributes.append((tag, dict(attrs)))
+        for name in (tag, *(f"{tag}.{c}" for c in (dict(attrs).get("class") or "").split())):
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def handle_endtag(self, tag):
+        self._silent -= tag in ("script", "style")
+
+    def handle_data(self, data):
+        if not self._silent:
+            self.words.append(data)
+
+
+PROBE_HEAD = "<script>window.faults=[];window.addEventListener('error',e=>faults.push(e.message));</script></head>"
+PROBE_END = """<script>
+const before = root.dataset.theme;
+document.getElementById("theme").click();
+const key = document.querySelector('#curves [data-toggle="dense"]');
+key.click();
+document.body.dataset.probe = JSON.stringify({
+  faults, themes: [before, root.dataset.theme],
+  colours: getComputedStyle(document.body).backgroundColor,
+  hidden: document.querySelectorAll("#curves figure g.hidden").length,
+  wide: document.documentElement.scrollWidth > window.innerWidth,
+  masks: [...document.querySelectorAll("details[open] .mask img")].filter((i) => i.naturalWidth > 0).length,
+  outside: performance.getEntriesByType("resource").map((r) => r.name).filter((n) => !n.startsWith("data:")),
+});
+</script></body>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium here")
+def test_the_page_in_a_real_browser(report, tmp_path):
+    html = (report / "report.html").read_text().replace("</head>", PROBE_HEAD, 1).replace("</body>", PROBE_END)
+    (tmp_path / "page.html").write_text(html)
+    command = [
+        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1280,900",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=5000",
+        "--dump-dom", (tmp_path / "page.html").as_uri(),
+    ]  # fmt: skip
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert not re.search(r"CONSOLE.*", result.stderr), result.stderr
+    page = Page(result.stdout)
+    probe = json.loads(next(a["data-probe"] for tag, a in page.attributes if tag == "body"))
+    assert probe["faults"] == [] and probe["outside"] == [] and not probe["wide"]
+    assert set(probe["themes"]) == {"light", "dark"} and probe["hidden"] == 1
+    for title in (
+        "Scores", "Learning curves", "Probability of improvement", "Win rate over sparsity", "Win rate against latency",
+        "Cost", "Estimated and realised value", "Which connections survive", "Learning rates tried",
+    ):  # fmt: skip
+        assert title in page.text, title
+    assert page.counts["section"] == 9
+    curves, front_and_sparsity, values, degrees = 2, 2, 2, 2 * 3
+    assert page.counts["svg"] == curves + front_and_sparsity + values + degrees
+    assert page.counts["polyline.thin"] >= 10 and page.counts["polygon.band"] == 5
+    assert probe["masks"] == 2 * (5 + 2)
+    assert "Critical sparsity: mast" in page.text and "mast report" in page.text
+    links = {a["download"]: a["href"] for tag, a in page.attributes if tag == "a" and "download" in a}
+    assert set(links) == {"results.json", "marl-eval.json", "report.md"}
+    for name, link in links.items():
+        assert base64.b64decode(link.partition("base64,")[2]).strip() == (report / name).read_bytes().strip()
+
+
+def test_sections_without_data_are_left_out(swept):
+    results = collect([swept / "two_step-qmix-mast_80-seed0"])
+    assert results["runs"][0]["row"] == "mast 80%"
+    results["masks"], results["runs"][0]["costs"] = {}, None
+    page = to_html(build(results))
+    assert re.findall(r'<section id="(\w+)"', page) == ["scores", "curves", "values"]

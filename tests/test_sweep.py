@@ -1,0 +1,342 @@
+"""Sweep files to cells, what is run and what is not, and whole sweeps by the command: local, stopped, and on Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mast_train.config import to_toml
+from mast_train.errors import UserError
+from mast_train.presets import preset
+from mast_train.sweep import choose_rate, final_cells, load_sweep, parse_sweep, tuning_cells
+from mast_train.sweep_plan import print_plan
+from mast_train.sweep_run import Status, cell_state, choose_rates, planned_cells, run_sweep
+
+ROOT = Path(__file__).resolve().parent.parent
+TINY = """
+[set]
+env.name = "matrix"
+env.num_envs = 8
+net.hidden = 16
+train.eval_episodes = 16
+replay.capacity = 200
+"""
+
+
+def parsed(text):
+    return parse_sweep(tomllib.loads(text), "file")
+
+
+def finals(text, rates=()):
+    return {cell.name: cell.config for cell in final_cells(parsed(text), dict(rates))}
+
+
+def test_axes_cross_and_a_dense_row_ignores_sparsity_and_block():
+    cells = finals("""
+        sweep = { seeds = [3, 4], steps = 1000, evaluations = 10 }
+        [axes]
+        map = ["3m", "8m"]
+        method = ["dense", "mast"]
+        sparsity = [0.9, 0.975]
+        block = ["1x1", "16x1"]
+        [rows."wide"]
+        method = "rigl"
+        map = "3m"
+        net.hidden = 128
+        """)
+    assert len(cells) == 2 * (2 * (1 + 4) + 1)
+    cell = cells["8m-qmix-mast_97.5_16x1-seed4"]
+    assert (cell.seed, cell.env.map, cell.sparse.agent_sparsity, cell.sparse.block.gru) == (4, "8m", 0.975, 16)
+    assert (cell.train.total_steps, cell.train.eval_interval) == (1000, 100)
+    assert cells["3m-qmix-dense-seed3"].sparse.agent_sparsity == 0.0
+    assert cells["3m-qmix-wide-seed3"].net.hidden == 128 and "8m-qmix-wide-seed3" not in cells
+    assert [name[-5:] for name in cells][:11] == ["seed3"] * 11
+
+
+def test_the_most_specific_setting_wins():
+    cells = finals("""
+        sweep = { steps = 1000 }
+        set = { net.hidden = 32, train.target_interval = 50, train.gamma = 0.9 }
+        axes = { map = ["3m", "2s3z"], algorithm = ["qmix", "vdn"] }
+        [maps.2s3z]
+        steps = 2000
+        seeds = [0, 1]
+        rows = ["a"]
+        train.target_interval = 40
+        train.gamma = 0.8
+        [rows.a]
+        method = "mast"
+        train.gamma = 0.7
+        [rows.b]
+        method = "rigl"
+        steps = 500
+        """)
+    assert set(cells) == {
+        f"{cell}-seed{seed}" for algorithm in ("qmix", "vdn")
+        for cell, seed in ((f"3m-{algorithm}-a", 0), (f"3m-{algorithm}-b", 0), (f"2s3z-{algorithm}-a", 0),
+                           (f"2s3z-{algorithm}-a", 1))
+    }  # fmt: skip
+    a, b, far = (cells[name] for name in ("3m-qmix-a-seed0", "3m-vdn-b-seed0", "2s3z-qmix-a-seed0"))
+    assert (a.net.hidden, a.train.target_interval, a.train.gamma, a.train.total_steps) == (32, 50, 0.7, 1000)
+    assert (b.algorithm, b.train.gamma, b.train.total_steps) == ("vdn", 0.9, 500)
+    assert (far.train.target_interval, far.train.gamma, far.train.total_steps) == (40, 0.7, 2000)
+
+
+TUNED = """
+    sweep = { steps = 1000, seeds = [0, 1] }
+    axes = { map = ["3m", "8m"] }
+    tune = { rates = [1e-3, 5e-4], seeds = [7, 8], steps = 100, map = "3m" }
+    rows.mast.method = "mast"
+    rows.off = { method = "mast", replay.recent_batch = 0, rate_of = "mast" }
+    rows.fixed = { method = "rigl", train.lr = 3e-3 }
+    """
+
+
+def test_tuning_tries_every_rate_and_its_choice_goes_to_the_rows_that_name_it():
+    sweep = parsed(TUNED)
+    tuning = {cell.name: cell.config for cell in tuning_cells(sweep)}
+    assert set(tuning) == {f"tune-3m-qmix-mast-lr{rate}-seed{seed}" for rate in ("0.001", "0.0005") for seed in (7, 8)}
+    assert {config.train.total_steps for config in tuning.values()} == {100}
+    assert {cell.row for cell in final_cells(sweep, {})} == {"fixed"}
+    rates = {cell.name: cell.config.train.lr for cell in final_cells(sweep, {"3m/qmix/mast": 5e-4})}
+    assert len(rates) == 12
+    assert all(rate == (3e-3 if "fixed" in name else 5e-4) for name, rate in rates.items())
+
+
+def test_the_rate_with_the_best_mean_is_chosen():
+    assert choose_rate({1e-3: [0.5, 0.5], 2e-3: [0.9, 0.2], 5e-4: [0.1, 0.2]}) == 2e-3
+    assert choose_rate({2e-3: [0.5], 1e-3: [0.5]}) == 1e-3
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ("no rows", "[axes]")),
+        ("sweeps = {}", ("sweeps", "sweep")),
+        ("[sweep]\nseed = 3", ("seed", "seeds")),
+        ("[axes]\nsparsity = [0.9]", ("no method",)),
+        ('[axes]\nmethod = ["mats"]', ("mats", "mast")),
+        ('[axes]\nmethod = ["mast"]\n[set]\ntrain.lrr = 1', ("train.lrr", "train.lr", "'mast' on 3m")),
+        ('[axes]\nmethod = ["mast"]\n[sweep]\nseeds = [1, 1]', ("seeds", "different")),
+        ('[axes]\nmethod = ["mast"]\n[sweep]\nsteps = 0', ("steps", "above 0")),
+        ('[axes]\nmethod = ["mast"]\n[sweep]\nname = "a/b"', ("a/b",)),
+        ('[axes]\nmethod = ["mast"]\n[maps.3m]\nrows = ["rigl"]', ("rigl", "mast")),
+        ('[rows.d]\nmethod = "dense"\nsparsity = 0.9', ("'d' on 3m", "dense")),
+        ('[rows."a b"]\nmethod = "mast"\n[rows."a_b"]\nmethod = "mast"', ("a_b", "rename")),
+        ('[rows.a]\nmethod = "mast"\nrate_of = "b"', ("rate_of", "[tune]")),
+        ('[rows.a]\nmethod = "mast"\nrate_of = "b"\n[tune]\nrates = [1e-3]\nsteps = 1', ("'b'", "'a'")),
+        ('[axes]\nmethod = ["mast"]\n[tune]\nrates = []\nsteps = 1', ("rates", "5e-4")),
+        ("[axes", ("not valid TOML",)),
+    ],
+)
+def test_a_wrong_file_is_one_clear_line(tmp_path, text, words):
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises(UserError) as error:
+        final_cells(load_sweep(tmp_path / "s.toml"), {})
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words), error.value
+
+
+def finish(cell, folder, win_rate=1.0, status="finished"):
+    """What a trained cell leaves."""
+    run = folder / cell.name
+    run.mkdir(parents=True)
+    (folder / f"{cell.name}.toml").write_text(to_toml(cell.config))
+    (run / "config.toml").write_text(to_toml(cell.config))
+    (run / "run.json").write_text(json.dumps({"status": status}))
+    row = {"kind": "evaluation", "step": cell.config.train.total_steps, "elapsed_s": 2.0, "win_rate": win_rate}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+
+class Instant:
+    """A worker that is done when first asked. ends: cell name -> exit code, 0 when not named."""
+
+    def __init__(self, ends=None, win_rates=None):
+        self.ends, self.win_rates, self.launched, self.most, self.running = ends or {}, win_rates or {}, [], 0, 0
+
+    def __call__(self, cell, folder):
+        self.launched.append(cell.name)
+        self.running += 1
+        self.most = max(self.most, self.running)
+        code = self.ends.get(cell.name, 0)
+        (folder / f"{cell.name}.log").write_text("line\nerror: the reason\n")
+        if code == 0:
+            finish(cell, folder, self.win_rates.get(cell.config.train.lr, 1.0))
+        outer = self
+
+        class Done:
+            def poll(self):
+                outer.running -= 1
+                return Status(), code
+
+            def stop(self, now=False):
+                raise AssertionError("nothing asked for a stop")
+
+        return Done()
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("mast_train.sweep_run.POLL_SECONDS", 0.0)
+
+
+def test_finished_cells_are_not_run_again_and_failures_do_not_stop_the_others(tmp_path, quick):
+    sweep = parsed('sweep = { seeds = [0, 1, 2], name = "s" }\naxes.method = ["mast"]')
+    cells = final_cells(sweep, {})
+    finish(cells[0], tmp_path / "s")
+    launch = Instant({cells[1].name: 3})
+    outcome = run_sweep(sweep, tmp_path, 1, launch, Console(quiet=True))
+    assert launch.launched == [cells[1].name, cells[2].name] and launch.most == 1
+    assert outcome.finished == [cells[0].name, cells[2].name] and outcome.exit_code == 1
+    assert outcome.failed == {cells[1].name: "line\nerror: the reason"}
+    again = run_sweep(sweep, tmp_path, 2, Instant(), Console(quiet=True))
+    assert len(again.finished) == 3 and again.exit_code == 0
+    assert not (tmp_path / "s" / ".lock").exists()
+
+
+def test_a_sweep_tunes_first_and_records_its_choices(tmp_path, quick):
+    launch = Instant(win_rates={1e-3: 0.25, 5e-4: 0.75})
+    outcome = run_sweep(parsed(TUNED), tmp_path, 2, launch, Console(quiet=True))
+    assert launch.most == 2 and outcome.exit_code == 0
+    assert all(name.startswith("tune-") for name in launch.launched[:4]) and len(launch.launched) == 16
+    plan = json.loads((tmp_path / "file" / "sweep.json").read_text())
+    scores = {"0.001": [0.25, 0.25], "0.0005": [0.75, 0.75]}
+    assert plan["choices"] == {"3m/qmix/mast": {"rate": 5e-4, "scores": scores}}
+    assert plan["cells"]["8m-qmix-off-seed1"] == {"row": "off", "phase": "final", "group": "8m/qmix/off"}
+    assert "lr = 0.0005\n" in (tmp_path / "file" / "8m-qmix-off-seed1.toml").read_text()
+
+
+def test_a_row_whose_tuning_failed_is_named_and_not_guessed(tmp_path, quick):
+    sweep = parsed(TUNED)
+    outcome = run_sweep(sweep, tmp_path, 2, Instant({tuning_cells(sweep)[0].name: 1}), Console(quiet=True))
+    assert outcome.exit_code == 1 and choose_rates(sweep, tmp_path / "file") == {}
+    assert [line.split(":")[0] for line in outcome.waiting] == [
+        "3m/qmix/mast", "8m/qmix/mast", "3m/qmix/off", "8m/qmix/off"
+    ]  # fmt: skip
+    assert sum("fixed" in name for name in outcome.finished) == 4
+
+
+def test_a_cell_of_another_configuration_is_refused(tmp_path, quick):
+    cell = final_cells(parsed('axes.method = ["mast"]'), {})[0]
+    finish(cell, tmp_path)
+    assert cell_state(cell, tmp_path) == "finished"
+    other = final_cells(parsed('axes.method = ["mast"]\nset.train.gamma = 0.5\nset.net.hidden = 32'), {})[0]
+    with pytest.raises(UserError, match=r"net.hidden = 64, the sweep file now says 32 \(and 1 more\)"):
+        cell_state(other, tmp_path)
+    (tmp_path / f"{cell.name}.toml").unlink()
+    with pytest.raises(UserError, match="did not start"):
+        cell_state(cell, tmp_path)
+
+
+def test_a_dry_run_estimates_from_finished_runs_of_the_map(tmp_path):
+    sweep = parsed('sweep = { seeds = [0, 1, 2], steps = 120, name = "s" }\naxes.method = ["mast"]')
+    finish(final_cells(sweep, {})[0], tmp_path / "s")
+    assert [state for _, state, _ in planned_cells(sweep, tmp_path / "s")] == ["finished", "absent", "absent"]
+    console = Console(width=200)
+    with console.capture() as capture:
+        print_plan(sweep, tmp_path, 2, console)
+    assert "2 cells to run; 4 s one after another, 2 s with 2 at once" in capture.get()
+    with console.capture() as capture:
+        print_plan(parsed('axes.method = ["mast"]\naxes.map = ["8m"]'), tmp_path, 2, console)
+    assert "for want of a finished run to measure by: 8m qmix" in capture.get()
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "cli.py"), "sweep", *arguments]
+
+
+def wait_for(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.1)
+
+
+def test_a_stopped_sweep_saves_and_continues_and_a_failure_is_shown(tmp_path):
+    (tmp_path / "s.toml").write_text(
+        TINY + '[sweep]\nsteps = 4000\nevaluations = 2\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
+    )
+    first = subprocess.Popen(command("s.toml", "--jobs", "2"), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    run = tmp_path / "runs" / "s" / "two_step-qmix-good-seed0"
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") > 5)
+    second = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True)
+    assert second.returncode == 2 and "another process is running this sweep" in second.stderr
+    first.send_signal(signal.SIGTERM)
+    out, _ = first.communicate(timeout=60)
+    assert first.returncode == 130 and "the same command continues" in out, out
+    assert (run / "checkpoint.safetensors").is_file() and json.loads((run / "run.json").read_text())["status"] == (
+        "interrupted"
+    )
+    again = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert again.returncode == 1 and "two_step-qmix-good-seed0: resumed" in again.stdout
+    assert "absent-qmix-bad-seed0 failed" in again.stdout and "'absent': expected one of" in again.stdout
+    assert "1 finished, 1 failed" in again.stdout
+    assert len(json.loads((run / "run.json").read_text())["sessions"]) == 2
+
+
+def test_the_same_cells_run_on_a_ray_cluster(tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "s.toml").write_text(
+        TINY + '[sweep]\nsteps = 300\nseeds = [0]\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    scratch = tempfile.mkdtemp(prefix="ray-")  # short: Ray puts Unix sockets there
+    head = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
+        f"--temp-dir={scratch}", "--include-dashboard=false", "--disable-usage-stats",
+    ]  # fmt: skip
+    ray = subprocess.Popen(head, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+
+    def listening():
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    try:
+        wait_for(listening, 60)
+        address = f"127.0.0.1:{port}"
+        result = subprocess.run(
+            command("s.toml", "--ray", address), cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+    finally:
+        ray.terminate()
+        ray.wait(30)
+        shutil.rmtree(scratch, ignore_errors=True)
+    assert result.returncode == 1, result.stdout + result.stderr
+    run = tmp_path / "runs" / "s" / "two_step-qmix-good-seed0"
+    assert json.loads((run / "run.json").read_text())["status"] == "finished" and list(run.glob("snapshots/*"))
+    assert "finished" in run.with_name(f"{run.name}.log").read_text()
+    assert "'absent': expected one of" in result.stdout
+
+
+def test_no_cluster_there_is_one_line(tmp_path):
+    pytest.importorskip("ray")
+    (tmp_path / "s.toml").write_text('axes.method = ["mast"]')
+    result = subprocess.run(command("s.toml", "--ray", "wrong://address"), cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 2 and "no Ray cluster answers" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_every_sweep_file_of_the_repository_is_valid():
+    files = sorted((ROOT / "sweeps").glob("*.toml"))
+    assert files
+    for file in files:
+        sweep = load_sweep(file)
+        assert sweep.groups and (tuning_cells(sweep) or final_cells(sweep, {}))
+
+
+def test_a_cell_is_an_ordinary_configuration():
+    config = final_cells(parsed('axes.method = ["mast"]'), {})[0].config
+    assert config == preset("mast")
