@@ -110,6 +110,11 @@ def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], ob
         networks.step(learner.config.train.grad_clip)
 
     def update() -> None:
+        learner.updates = 0  # neither evolves the topology nor copies the targets
+        learner.update(batch, 1)
+
+    def evolving_update() -> None:
+        learner.updates = learner.config.sparse.update_interval - 1
         learner.update(batch, 1)
 
     return {
@@ -118,6 +123,7 @@ def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], ob
         "target agents": target_agents,
         "mixers": mixers,
         "optimiser": optimiser,
+        "evolving update": evolving_update,
     }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from mast_train.config import Config, leaves, override, validate
 from mast_train.errors import UserError, suggest
-from mast_train.presets import DEFAULT_MAPS, resolve
+from mast_train.presets import ENVIRONMENTS, resolve
 
 SHORT = ("method", "algorithm", "recipe", "sparsity", "block")
 """Settings that `mast train` has a short name for; every other one is written in full, as `train.lr`."""
@@ -256,7 +256,8 @@ def _tuning(tree: Mapping[str, Any]) -> Tuning | None:
 
 
 def _default_map(common: Mapping[str, Any]) -> str:
-    return str(common.get("env.map") or DEFAULT_MAPS.get(str(common.get("env.name", "smax")), "3m"))
+    environment = ENVIRONMENTS.get(str(common.get("env.name", "smax")), {})
+    return str(common.get("env.map") or environment.get("env.map", "3m"))
 
 
 def _table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ INLINE vec16 abs16(vec16 a) { return max16(a, mul16(a, set16(-1.0f))); }
 INLINE vec16 elu16(vec16 x)
 {
     const vec16 t = tanh16(mul16(min16(x, set16(0.0f)), set16(0.5f)));
-    return divide_add16(add16(t, t), sub16(set16(1.0f), t), max16(x, set16(0.0f)));
+    return add16(div16(add16(t, t), sub16(set16(1.0f), t)), max16(x, set16(0.0f)));
 }
 
 typedef struct {
