@@ -83,7 +83,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
     env: Annotated[str | None, typer.Option(help="smax, smac, vmas, matrix or pettingzoo:module:factory.")] = None,
-    method: Annotated[str | None, typer.Option(help="dense, tiny, ss, set, rigl, rlx2, mast or a ticket.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A row: dense, mast, mast-scaled, rigl, ...; see docs/methods.md.")
+    ] = None,
     algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, owqmix, cwqmix or res.")] = None,
     recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,

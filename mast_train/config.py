@@ -99,7 +99,7 @@ class SparseConfig:
     allocation: str = "erdos_renyi"
     rescale_init: bool = True
     grow: str = "gradient"
-    update_interval: int = 100
+    update_interval: int = 200
     drop_fraction: float = 0.3
     stop_fraction: float = 0.75
     tiny_of: float = 0.0
@@ -148,7 +148,7 @@ class TrainConfig:
     lr: float = 5e-4
     gamma: float = 0.99
     grad_clip: float = 10.0
-    episodes_per_update: int = 2
+    episodes_per_update: int = 1
     target_interval: int = 80
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05

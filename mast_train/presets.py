@@ -30,6 +30,8 @@ _MAST = {
     "train.lr": 1e-3,
 }
 _TICKET = {**_MAST, "sparse.grow": "none"}
+_SCALED = {"target.scale": "spread", "target.alpha": 5.0, "target.omega": 5.0, "target.double_q": True}
+"""Soft Mellowmax in units of the spread of an agent's values, weighted by the online network (docs/methods.md)."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "dense": {**_DENSE, **_MAX, **_ONE_BUFFER},
@@ -47,6 +49,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "train.lr": SPARSE_LR,
     },
     "mast": _MAST,
+    "mast-scaled": {**_MAST, **_SCALED},
     "ticket-random": _TICKET,
     "ticket-winning": {**_TICKET, "sparse.masks_from": ""},
 }
@@ -65,8 +68,9 @@ _PAPER = {
     "target.start": 0.375,
     "target.alpha": 1.0,
 }
-_PAPER_METHOD = {"target.returns": "one_step", "target.start": 0.0}
-"""Under the paper recipe, of every row but mast, its tickets and rlx2."""
+_ONE_STEP = {"target.returns": "one_step", "target.start": 0.0}
+_PAPER_METHODS = {"mast": {}, "mast-scaled": _SCALED, "rlx2": {}, "ticket-random": {}, "ticket-winning": {}}
+"""The paper recipe's word on a method; on every other one it is one-step targets."""
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {
     "smax": {"env.map": "3m"},
@@ -86,8 +90,8 @@ def preset(method: str, recipe: str = "modern") -> Config:
     check_choice("method", method, METHODS)
     check_choice("recipe", recipe, RECIPES)
     config = override(Config(), {"method": method, "recipe": recipe, **METHODS[method], **RECIPES[recipe]})
-    if recipe == "paper" and method not in ("mast", "rlx2", "ticket-random", "ticket-winning"):
-        config = override(config, _PAPER_METHOD)
+    if recipe == "paper":
+        config = override(config, _PAPER_METHODS.get(method, _ONE_STEP))
     return config
 
 
@@ -136,7 +140,9 @@ def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[s
 def _switch(config: Config, method: str, recipe: str) -> Config:
     """A file's settings under another row or recipe: every key that a row or recipe decides is decided anew."""
     wanted = flatten(preset(method, recipe))
-    decided = {key for table in (*METHODS.values(), *RECIPES.values(), _PAPER_METHOD) for key in table}
+    decided = {
+        key for table in (*METHODS.values(), *RECIPES.values(), *_PAPER_METHODS.values(), _ONE_STEP) for key in table
+    }
     return override(config, {key: wanted[key] for key in ("method", "recipe", *sorted(decided))})
 
 

@@ -69,7 +69,10 @@ def test_precedence(tmp_path):
         (lambda: validate(override(Config(), {"sparse.masks_from": "runs/x"})), ("'mast'", "ticket-winning")),
         (lambda: resolve(None, {"method": "ticket-winning", "sparsity": 0.9}, []), ("--sparsity", "--masks")),
         (lambda: validate(override(Config(), {"replay.recent_batch": 64})), ("recent_batch", "32")),
-        (lambda: validate(override(Config(), {"env.num_envs": 3})), ("num_envs", "multiple")),
+        (
+            lambda: validate(override(Config(), {"env.num_envs": 3, "train.episodes_per_update": 2})),
+            ("num_envs", "multiple"),
+        ),
         (lambda: validate(override(Config(), {"seed": -1})), ("seed", "-1")),
         (lambda: resolve(None, {}, ["block=8"]), ("8", "16x1")),
         (lambda: resolve(None, {}, ["method=5"]), ("5", "mast")),
