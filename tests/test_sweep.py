@@ -21,8 +21,9 @@ from mast_train.config import to_toml
 from mast_train.errors import UserError
 from mast_train.presets import preset
 from mast_train.sweep import choose_rate, final_cells, load_sweep, parse_sweep, tuning_cells
+from mast_train.sweep_display import Status
 from mast_train.sweep_plan import print_plan
-from mast_train.sweep_run import Status, cell_state, choose_rates, planned_cells, run_sweep
+from mast_train.sweep_run import cell_state, choose_rates, planned_cells, run_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -94,6 +95,29 @@ def test_the_most_specific_setting_wins():
     assert (far.train.target_interval, far.train.gamma, far.train.total_steps) == (40, 0.7, 2000)
 
 
+def test_every_algorithm_the_tickets_and_an_input_floor_are_rows():
+    cells = finals("""
+        set = { sparsity = 0.9 }
+        [axes]
+        algorithm = ["qmix", "owqmix", "cwqmix", "res"]
+        method = ["dense", "tiny", "mast"]
+        sparse.input_floor = [0.0, 2.0]
+        [rows."the masks of mast"]
+        method = "ticket-winning"
+        algorithm = "res"
+        sparse.masks_from = "runs/first/3m-res-mast-seed0"
+        [rows."random masks"]
+        method = "ticket-random"
+        algorithm = "res"
+        """)
+    assert len(cells) == 4 * (1 + 1 + 2) + 2
+    assert cells["3m-cwqmix-mast_input_floor_2.0-seed0"].sparse.input_floor == 2.0
+    assert cells["3m-cwqmix-dense-seed0"].sparse.input_floor == 0.0
+    ticket = cells["3m-res-the_masks_of_mast-seed0"]
+    assert (ticket.algorithm, ticket.sparse.masks_from) == ("res", "runs/first/3m-res-mast-seed0")
+    assert cells["3m-res-random_masks-seed0"].sparse.agent_sparsity == 0.9
+
+
 TUNED = """
     sweep = { steps = 1000, seeds = [0, 1] }
     axes = { map = ["3m", "8m"] }
@@ -134,6 +158,8 @@ def test_the_rate_with_the_best_mean_is_chosen():
         ('[axes]\nmethod = ["mast"]\n[sweep]\nname = "a/b"', ("a/b",)),
         ('[axes]\nmethod = ["mast"]\n[maps.3m]\nrows = ["rigl"]', ("rigl", "mast")),
         ('[rows.d]\nmethod = "dense"\nsparsity = 0.9', ("'d' on 3m", "dense")),
+        ('[rows.t]\nmethod = "ticket-winning"', ("'t' on 3m", "sparse.masks_from")),
+        ('[axes]\nmethod = ["mast"]\nalgorithm = ["qmixx"]', ("qmixx", "qmix")),
         ('[rows."a b"]\nmethod = "mast"\n[rows."a_b"]\nmethod = "mast"', ("a_b", "rename")),
         ('[rows.a]\nmethod = "mast"\nrate_of = "b"', ("rate_of", "[tune]")),
         ('[rows.a]\nmethod = "mast"\nrate_of = "b"\n[tune]\nrates = [1e-3]\nsteps = 1', ("'b'", "'a'")),
@@ -212,7 +238,7 @@ def test_a_sweep_tunes_first_and_records_its_choices(tmp_path, quick):
     assert all(name.startswith("tune-") for name in launch.launched[:4]) and len(launch.launched) == 16
     plan = json.loads((tmp_path / "file" / "sweep.json").read_text())
     scores = {"0.001": [0.25, 0.25], "0.0005": [0.75, 0.75]}
-    assert plan["choices"] == {"3m/qmix/mast": {"rate": 5e-4, "scores": scores}}
+    assert plan["choices"] == {"3m/qmix/mast": {"rate": 5e-4, "measure": "win_rate", "scores": scores}}
     assert plan["cells"]["8m-qmix-off-seed1"] == {"row": "off", "phase": "final", "group": "8m/qmix/off"}
     assert "lr = 0.0005\n" in (tmp_path / "file" / "8m-qmix-off-seed1.toml").read_text()
 
