@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,7 +26,7 @@ from mast_train.report.masks import decode, encode, png
 from mast_train.report.page import to_html
 from mast_train.report.rows import build
 from mast_train.report.statistics import critical_sparsity, iqm, last_count, pareto, probability_of_improvement, score
-from mast_train.report.svg import ticks
+from mast_train.report.svg import Chart, ticks
 from mast_train.sweep import parse_sweep
 from mast_train.sweep_display import Status
 from mast_train.sweep_run import run_sweep
@@ -140,6 +139,17 @@ def test_the_pareto_front_is_what_nothing_beats_in_both():
 def test_ticks_are_round_and_inside():
     assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1] and ticks(0, 400_000) == [0, 100_000, 200_000, 300_000, 400_000]
     assert ticks(-0.3, 0.1) == [-0.3, -0.2, -0.1, 0.0, 0.1]
+
+
+def test_names_of_close_points_do_not_cover_each_other():
+    chart = Chart("t", (0, 1), (0, 1), ("x", "y"))
+    points = [(0.5 + i / 200, 0.5 + i / 200) for i in range(4)]
+    chart.name_points([(point, f"a row's name {i}") for i, point in enumerate(points)], points)
+    found = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)">', chart.render())
+    places = [(float(x), float(y)) for x, y in found]
+    assert len(places) == 4
+    for i, (x, y) in enumerate(places):
+        assert all(abs(x - other) > 60 or abs(y - height) > 10 for other, height in places[:i])
 
 
 def test_a_mask_travels_as_bits_and_shows_as_a_picture():
@@ -296,11 +306,9 @@ def test_a_wrong_path_is_one_clear_line(tmp_path, text):
     path = tmp_path / "results.json"
     if text is not None:
         path.write_text(text)
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "cli.py"), "report", str(path)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    assert str(path) in result.stderr and not (tmp_path / "report").exists()
+    with pytest.raises(UserError) as error:
+        write_report([path], tmp_path / "report")
+    assert "\n" not in str(error.value) and str(path) in str(error.value) and not (tmp_path / "report").exists()
 
 
 class Page(HTMLParser):

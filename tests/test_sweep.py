@@ -282,31 +282,63 @@ def command(*arguments):
     return [sys.executable, str(ROOT / "cli.py"), "sweep", *arguments]
 
 
-def wait_for(condition, seconds=90):
-    deadline = time.monotonic() + seconds
+LONG = 240
+"""Seconds after which something hangs, however slow the machine is."""
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.1)
 
 
+GATE = """
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from parallel_games import Expedition
+
+
+class Gated(Expedition):
+    def step(self, actions):
+        while Path("hold").exists():
+            Path("waiting").touch()
+            time.sleep(0.02)
+        return super().step(actions)
+"""
+
+
 def test_a_stopped_sweep_saves_and_continues_and_a_failure_is_shown(tmp_path):
+    """The game waits while the file `hold` is there, so that nothing here depends on how fast the machine is."""
+    (tmp_path / "game.py").write_text(GATE.format(tests=str(ROOT / "tests")))
+    (tmp_path / "hold").touch()
     (tmp_path / "s.toml").write_text(
-        TINY + '[sweep]\nsteps = 4000\nevaluations = 2\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
+        TINY.replace("matrix", "pettingzoo")
+        + "[sweep]\nsteps = 300\nevaluations = 2\n"
+        + '[rows.good]\nmap = "game.py:Gated"\n[rows.bad]\nmap = "absent.py:Gated"\n'
     )
+    good, bad = "game.py_Gated-qmix-good-seed0", "absent.py_Gated-qmix-bad-seed0"
+    run, log = tmp_path / "runs" / "s" / good, tmp_path / "runs" / "s" / f"{good}.log"
     first = subprocess.Popen(command("s.toml", "--jobs", "2"), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    run = tmp_path / "runs" / "s" / "two_step-qmix-good-seed0"
-    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") > 5)
-    second = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True)
-    assert second.returncode == 2 and "another process is running this sweep" in second.stderr
-    first.send_signal(signal.SIGTERM)
-    out, _ = first.communicate(timeout=60)
+    try:
+        wait_for((tmp_path / "waiting").exists)
+        second = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True)
+        assert second.returncode == 2 and "another process is running this sweep" in second.stderr
+        first.send_signal(signal.SIGTERM)
+        wait_for(lambda: "saving after this round" in log.read_text())
+    finally:
+        (tmp_path / "hold").unlink()
+        out, _ = first.communicate(timeout=LONG)
     assert first.returncode == 130 and "the same command continues" in out, out
     assert (run / "checkpoint.safetensors").is_file() and json.loads((run / "run.json").read_text())["status"] == (
         "interrupted"
     )
-    again = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 1 and "two_step-qmix-good-seed0: resumed" in again.stdout
-    assert "absent-qmix-bad-seed0 failed" in again.stdout and "'absent': expected one of" in again.stdout
+    again = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True, timeout=LONG)
+    assert again.returncode == 1 and f"{good}: resumed" in again.stdout
+    assert f"{bad} failed" in again.stdout and "absent.py: no such file" in again.stdout
     assert "1 finished, 1 failed" in again.stdout
     assert len(json.loads((run / "run.json").read_text())["sessions"]) == 2
 
@@ -314,7 +346,7 @@ def test_a_stopped_sweep_saves_and_continues_and_a_failure_is_shown(tmp_path):
 def test_the_same_cells_run_on_a_ray_cluster(tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "s.toml").write_text(
-        TINY + '[sweep]\nsteps = 300\nseeds = [0]\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
+        TINY + '[sweep]\nsteps = 100\nevaluations = 1\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     with socket.socket() as probe:
@@ -324,6 +356,7 @@ def test_the_same_cells_run_on_a_ray_cluster(tmp_path):
     head = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
         f"--temp-dir={scratch}", "--include-dashboard=false", "--disable-usage-stats",
+        "--object-store-memory=100000000",
     ]  # fmt: skip
     ray = subprocess.Popen(head, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
@@ -332,10 +365,10 @@ def test_the_same_cells_run_on_a_ray_cluster(tmp_path):
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        wait_for(listening, 60)
+        wait_for(listening)
         address = f"127.0.0.1:{port}"
         result = subprocess.run(
-            command("s.toml", "--ray", address), cwd=tmp_path, capture_output=True, text=True, timeout=120
+            command("s.toml", "--ray", address), cwd=tmp_path, capture_output=True, text=True, timeout=LONG
         )
     finally:
         ray.terminate()

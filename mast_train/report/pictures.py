@@ -38,7 +38,6 @@ def sparsity(report: Report) -> Section | None:
             chart.line([(low, dense.score), (high, dense.score)], -1, "guide")
             if share:
                 chart.line([(low, CLOSE * dense.score), (high, CLOSE * dense.score)], -1, "guide faint")
-            chart.text((low, dense.score), "dense, and 97 % of it" if share else "dense")
         for key, found in families.items():
             colour = report.colours[found[0].name]
             chart.open(key)
@@ -51,6 +50,9 @@ def sparsity(report: Report) -> Section | None:
                 kept = critical is not None and critical == found[-1].sparsity
                 value = f"below {found[0].sparsity:.1%}" if critical is None else f"{critical:.1%}"
                 notes.append(f"{key}: {'at least ' if kept else ''}{value}")
+        if dense is not None:
+            words, level = ("dense, and 97 % of it", CLOSE * dense.score) if share else ("dense", dense.score)
+            chart.text((low, level), words, (6, 14))
         legend = {key: report.colours[found[0].name] for key, found in families.items()}
         shown = [row for found in families.values() for row in found]
         figures.append(
@@ -95,9 +97,8 @@ def front(report: Report) -> Section | None:
             tip = f"{row.name}: score {point[1]:.3f}, {point[0]:.2f} us a decision"
             chart.open(row.name)
             chart.dot(point, report.colours[row.name], tip, 5, hollow=i not in chosen)
-            if i in chosen:
-                chart.text(point, row.name, (8, -8))
             chart.close()
+        chart.name_points([(points[i], measured[i].name) for i in chosen], points)
         figures.append(figure(title(rows), chart, measured, report))
     if not figures:
         return None
