@@ -64,6 +64,40 @@ def measure_latency(
 
 
 @dataclass(frozen=True)
+class OwnLatency:
+    """Microseconds per agent of one policy's `act`: median over all calls, each round's median, seconds in calls."""
+
+    median_us: float
+    rounds_us: list[float]
+    measured_s: float
+
+
+def measure_together(
+    policies: Mapping[str, Bundle], engine: str, rounds: int, team: int
+) -> dict[str, tuple[OwnLatency, OwnLatency, OwnLatency]]:
+    """Policies of any shapes on one engine, every one in every round: name -> (one agent, a team, one dense agent).
+
+    dense: the same shape with every weight stored; of a dense policy itself. Raises BackendError.
+    """
+    cells, places = [], {}
+    for name, bundle in policies.items():
+        own, notes = _cells(bundle, [engine], team, {})
+        if notes:
+            raise BackendError(f"{name}: {notes[0]}")
+        places[name] = (len(cells), len(cells) + 1, len(cells) + (0 if is_dense(bundle) else 2))
+        cells += own
+    times = _interleave(cells, rounds)
+    found = [_own(cell, blocks) for cell, blocks in zip(cells, times, strict=True)]
+    return {name: (found[one], found[many], found[dense]) for name, (one, many, dense) in places.items()}
+
+
+def _own(cell: _Cell, blocks: Sequence[Sequence[int]]) -> OwnLatency:
+    pooled = np.concatenate(blocks)
+    rounds_us = [median(block) / 1e3 / cell.agents for block in blocks]
+    return OwnLatency(float(np.median(pooled)) / 1e3 / cell.agents, rounds_us, float(pooled.sum()) / 1e9)
+
+
+@dataclass(frozen=True)
 class _Cell:
     """One row in the making: `act` on observations that are the same for every cell of as many agents."""
 
@@ -117,8 +151,8 @@ def _cells(
     return cells, notes
 
 
-def _measure(cells: Sequence[_Cell], rounds: int) -> list[LatencyRow]:
-    """Every cell once per round, the first of a round being another each time."""
+def _interleave(cells: Sequence[_Cell], rounds: int) -> list[list[list[int]]]:
+    """[cell][round][call] in nanoseconds: every cell once per round, the first of a round being another each time."""
     calls = [cell.calls() for cell in cells]
     times: list[list[list[int]]] = [[] for _ in cells]
     with _no_garbage_collection():
@@ -126,6 +160,12 @@ def _measure(cells: Sequence[_Cell], rounds: int) -> list[LatencyRow]:
             for k in range(len(cells)):
                 chosen = (i + k) % len(cells)
                 times[chosen].append(cells[chosen].measure(calls[chosen]))
+    return times
+
+
+def _measure(cells: Sequence[_Cell], rounds: int) -> list[LatencyRow]:
+    """A row for each cell."""
+    times = _interleave(cells, rounds)
     medians = [
         [median(block) / 1e3 / cell.agents for block in blocks] for cell, blocks in zip(cells, times, strict=True)
     ]

@@ -200,7 +200,8 @@ def validate(config: Config) -> Config:
             raise UserError(f"{key} = {flat[key]}: expected a value from {low} to {high}")
     if (config.method == "ticket-winning") != bool(config.sparse.masks_from):
         raise UserError(
-            "method 'ticket-winning' and the finished run whose masks it trains, --masks RUN, go together; "
+            "method 'ticket-winning' and the finished run whose masks it trains, --masks RUN or in a file "
+            "sparse.masks_from, go together; "
             f"given: method {config.method!r}, sparse.masks_from = {config.sparse.masks_from!r}"
         )
     try:

@@ -197,8 +197,12 @@ def _groups(
 
 
 def _applicable(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that mean something to the method: a dense row ignores the sparsity and block of the others."""
-    ignored = {"dense": ("sparsity", "block"), "tiny": ("block",)}.get(str(settings.get("method")), ())
+    """The settings that mean something to the method: a dense row ignores the sparsity and block of the others.
+
+    A winning ticket takes both from the run of its masks.
+    """
+    both = ("sparsity", "block")
+    ignored = {"dense": both, "tiny": ("block",), "ticket-winning": both}.get(str(settings.get("method")), ())
     return {key: value for key, value in settings.items() if key not in ignored or key in own}
 
 
@@ -224,6 +228,8 @@ def _axis_rows(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     rows: dict[str, dict[str, Any]] = {}
     for values in itertools.product(*axes.values()):
         row = _applicable(dict(zip(axes, values, strict=True)), {})
+        if row["method"] in ("dense", "tiny"):
+            row = {key: value for key, value in row.items() if not key.startswith("sparse.")}
         named = [_part(key, value) for key, value in row.items() if key != "method" and len(axes[key]) > 1]
         rows[" ".join([str(row["method"]), *named])] = row
     return rows

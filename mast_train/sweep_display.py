@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from rich.console import Console, Group
@@ -12,22 +12,41 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from mast_train.report.statistics import RETURN, WIN_RATE, measure_word
 from mast_train.sweep import Cell
 
 PLAIN_SECONDS = 60.0
 
 
+@dataclass(frozen=True)
+class Status:
+    """Where a cell stands: its last logged step, what its last greedy evaluation measured, and steps per second.
+
+    score: the win rate or, by `measure`, the return; None before the first evaluation.
+    """
+
+    step: int = 0
+    score: float | None = None
+    rate: float | None = None
+    measure: str = WIN_RATE
+
+    def words(self) -> str:
+        """ "win rate 0.532", "return 3.20", or "-" before the first evaluation."""
+        if self.score is None:
+            return "-"
+        return f"{measure_word(self.measure)} {self.score:{'.2f' if self.measure == RETURN else '.3f'}}"
+
+
 @dataclass
 class _Row:
     cell: Cell
-    step: int = 0
-    win_rate: float | None = None
-    rate: float | None = None
+    status: Status = Status()
     started: float = field(default_factory=time.monotonic)
 
     @property
     def left_s(self) -> float | None:
-        return max(0, self.cell.config.train.total_steps - self.step) / self.rate if self.rate else None
+        left = max(0, self.cell.config.train.total_steps - self.status.step)
+        return left / self.status.rate if self.status.rate else None
 
 
 def duration(seconds: float | None) -> str:
@@ -41,7 +60,7 @@ def duration(seconds: float | None) -> str:
 
 
 class SweepDisplay:
-    """Every running cell with its step, win rate, speed and time left; the sweep's counts below."""
+    """Every running cell with its step, its last evaluation, speed and time left; the sweep's counts below."""
 
     def __init__(self, console: Console, name: str, total: int, done: int, jobs: int) -> None:
         self._console, self._name, self._total, self._done, self._jobs = console, name, total, done, jobs
@@ -56,16 +75,16 @@ class SweepDisplay:
         if self._live is None:
             self._console.print(f"{cell.name}: {'resumed' if resumed else 'started'}")
 
-    def progress(self, cell: Cell, step: int, win_rate: float | None, rate: float | None) -> None:
-        """Where a running cell stands."""
+    def progress(self, cell: Cell, status: Status) -> None:
+        """Where a running cell stands; what it does not say is as it was."""
         row = self._rows[cell.name]
-        row.step, row.rate = step, rate or row.rate
-        row.win_rate = row.win_rate if win_rate is None else win_rate
+        known = row.status if status.score is None else status
+        row.status = replace(known, step=status.step, rate=status.rate or row.status.rate)
 
-    def finished(self, cell: Cell, win_rate: float | None) -> None:
+    def finished(self, cell: Cell, status: Status) -> None:
         """A cell trained to its end."""
         self._done += 1
-        self.ended(cell, f"win rate {'-' if win_rate is None else format(win_rate, '.3f')}")
+        self.ended(cell, status.words())
 
     def ended(self, cell: Cell, word: str) -> None:
         """A cell ended; `word` says how."""
@@ -88,14 +107,12 @@ class SweepDisplay:
         self._console.print(Text(line))
 
     def _line(self, row: _Row) -> str:
-        win = "-" if row.win_rate is None else f"{row.win_rate:.2f}"
-        return (
-            f"{row.cell.name} {row.step:,}/{row.cell.config.train.total_steps:,} win {win} ETA {duration(row.left_s)}"
-        )
+        total = row.cell.config.train.total_steps
+        return f"{row.cell.name} {row.status.step:,}/{total:,} {row.status.words()} ETA {duration(row.left_s)}"
 
     def _left_s(self) -> float | None:
         """A guess: what runs now at its own pace, the queue at the mean pace of what runs."""
-        rates = [row.rate for row in self._rows.values() if row.rate]
+        rates = [row.status.rate for row in self._rows.values() if row.status.rate]
         if not rates:
             return None
         running = [row.left_s or 0.0 for row in self._rows.values()]
@@ -111,15 +128,15 @@ class SweepDisplay:
 
     def _table(self) -> Group:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for column in ("cell", "step", "win rate", "steps/s", "ETA"):
+        for column in ("cell", "step", "last evaluation", "steps/s", "ETA"):
             table.add_column(column, justify="left" if column == "cell" else "right", no_wrap=True)
         for row in self._rows.values():
             total = row.cell.config.train.total_steps
             table.add_row(
                 row.cell.name,
-                f"{row.step:,} ({row.step / total:.0%})",
-                "-" if row.win_rate is None else f"{row.win_rate:.3f}",
-                f"{row.rate:,.0f}" if row.rate else "-",
+                f"{row.status.step:,} ({row.status.step / total:.0%})",
+                row.status.words(),
+                f"{row.status.rate:,.0f}" if row.status.rate else "-",
                 duration(row.left_s),
             )
         return Group(table, Text(self._summary()))

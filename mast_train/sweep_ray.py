@@ -23,7 +23,8 @@ from ray.exceptions import RayError
 
 from mast_train.errors import UserError
 from mast_train.sweep import Cell, Sweep
-from mast_train.sweep_run import Launch, LocalWorker, Status
+from mast_train.sweep_display import Status
+from mast_train.sweep_run import Launch, LocalWorker
 
 
 class RemoteCell:

@@ -27,23 +27,14 @@ from rich.text import Text
 from mast_runtime.bundle import write_atomically
 from mast_train.config import flatten, load_toml, to_toml
 from mast_train.errors import UserError
-from mast_train.report.statistics import score
+from mast_train.report.statistics import WIN_RATE, measure_of, score
 from mast_train.runs import locked, read_metrics
 from mast_train.sweep import Cell, Sweep, choose_rate, final_cells, rate_source, tuning_cells
-from mast_train.sweep_display import SweepDisplay
+from mast_train.sweep_display import Status, SweepDisplay
 
 POLL_SECONDS = 0.5
 TAIL_BYTES = 65_536
 LOG_LINES = 8
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a cell stands: its last logged step, its last greedy win rate, and steps per second of training."""
-
-    step: int = 0
-    win_rate: float | None = None
-    rate: float | None = None
 
 
 class Worker(Protocol):
@@ -137,7 +128,7 @@ def run_sweep(sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Cons
 
 
 def choose_rates(sweep: Sweep, folder: Path) -> dict[str, dict[str, Any]]:
-    """Group -> the chosen rate and every seed's score at each rate, for the groups whose tuning is complete."""
+    """Group -> the chosen rate, what was measured and every seed's score at each rate, where tuning is complete."""
     cells: dict[str, list[Cell]] = {}
     for cell in tuning_cells(sweep):
         cells.setdefault(cell.group, []).append(cell)
@@ -145,12 +136,13 @@ def choose_rates(sweep: Sweep, folder: Path) -> dict[str, dict[str, Any]]:
     for group, tried in cells.items():
         if any(cell_state(cell, folder) != "finished" for cell in tried):
             continue
+        rows = {cell.name: read_metrics(folder / cell.name, "evaluation") for cell in tried}
+        measure = measure_of(row["win_rate"] for found in rows.values() for row in found)
         scores: dict[float, list[float]] = {}
         for cell in tried:
-            win_rates = [row["win_rate"] for row in read_metrics(folder / cell.name, "evaluation")]
-            scores.setdefault(cell.config.train.lr, []).append(score(win_rates))
+            scores.setdefault(cell.config.train.lr, []).append(score([row[measure] for row in rows[cell.name]]))
         named = {f"{rate:g}": values for rate, values in scores.items()}
-        choices[group] = {"rate": choose_rate(scores), "scores": named}
+        choices[group] = {"rate": choose_rate(scores), "measure": measure, "scores": named}
     return choices
 
 
@@ -206,7 +198,7 @@ def run_status(run: Path) -> Status:
             lines = file.read().splitlines()
     except OSError:
         return Status()
-    step, elapsed, win_rate = 0, 0.0, None
+    step, elapsed, found, measure = 0, 0.0, None, WIN_RATE
     for line in reversed(lines):
         try:
             row = json.loads(line)
@@ -215,9 +207,10 @@ def run_status(run: Path) -> Status:
         if not step:
             step, elapsed = row["step"], row["elapsed_s"]
         if row["kind"] == "evaluation":
-            win_rate = row["win_rate"]
+            measure = measure_of([row["win_rate"]])
+            found = row[measure]
             break
-    return Status(step, win_rate, step / elapsed if elapsed > 0 else None)
+    return Status(step, found, step / elapsed if elapsed > 0 else None, measure)
 
 
 class _Stop:
@@ -309,13 +302,13 @@ class _Runner:
     def _collect(self, display: SweepDisplay, queue: list[Cell]) -> None:
         for name, (cell, worker) in list(self._running.items()):
             status, code = worker.poll()
-            display.progress(cell, status.step, status.win_rate, status.rate)
+            display.progress(cell, status)
             if code is None:
                 continue
             del self._running[name]
             if code == 0 and cell_state(cell, self._folder) == "finished":
                 self.outcome.finished.append(name)
-                display.finished(cell, run_status(self._folder / name).win_rate)
+                display.finished(cell, run_status(self._folder / name))
             elif self._stop.requested:
                 self.outcome.waiting.append(name)
                 display.ended(cell, "stopped")

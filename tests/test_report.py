@@ -8,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,16 +17,19 @@ import pytest
 from rich.console import Console
 
 from mast_train.errors import UserError
+from mast_train.report.bench import ROUNDS, bench_runs
 from mast_train.report.collect import collect
 from mast_train.report.command import write_report
+from mast_train.report.markdown import to_markdown
 from mast_train.report.marl_eval import marl_eval
 from mast_train.report.masks import decode, encode, png
 from mast_train.report.page import to_html
 from mast_train.report.rows import build
 from mast_train.report.statistics import critical_sparsity, iqm, last_count, pareto, probability_of_improvement, score
-from mast_train.report.svg import ticks
+from mast_train.report.svg import Chart, ticks
 from mast_train.sweep import parse_sweep
-from mast_train.sweep_run import Status, run_sweep
+from mast_train.sweep_display import Status
+from mast_train.sweep_run import run_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -139,6 +141,17 @@ def test_ticks_are_round_and_inside():
     assert ticks(-0.3, 0.1) == [-0.3, -0.2, -0.1, 0.0, 0.1]
 
 
+def test_names_of_close_points_do_not_cover_each_other():
+    chart = Chart("t", (0, 1), (0, 1), ("x", "y"))
+    points = [(0.5 + i / 200, 0.5 + i / 200) for i in range(4)]
+    chart.name_points([(point, f"a row's name {i}") for i, point in enumerate(points)], points)
+    found = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)">', chart.render())
+    places = [(float(x), float(y)) for x, y in found]
+    assert len(places) == 4
+    for i, (x, y) in enumerate(places):
+        assert all(abs(x - other) > 60 or abs(y - height) > 10 for other, height in places[:i])
+
+
 def test_a_mask_travels_as_bits_and_shows_as_a_picture():
     from PIL import Image
 
@@ -221,16 +234,81 @@ def test_an_unfinished_run_is_left_out_and_counted(swept, tmp_path):
         collect([tmp_path / "s" / "recall-qmix-mast_80-seed1"])
 
 
+def test_a_game_without_winning_is_compared_by_return(tmp_path):
+    """A PettingZoo game whose infos never say `won`: tuned, shown and reported by return, and nowhere a win rate."""
+    game = f"{ROOT / 'tests' / 'parallel_games.py'}:Expedition"
+    head = 'sweep = { name = "g", steps = 64, evaluations = 4, seeds = [0, 1] }\n'
+    tail = f"[tune]\nrates = [1e-3, 3e-3]\nseeds = [7]\nsteps = 32\n[axes]\nmap = {json.dumps(game)}\n"
+    text = head + SWEEP[SWEEP.index("[set]") : SWEEP.index("[axes]")].replace("matrix", "pettingzoo") + tail
+    console = Console(width=200, record=True, quiet=False, file=io.StringIO())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mast_train.sweep_run.POLL_SECONDS", 0.0)
+        sweep = parse_sweep(tomllib.loads(text + 'method = ["dense", "mast"]'), "g")
+        assert run_sweep(sweep, tmp_path, 1, Trained, console).exit_code == 0
+    shown = console.export_text()
+    assert re.search(r"dense-seed0: return -?\d", shown) and "win rate" not in shown
+    (choice, _) = json.loads((tmp_path / "g" / "sweep.json").read_text())["choices"].values()
+    assert choice["measure"] == "return_mean" and len(choice["scores"]) == 2
+
+    results = collect([tmp_path / "g"])
+    report = build(results)
+    (rows,) = report.tasks.values()
+    for row in rows:
+        assert row.scores == [run["curve"]["return_mean"][-1] for run in row.runs] and row.of_dense is None
+        assert row.interval is not None and min(row.scores) <= row.interval[0] <= max(row.scores)
+    page = Page(to_html(report)).text
+    assert "mean greedy return of its last 1 evaluations" in page and "greedy return" in page
+    assert "win rate" not in page.lower()
+    table = to_markdown(report)
+    assert "(return)" in table and not re.search(r"\d %", table.replace("95 %", ""))
+    (task,) = marl_eval(results)["pettingzoo"].values()
+    assert set(task["qmix mast"]["seed_0"]["absolute_metrics"]) == {"return", "episode_length"}
+
+
+def test_win_rates_and_returns_are_never_set_against_each_other(swept):
+    """One seed of one row without a win rate: its task is compared by return, outside the mean over maps."""
+    results = collect([swept])
+    assert build(results).overall["qmix"] and build(results).measure == "win rate"
+    run = next(run for run in results["runs"] if run["name"] == "recall-qmix-mast_80-seed1")
+    run["curve"] = {**run["curve"], "win_rate": [None] * len(run["curve"]["step"])}
+    report = build(results)
+    assert {row.measure for row in report.tasks["recall", "qmix"]} == {"return_mean"}
+    assert {row.measure for row in report.tasks["two_step", "qmix"]} == {"win_rate"}
+    assert report.overall == {} and report.measure == "score"
+    page = to_html(report)
+    assert "Critical sparsity:" not in page and "Score over sparsity" in page and "recall, QMIX (return)" in page
+    recall = marl_eval(results)["matrix"]["recall"].values()
+    assert {name for runs in recall for seed in runs.values() for name in seed["absolute_metrics"]} == {
+        "return", "episode_length"
+    }  # fmt: skip
+
+
+def test_bench_measures_every_row_in_every_round(swept, tmp_path):
+    shutil.copytree(swept, tmp_path / "s")
+    for path in tmp_path.glob("s/*/bench.json"):
+        path.unlink()
+    said = []
+    bench_runs([tmp_path / "s"], said.append)
+    found = collect([tmp_path / "s"])["bench"]
+    assert set(found) == {f"recall/qmix/{row}" for row in ("dense", "mast 50%", "mast 80%")} | {
+        f"two_step/qmix/{row}" for row in ("dense", "mast 80%")
+    }
+    for group, row in found.items():
+        assert len(row["rounds_us"]) == ROUNDS and row["rows_together"] == 5 and row["run"].endswith("seed0")
+        assert min(row["rounds_us"]) <= row["latency_us"] <= max(row["rounds_us"]) and row["measured_s"] > 0
+        assert not group.endswith("dense") or row["latency_us"] == row["dense_latency_us"]
+    assert found["recall/qmix/mast 80%"]["size_bytes"] < found["recall/qmix/dense"]["size_bytes"]
+    assert len(said) == 10
+
+
 @pytest.mark.parametrize("text", [None, "{", '{"format": "other"}'])
 def test_a_wrong_path_is_one_clear_line(tmp_path, text):
     path = tmp_path / "results.json"
     if text is not None:
         path.write_text(text)
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "cli.py"), "report", str(path)], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert result.returncode == 2 and result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
-    assert str(path) in result.stderr and not (tmp_path / "report").exists()
+    with pytest.raises(UserError) as error:
+        write_report([path], tmp_path / "report")
+    assert "\n" not in str(error.value) and str(path) in str(error.value) and not (tmp_path / "report").exists()
 
 
 class Page(HTMLParser):

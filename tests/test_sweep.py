@@ -21,8 +21,9 @@ from mast_train.config import to_toml
 from mast_train.errors import UserError
 from mast_train.presets import preset
 from mast_train.sweep import choose_rate, final_cells, load_sweep, parse_sweep, tuning_cells
+from mast_train.sweep_display import Status
 from mast_train.sweep_plan import print_plan
-from mast_train.sweep_run import Status, cell_state, choose_rates, planned_cells, run_sweep
+from mast_train.sweep_run import cell_state, choose_rates, planned_cells, run_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
@@ -94,6 +95,29 @@ def test_the_most_specific_setting_wins():
     assert (far.train.target_interval, far.train.gamma, far.train.total_steps) == (40, 0.7, 2000)
 
 
+def test_every_algorithm_the_tickets_and_an_input_floor_are_rows():
+    cells = finals("""
+        set = { sparsity = 0.9 }
+        [axes]
+        algorithm = ["qmix", "owqmix", "cwqmix", "res"]
+        method = ["dense", "tiny", "mast"]
+        sparse.input_floor = [0.0, 2.0]
+        [rows."the masks of mast"]
+        method = "ticket-winning"
+        algorithm = "res"
+        sparse.masks_from = "runs/first/3m-res-mast-seed0"
+        [rows."random masks"]
+        method = "ticket-random"
+        algorithm = "res"
+        """)
+    assert len(cells) == 4 * (1 + 1 + 2) + 2
+    assert cells["3m-cwqmix-mast_input_floor_2.0-seed0"].sparse.input_floor == 2.0
+    assert cells["3m-cwqmix-dense-seed0"].sparse.input_floor == 0.0
+    ticket = cells["3m-res-the_masks_of_mast-seed0"]
+    assert (ticket.algorithm, ticket.sparse.masks_from) == ("res", "runs/first/3m-res-mast-seed0")
+    assert cells["3m-res-random_masks-seed0"].sparse.agent_sparsity == 0.9
+
+
 TUNED = """
     sweep = { steps = 1000, seeds = [0, 1] }
     axes = { map = ["3m", "8m"] }
@@ -134,6 +158,8 @@ def test_the_rate_with_the_best_mean_is_chosen():
         ('[axes]\nmethod = ["mast"]\n[sweep]\nname = "a/b"', ("a/b",)),
         ('[axes]\nmethod = ["mast"]\n[maps.3m]\nrows = ["rigl"]', ("rigl", "mast")),
         ('[rows.d]\nmethod = "dense"\nsparsity = 0.9', ("'d' on 3m", "dense")),
+        ('[rows.t]\nmethod = "ticket-winning"', ("'t' on 3m", "sparse.masks_from")),
+        ('[axes]\nmethod = ["mast"]\nalgorithm = ["qmixx"]', ("qmixx", "qmix")),
         ('[rows."a b"]\nmethod = "mast"\n[rows."a_b"]\nmethod = "mast"', ("a_b", "rename")),
         ('[rows.a]\nmethod = "mast"\nrate_of = "b"', ("rate_of", "[tune]")),
         ('[rows.a]\nmethod = "mast"\nrate_of = "b"\n[tune]\nrates = [1e-3]\nsteps = 1', ("'b'", "'a'")),
@@ -212,7 +238,7 @@ def test_a_sweep_tunes_first_and_records_its_choices(tmp_path, quick):
     assert all(name.startswith("tune-") for name in launch.launched[:4]) and len(launch.launched) == 16
     plan = json.loads((tmp_path / "file" / "sweep.json").read_text())
     scores = {"0.001": [0.25, 0.25], "0.0005": [0.75, 0.75]}
-    assert plan["choices"] == {"3m/qmix/mast": {"rate": 5e-4, "scores": scores}}
+    assert plan["choices"] == {"3m/qmix/mast": {"rate": 5e-4, "measure": "win_rate", "scores": scores}}
     assert plan["cells"]["8m-qmix-off-seed1"] == {"row": "off", "phase": "final", "group": "8m/qmix/off"}
     assert "lr = 0.0005\n" in (tmp_path / "file" / "8m-qmix-off-seed1.toml").read_text()
 
@@ -256,31 +282,63 @@ def command(*arguments):
     return [sys.executable, str(ROOT / "cli.py"), "sweep", *arguments]
 
 
-def wait_for(condition, seconds=90):
-    deadline = time.monotonic() + seconds
+LONG = 240
+"""Seconds after which something hangs, however slow the machine is."""
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + LONG
     while not condition():
         assert time.monotonic() < deadline, "nothing happened"
         time.sleep(0.1)
 
 
+GATE = """
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from parallel_games import Expedition
+
+
+class Gated(Expedition):
+    def step(self, actions):
+        while Path("hold").exists():
+            Path("waiting").touch()
+            time.sleep(0.02)
+        return super().step(actions)
+"""
+
+
 def test_a_stopped_sweep_saves_and_continues_and_a_failure_is_shown(tmp_path):
+    """The game waits while the file `hold` is there, so that nothing here depends on how fast the machine is."""
+    (tmp_path / "game.py").write_text(GATE.format(tests=str(ROOT / "tests")))
+    (tmp_path / "hold").touch()
     (tmp_path / "s.toml").write_text(
-        TINY + '[sweep]\nsteps = 4000\nevaluations = 2\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
+        TINY.replace("matrix", "pettingzoo")
+        + "[sweep]\nsteps = 300\nevaluations = 2\n"
+        + '[rows.good]\nmap = "game.py:Gated"\n[rows.bad]\nmap = "absent.py:Gated"\n'
     )
+    good, bad = "game.py_Gated-qmix-good-seed0", "absent.py_Gated-qmix-bad-seed0"
+    run, log = tmp_path / "runs" / "s" / good, tmp_path / "runs" / "s" / f"{good}.log"
     first = subprocess.Popen(command("s.toml", "--jobs", "2"), cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    run = tmp_path / "runs" / "s" / "two_step-qmix-good-seed0"
-    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text().count("\n") > 5)
-    second = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True)
-    assert second.returncode == 2 and "another process is running this sweep" in second.stderr
-    first.send_signal(signal.SIGTERM)
-    out, _ = first.communicate(timeout=60)
+    try:
+        wait_for((tmp_path / "waiting").exists)
+        second = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True)
+        assert second.returncode == 2 and "another process is running this sweep" in second.stderr
+        first.send_signal(signal.SIGTERM)
+        wait_for(lambda: "saving after this round" in log.read_text())
+    finally:
+        (tmp_path / "hold").unlink()
+        out, _ = first.communicate(timeout=LONG)
     assert first.returncode == 130 and "the same command continues" in out, out
     assert (run / "checkpoint.safetensors").is_file() and json.loads((run / "run.json").read_text())["status"] == (
         "interrupted"
     )
-    again = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 1 and "two_step-qmix-good-seed0: resumed" in again.stdout
-    assert "absent-qmix-bad-seed0 failed" in again.stdout and "'absent': expected one of" in again.stdout
+    again = subprocess.run(command("s.toml"), cwd=tmp_path, capture_output=True, text=True, timeout=LONG)
+    assert again.returncode == 1 and f"{good}: resumed" in again.stdout
+    assert f"{bad} failed" in again.stdout and "absent.py: no such file" in again.stdout
     assert "1 finished, 1 failed" in again.stdout
     assert len(json.loads((run / "run.json").read_text())["sessions"]) == 2
 
@@ -288,7 +346,7 @@ def test_a_stopped_sweep_saves_and_continues_and_a_failure_is_shown(tmp_path):
 def test_the_same_cells_run_on_a_ray_cluster(tmp_path):
     pytest.importorskip("ray")
     (tmp_path / "s.toml").write_text(
-        TINY + '[sweep]\nsteps = 300\nseeds = [0]\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
+        TINY + '[sweep]\nsteps = 100\nevaluations = 1\n[rows.good]\nmap = "two_step"\n[rows.bad]\nmap = "absent"\n'
     )
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
     with socket.socket() as probe:
@@ -298,6 +356,7 @@ def test_the_same_cells_run_on_a_ray_cluster(tmp_path):
     head = [
         str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=2",
         f"--temp-dir={scratch}", "--include-dashboard=false", "--disable-usage-stats",
+        "--object-store-memory=100000000",
     ]  # fmt: skip
     ray = subprocess.Popen(head, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
 
@@ -306,10 +365,10 @@ def test_the_same_cells_run_on_a_ray_cluster(tmp_path):
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
-        wait_for(listening, 60)
+        wait_for(listening)
         address = f"127.0.0.1:{port}"
         result = subprocess.run(
-            command("s.toml", "--ray", address), cwd=tmp_path, capture_output=True, text=True, timeout=120
+            command("s.toml", "--ray", address), cwd=tmp_path, capture_output=True, text=True, timeout=LONG
         )
     finally:
         ray.terminate()

@@ -140,7 +140,7 @@ def test_any_strides():
 
 
 def padded(lengths: torch.Tensor, steps: int, agents: int = 3):
-    """Observations, last actions (-1: none), and the input that learner.agent_inputs makes of them with ids."""
+    """Observations, last actions (-1: none), and the input that networks.agent_inputs makes of them with ids."""
     batch = len(lengths)
     obs, last = torch.randn(steps, batch, agents, 6), torch.randint(-1, 4, (steps, batch, agents))
     one_hot = (last.unsqueeze(-1) == torch.arange(4)).float()

@@ -11,7 +11,7 @@ from mast_train.config import override
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.errors import UserError
 from mast_train.evaluate import wilson
-from mast_train.learner import agent_inputs
+from mast_train.networks import agent_inputs
 from mast_train.presets import preset
 from mast_train.rollout import AgentPolicy, rollout
 from mast_train.trainer import Evaluation, Saved, Trainer, play

@@ -113,7 +113,7 @@ class SparseSequence:
         """x [T,B,N,I] -> q [T,B,N,A], from a zero memory; AgentNets.forward without the hidden states.
 
         With last_action [T,B,N] int64 (-1: none yet), x may be observations alone: the one-hots of the action and,
-        where the networks have that many inputs more, of the agent follow as in learner.agent_inputs. lengths [B]
+        where the networks have that many inputs more, of the agent follow as in networks.agent_inputs. lengths [B]
         int64: each episode's steps; q is 0, and its gradient ignored, from there on.
         Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for

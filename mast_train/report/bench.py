@@ -1,4 +1,4 @@
-"""Latency and size of rows: one finished run of each is exported and measured; the numbers stay in its folder."""
+"""Latency and size of rows: a finished run of each is exported, and all of them are measured together."""
 
 from __future__ import annotations
 
@@ -9,35 +9,49 @@ from pathlib import Path
 from mast_runtime.bundle import write_atomically
 from mast_train.report.collect import BENCH_FILE, collect, group_of, run_folders
 
+ROUNDS = 11
+
 
 def bench_runs(paths: Sequence[Path], say: Callable[[str], None]) -> None:
-    """Write bench.json into the first finished run of every row on every map. Raises UserError, ExportError."""
+    """Write bench.json into the first finished run of every row on every map. Raises UserError, ExportError.
+
+    The last snapshot of each is exported, and every round measures every row once, so that a busy machine slows all of
+    them alike.
+    """
     from mast_export.export import export_run
     from mast_runtime import load
-    from mast_runtime.bench import bench
+    from mast_runtime.bench import TEAM
+    from mast_runtime.latency import measure_together
+    from mast_runtime.machine import describe_machine
     from mast_train.runs import find_snapshot
 
-    for path in paths:
-        folders = {folder.name: folder for folder in run_folders(path)} if path.is_dir() else {}
-        if not folders:
-            continue
-        results = collect([path])
-        first = {group_of(results, run): run for run in reversed(results["runs"]) if run["phase"] == "final"}
-        for group, run in sorted(first.items()):
-            folder = folders[run["name"]]
-            if (folder / BENCH_FILE).is_file():
-                continue
-            (file,) = export_run(folder, find_snapshot(folder, "last"), "mast", None, None, "f32")
-            result = bench(load(file.path), ["native"], startup_rounds=0)
-            rows = {(row.weights, row.agents > 1): row for row in result.latency}
-            own = "sparse" if ("sparse", False) in rows else "dense"
-            found = {
-                "run": run["name"],
-                "latency_us": round(rows[own, False].median_us, 4),
-                "dense_latency_us": round(rows["dense", False].median_us, 4),
-                "team_latency_us": round(rows[own, True].median_us, 4),
-                "size_bytes": result.sizes[0].size_bytes,
-                "machine": result.machine.cpu,
-            }
-            write_atomically(folder / BENCH_FILE, (json.dumps(found) + "\n").encode())
-            say(f"{group}: {found['latency_us']:.2f} us a decision, {found['size_bytes']:,} bytes ({run['name']})")
+    chosen = {folder: group for path in paths if path.is_dir() for group, folder in _first_runs(path)}
+    files = {}
+    for folder, group in chosen.items():
+        say(f"{group}: exporting {folder.name}")
+        (files[folder],) = export_run(folder, find_snapshot(folder, "last"), "mast", None, None, "f32")
+    bundles = {str(folder): load(file.path) for folder, file in files.items()}
+    measured, machine = measure_together(bundles, "native", ROUNDS, TEAM), describe_machine()
+    for folder, group in chosen.items():
+        own, team, dense = measured[str(folder)]
+        found = {
+            "run": folder.name,
+            "latency_us": round(own.median_us, 4),
+            "dense_latency_us": round(dense.median_us, 4),
+            "team_latency_us": round(team.median_us, 4),
+            "rounds_us": [round(value, 4) for value in own.rounds_us],
+            "measured_s": round(own.measured_s, 3),
+            "rows_together": len(chosen),
+            "size_bytes": files[folder].size_bytes,
+            "machine": machine.cpu,
+        }
+        write_atomically(folder / BENCH_FILE, (json.dumps(found) + "\n").encode())
+        say(f"{group}: {found['latency_us']:.2f} us a decision, {found['size_bytes']:,} bytes ({folder.name})")
+
+
+def _first_runs(path: Path) -> list[tuple[str, Path]]:
+    """Group and folder of the first finished run of every row."""
+    folders = {folder.name: folder for folder in run_folders(path)}
+    results = collect([path])
+    first = {group_of(results, run): run for run in reversed(results["runs"]) if run["phase"] == "final"}
+    return [(group, folders[run["name"]]) for group, run in sorted(first.items())]

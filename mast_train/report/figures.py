@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from mast_train.report.collect import names
-from mast_train.report.rows import Report, Row, Task
+from mast_train.report.rows import Report, Row
+from mast_train.report.statistics import RETURN
 from mast_train.report.svg import Chart, style
 
 Section = tuple[str, str, str]
@@ -14,7 +15,12 @@ Section = tuple[str, str, str]
 
 
 def figure(
-    title: str, chart: Chart, rows: Sequence[Row], report: Report, legend: dict[str, int] | None = None, note: str = ""
+    heading: str,
+    chart: Chart,
+    rows: Sequence[Row],
+    report: Report,
+    legend: dict[str, int] | None = None,
+    note: str = "",
 ) -> str:
     """A chart with its legend, its note and where it came from."""
     legend = {row.name: report.colours[row.name] for row in rows} if legend is None else legend
@@ -25,7 +31,7 @@ def figure(
     )
     extra = f"<p>{escape(note)}</p>" if note else ""
     return (
-        f'<figure><h3>{escape(title)}</h3>{chart.render()}<div class="legend">{buttons}</div>'
+        f'<figure><h3>{escape(heading)}</h3>{chart.render()}<div class="legend">{buttons}</div>'
         f"<figcaption>{extra}{provenance(rows, report)}</figcaption></figure>"
     )
 
@@ -38,9 +44,10 @@ def provenance(rows: Sequence[Row], report: Report) -> str:
     return f"<details><summary>{escape(command)}: {len(runs)} run{'s' * (len(runs) > 1)}</summary>{listed}</details>"
 
 
-def name(task: Task) -> str:
-    """ "3m, QMIX"."""
-    return f"{task[0]}, {task[1].upper()}"
+def title(rows: Sequence[Row]) -> str:
+    """What one task's rows are about: "3m, QMIX", with "(return)" where they are compared by that."""
+    (map_, algorithm), measure = rows[0].task, rows[0].measure
+    return f"{map_}, {algorithm.upper()}" + (" (return)" if measure == RETURN else "")
 
 
 def paragraph(words: str) -> str:

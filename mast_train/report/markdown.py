@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import unescape
 
-from mast_train.report.figures import name
+from mast_train.report.figures import title
 from mast_train.report.rows import Report
 from mast_train.report.sections import SCORE_HEAD, overall_rows, score_rows, statistic_words
 from mast_train.report.tables import markdown
@@ -13,8 +13,8 @@ from mast_train.report.tables import markdown
 def to_markdown(report: Report) -> str:
     """Scores of every task, and over all maps where there are several."""
     parts = ["# Results", statistic_words(report)]
-    for task, rows in report.tasks.items():
-        parts += [f"## {name(task)}", markdown(SCORE_HEAD, score_rows(rows))]
+    for rows in report.tasks.values():
+        parts += [f"## {title(rows)}", markdown(SCORE_HEAD, score_rows(rows))]
     for algorithm in report.overall:
         parts += [
             f"## {algorithm.upper()} over all maps",

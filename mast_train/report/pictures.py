@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from statistics import mean
 
-from mast_train.report.figures import Section, figure, grid, name, paragraph
-from mast_train.report.rows import Report, Row, dense_of
-from mast_train.report.statistics import CLOSE, critical_sparsity, pareto
+from mast_train.report.figures import Section, figure, grid, paragraph, title
+from mast_train.report.rows import Report, Row, dense_of, value_span
+from mast_train.report.statistics import CLOSE, WIN_RATE, critical_sparsity, measure_word, pareto
 from mast_train.report.svg import Chart
 
 VALUES = ("value_estimate", "value_realised")
 
 
 def sparsity(report: Report) -> Section | None:
-    """Win rate over sparsity and where each family of rows leaves dense."""
+    """Score over sparsity and where each family of rows leaves dense."""
     figures = []
-    for task, rows in report.tasks.items():
+    for rows in report.tasks.values():
         families = {key: found for key, found in _families(rows).items() if len(found) > 1}
         if not families:
             continue
-        dense = dense_of(rows)
+        dense, share = dense_of(rows), rows[0].measure == WIN_RATE
         low = min(row.sparsity for found in families.values() for row in found)
         high = max(row.sparsity for found in families.values() for row in found)
         marks = sorted({row.sparsity for found in families.values() for row in found})
         chart = Chart(
-            f"Score over sparsity, {name(task)}",
+            f"Score over sparsity, {title(rows)}",
             (low, high),
-            (0, 1),
-            ("sparsity", "score"),
+            value_span(rows),
+            ("sparsity", measure_word(rows[0].measure)),
             marks,
             lambda x: f"{x:.3g}",
         )
         notes = []
         if dense is not None:
             chart.line([(low, dense.score), (high, dense.score)], -1, "guide")
-            chart.line([(low, CLOSE * dense.score), (high, CLOSE * dense.score)], -1, "guide faint")
-            chart.text((low, dense.score), "dense, and 97 % of it")
+            if share:
+                chart.line([(low, CLOSE * dense.score), (high, CLOSE * dense.score)], -1, "guide faint")
         for key, found in families.items():
             colour = report.colours[found[0].name]
             chart.open(key)
@@ -44,29 +45,34 @@ def sparsity(report: Report) -> Section | None:
             for row in found:
                 chart.dot((row.sparsity, row.score), colour, f"{row.name}: {row.score:.3f}, {len(row.runs)} seeds")
             chart.close()
-            if dense is not None:
+            if dense is not None and share:
                 critical = critical_sparsity({row.sparsity: row.score for row in found}, dense.score)
                 kept = critical is not None and critical == found[-1].sparsity
                 value = f"below {found[0].sparsity:.1%}" if critical is None else f"{critical:.1%}"
                 notes.append(f"{key}: {'at least ' if kept else ''}{value}")
+        if dense is not None:
+            words, level = ("dense, and 97 % of it", CLOSE * dense.score) if share else ("dense", dense.score)
+            chart.text((low, level), words, (6, 14))
         legend = {key: report.colours[found[0].name] for key, found in families.items()}
         shown = [row for found in families.values() for row in found]
         figures.append(
-            figure(name(task), chart, shown, report, legend, "Critical sparsity: " + "; ".join(notes) if notes else "")
+            figure(title(rows), chart, shown, report, legend, "Critical sparsity: " + "; ".join(notes) if notes else "")
         )
     if not figures:
         return None
-    words = (
-        "The score of rows that differ in sparsity alone. The critical sparsity is the one up to which a row keeps "
-        "97 % of dense's score, linear between the measured points."
-    )
-    return "sparsity", "Win rate over sparsity", paragraph(words) + grid(figures)
+    words = "The score of rows that differ in sparsity alone."
+    if report.measure != "return":
+        words += (
+            " The critical sparsity is the one up to which a row keeps 97 % of dense's win rate, linear between the "
+            "measured points."
+        )
+    return "sparsity", f"{report.measure.capitalize()} over sparsity", paragraph(words) + grid(figures)
 
 
 def front(report: Report) -> Section | None:
     """Score against measured latency, with the rows that no other beats in both."""
     figures = []
-    for task, rows in report.tasks.items():
+    for rows in report.tasks.values():
         measured = [row for row in rows if row.bench]
         if len(measured) < 2:
             continue
@@ -76,8 +82,8 @@ def front(report: Report) -> Section | None:
             x for x in (0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100) if low <= x <= high
         ] or [low, high]
         chart = Chart(
-            f"Score against latency, {name(task)}", (low, high), (0, 1), ("one decision, microseconds", "score"),
-            marks, lambda x: f"{x:g}", log_x=True,
+            f"Score against latency, {title(rows)}", (low, high), value_span(rows),
+            ("one decision, microseconds", measure_word(rows[0].measure)), marks, lambda x: f"{x:g}", log_x=True,
         )  # fmt: skip
         chosen = pareto(points)
         steps = [points[i] for i in chosen]
@@ -91,22 +97,21 @@ def front(report: Report) -> Section | None:
             tip = f"{row.name}: score {point[1]:.3f}, {point[0]:.2f} us a decision"
             chart.open(row.name)
             chart.dot(point, report.colours[row.name], tip, 5, hollow=i not in chosen)
-            if i in chosen:
-                chart.text(point, row.name, (8, -8))
             chart.close()
-        figures.append(figure(name(task), chart, measured, report))
+        chart.name_points([(points[i], measured[i].name) for i in chosen], points)
+        figures.append(figure(title(rows), chart, measured, report))
     if not figures:
         return None
     words = (
         "Filled: no other row is both faster and better. Hollow: some row is. Latency is measured, not counted (Cost)."
     )
-    return "front", "Win rate against latency", paragraph(words) + grid(figures)
+    return "front", f"{report.measure.capitalize()} against latency", paragraph(words) + grid(figures)
 
 
 def values(report: Report) -> Section | None:
     """Estimated against realised value over training."""
     figures = []
-    for task, rows in report.tasks.items():
+    for rows in report.tasks.values():
         known = [row for row in rows if all(v is not None for run in row.runs for v in run["curve"]["value_estimate"])]
         if not known:
             continue
@@ -117,7 +122,7 @@ def values(report: Report) -> Section | None:
         everything = [point for pair in lines.values() for line in pair for point in line]
         y = min(0.0, min(p[1] for p in everything)), max(p[1] for p in everything)
         chart = Chart(
-            f"Estimated and realised value, {name(task)}",
+            f"Estimated and realised value, {title(rows)}",
             (0, max(p[0] for p in everything)),
             y,
             ("environment steps", "value"),
@@ -132,7 +137,7 @@ def values(report: Report) -> Section | None:
                 chart.dot((x, e), colour, tip, 2.2)
             chart.close()
         gaps = "; ".join(f"{_operator(row)} {_gap(row):+.2f}" for row in known)
-        figures.append(figure(name(task), chart, known, report, note=f"Estimate minus realised at the end: {gaps}"))
+        figures.append(figure(title(rows), chart, known, report, note=f"Estimate minus realised at the end: {gaps}"))
     if not figures:
         return None
     words = (
@@ -147,9 +152,9 @@ def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Sparse rows whose settings differ in their sparsity alone (and the tuned rate), by rising sparsity."""
     families: dict[str, list[Row]] = {}
     ignored = ("sparse.agent_sparsity", "sparse.mixer_sparsity", "train.lr")
-    keys: dict[tuple, str] = {}
+    keys: dict[str, str] = {}
     for row in sorted((row for row in rows if row.sparsity > 0), key=lambda row: row.sparsity):
-        identity = tuple((key, value) for key, value in row.config.items() if key not in ignored)
+        identity = json.dumps({key: value for key, value in row.config.items() if key not in ignored}, sort_keys=True)
         block = f" gru {row.config['sparse.block.gru']}x1" if row.config["sparse.block.gru"] > 1 else ""
         families.setdefault(keys.setdefault(identity, _family_name(row, block, families)), []).append(row)
     return families

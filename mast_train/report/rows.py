@@ -8,7 +8,17 @@ from statistics import mean
 from typing import Any
 
 from mast_train.report.collect import Results, group_of
-from mast_train.report.statistics import Interval, iqm, last_count, probability_of_improvement, score
+from mast_train.report.statistics import (
+    RETURN,
+    WIN_RATE,
+    Interval,
+    iqm,
+    last_count,
+    measure_of,
+    measure_word,
+    probability_of_improvement,
+    score,
+)  # fmt: skip
 
 Task = tuple[str, str]
 """(map, algorithm)."""
@@ -16,9 +26,10 @@ Task = tuple[str, str]
 
 @dataclass
 class Row:
-    """A line of a comparison on one task. scores: one per run. of_dense: its mean over the dense row's mean.
+    """A line of a comparison on one task. scores: one per run, by the measure that all rows of the task have.
 
-    interval: IQM of the scores over dense's mean (over 1 without a dense row). improvement: P(better than dense).
+    of_dense: mean score over the dense row's; None for returns, which have no zero to be a share from. interval: IQM of
+    the scores over dense's mean, of the scores themselves without a share. improvement: P(better than dense).
     """
 
     group: str
@@ -26,6 +37,7 @@ class Row:
     task: Task
     config: dict[str, Any]
     runs: list[dict[str, Any]]
+    measure: str
     scores: list[float]
     last: int
     bench: dict[str, Any] | None
@@ -61,6 +73,12 @@ class Report:
     def rows(self) -> list[Row]:
         return [row for rows in self.tasks.values() for row in rows]
 
+    @property
+    def measure(self) -> str:
+        """ "win rate", "return", or "score" where tasks differ in it."""
+        words = {measure_word(row.measure) for row in self.rows}
+        return words.pop() if len(words) == 1 else "score"
+
 
 def build(results: Results) -> Report:
     """Group the final runs, score them, and set each row beside its task's dense row."""
@@ -69,9 +87,13 @@ def build(results: Results) -> Report:
         if run["phase"] == "final":
             groups.setdefault(group_of(results, run), []).append(run)
     tasks: dict[Task, list[Row]] = {}
+    rates: dict[Task, list[float | None]] = {}
+    for runs in groups.values():
+        rates.setdefault(_task(results, runs), []).extend(rate for run in runs for rate in run["curve"]["win_rate"])
     for group, runs in groups.items():
-        row = _row(results, group, sorted(runs, key=lambda run: run["seed"]))
-        tasks.setdefault(row.task, []).append(row)
+        task = _task(results, runs)
+        row = _row(results, group, task, sorted(runs, key=lambda run: run["seed"]), measure_of(rates[task]))
+        tasks.setdefault(task, []).append(row)
     for rows in tasks.values():
         rows.sort(key=lambda row: row.config["method"] != "dense")
         _beside_dense(rows)
@@ -84,20 +106,33 @@ def dense_of(rows: Sequence[Row]) -> Row | None:
     return next((row for row in rows if row.config["method"] == "dense"), None)
 
 
-def _row(results: Results, group: str, runs: list[dict[str, Any]]) -> Row:
+def value_span(rows: Sequence[Row]) -> tuple[float, float]:
+    """The axis for every evaluation of one task's rows: 0 to 1 for win rates, as far as they reach for returns."""
+    if rows[0].measure == WIN_RATE:
+        return 0.0, 1.0
+    found = [value for row in rows for run in row.runs for value in run["curve"][row.measure]]
+    margin = 0.05 * (max(found) - min(found))
+    return min(found) - margin, max(found) + margin
+
+
+def _task(results: Results, runs: Sequence[dict[str, Any]]) -> Task:
     config = results["configs"][runs[0]["config"]]
-    task = (config["env.map"], config["algorithm"])
+    return config["env.map"], config["algorithm"]
+
+
+def _row(results: Results, group: str, task: Task, runs: list[dict[str, Any]], measure: str) -> Row:
+    config = results["configs"][runs[0]["config"]]
     last = last_count(min(len(run["curve"]["step"]) for run in runs))
-    scores = [score(run["curve"]["win_rate"], last) for run in runs]
+    scores = [score(run["curve"][measure], last) for run in runs]
     return Row(
-        group, runs[0]["row"], task, config, runs, scores, last,
+        group, runs[0]["row"], task, config, runs, measure, scores, last,
         results["bench"].get(group), results["masks"].get(group),
     )  # fmt: skip
 
 
 def _beside_dense(rows: list[Row]) -> None:
     dense = dense_of(rows)
-    scale = dense.score if dense is not None and dense.score > 0 else None
+    scale = dense.score if dense is not None and dense.measure == WIN_RATE and dense.score > 0 else None
     for row in rows:
         row.of_dense = row.score / scale if scale else None
         row.interval = iqm([[value / (scale or 1.0) for value in row.scores]])
@@ -106,11 +141,16 @@ def _beside_dense(rows: list[Row]) -> None:
 
 
 def _overall(tasks: dict[Task, list[Row]]) -> dict[str, dict[str, Interval]]:
-    """IQM over the maps of an algorithm, for the rows that all its maps have, by as many seeds as the scarcest."""
+    """IQM over the maps of an algorithm, for the rows that all its maps have, by as many seeds as the scarcest.
+
+    None over maps of which one is compared by return: returns of different maps have no common scale.
+    """
     overall: dict[str, dict[str, Interval]] = {}
     for algorithm in dict.fromkeys(task[1] for task in tasks):
         maps = [rows for task, rows in tasks.items() if task[1] == algorithm]
-        if len(maps) < 2 or any((dense := dense_of(rows)) is None or dense.score <= 0 for rows in maps):
+        if len(maps) < 2 or any(rows[0].measure == RETURN for rows in maps):
+            continue
+        if any((dense := dense_of(rows)) is None or dense.score <= 0 for rows in maps):
             continue
         for name in [row.name for row in maps[0] if all(row.name in {r.name for r in rows} for rows in maps)]:
             found = [next(row for row in rows if row.name == name) for rows in maps]

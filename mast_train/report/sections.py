@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from statistics import mean, median
 
-from mast_train.report.figures import Section, figure, grid, name, paragraph
-from mast_train.report.rows import Report, Row, dense_of
-from mast_train.report.statistics import PAPER_LAST, probability
+from mast_train.report.figures import Section, figure, grid, paragraph, title
+from mast_train.report.rows import Report, Row, dense_of, value_span
+from mast_train.report.statistics import PAPER_LAST, RETURN, measure_word, probability
 from mast_train.report.svg import Chart, short
 from mast_train.report.tables import cell, interval_words, percent, table
 
@@ -25,13 +25,17 @@ SCORE_HEAD = (
 def curves(report: Report) -> Section | None:
     """Every seed as measured, the median, and the band between the extremes. Nothing is smoothed."""
     figures = []
-    for task, rows in report.tasks.items():
+    for rows in report.tasks.values():
         end = max(run["curve"]["step"][-1] for row in rows for run in row.runs)
-        chart = Chart(f"Win rate over steps, {name(task)}", (0, end), (0, 1), ("environment steps", "greedy win rate"))
+        word = measure_word(rows[0].measure)
+        chart = Chart(
+            f"{word.capitalize()} over steps, {title(rows)}", (0, end), value_span(rows),
+            ("environment steps", f"greedy {word}"),
+        )  # fmt: skip
         for row in rows:
             colour = report.colours[row.name]
             chart.open(row.name)
-            seeds = [list(zip(r["curve"]["step"], r["curve"]["win_rate"], strict=True)) for r in row.runs]
+            seeds = [list(zip(r["curve"]["step"], r["curve"][row.measure], strict=True)) for r in row.runs]
             points = list(zip(*seeds, strict=False))
             middle = [(mean(p[0] for p in at), median(p[1] for p in at)) for at in points]
             if len(seeds) > 1:
@@ -46,7 +50,7 @@ def curves(report: Report) -> Section | None:
                 spread = f" ({min(p[1] for p in at):.2f} to {max(p[1] for p in at):.2f}, {len(at)} seeds)"
                 chart.dot((x, y), colour, f"{row.name}, step {x:,.0f}: {y:.3f}{spread if len(at) > 1 else ''}", 2.2)
             chart.close()
-        figures.append(figure(name(task), chart, rows, report))
+        figures.append(figure(title(rows), chart, rows, report))
     words = (
         "Thin lines are single seeds as they were measured, the thick line is their median, the band runs from the "
         "lowest to the highest seed. Nothing is smoothed. A name in the legend hides or shows its row."
@@ -57,8 +61,8 @@ def curves(report: Report) -> Section | None:
 def scores(report: Report) -> Section:
     """The table of the comparison, one per task."""
     parts = [paragraph(statistic_words(report))]
-    for task, rows in report.tasks.items():
-        parts.append(f"<h3>{escape(name(task))}</h3>" + table(SCORE_HEAD, score_rows(rows)))
+    for rows in report.tasks.values():
+        parts.append(f"<h3>{escape(title(rows))}</h3>" + table(SCORE_HEAD, score_rows(rows)))
     if report.overall:
         parts.append("<h3>Over all maps</h3>")
         parts += [_overall(report, algorithm) for algorithm in report.overall]
@@ -87,17 +91,23 @@ def statistic_words(report: Report) -> str:
     counts = sorted({row.last for row in report.rows})
     count = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     paper = "as in the paper" if counts == [PAPER_LAST] else "the paper averages 20 of 200; here runs have fewer"
+    what = "win rate (return, where the heading says so)" if report.measure == "score" else report.measure
+    shares = {
+        "win rate": "“Of dense” is a row's mean score over the dense row's on the same map; so is the IQM. ",
+        "return": "Returns, in the reward scale of the run, are compared as they are. ",
+        "score": "Win rates are also given over the dense row's; returns, in the run's reward scale, as they are. ",
+    }[report.measure]
     return (
-        f"A run's score is the mean greedy win rate of its last {count} evaluations ({paper}). “Of dense” is a row's "
-        "mean score over the dense row's on the same map. The interquartile mean (of score over dense's mean) and the "
-        "probability of improvement have 95 % stratified bootstrap intervals from rliable; they need two seeds."
+        f"A run's score is the mean greedy {what} of its last {count} evaluations ({paper}). {shares}The interquartile "
+        "mean and the probability of improvement have 95 % stratified bootstrap intervals from rliable; they need two "
+        "seeds."
     )
 
 
 def improvement(report: Report) -> Section | None:
     """P(row scores above column), every pair."""
     parts = []
-    for task, rows in report.tasks.items():
+    for rows in report.tasks.values():
         several = [row for row in rows if len(row.scores) > 1][:MAX_TABLE_SIDE]
         if len(several) < 2:
             continue
@@ -109,7 +119,7 @@ def improvement(report: Report) -> Section | None:
                 cells.append("" if found is None else cell(f"{found:.2f}", found, f"{row.name} above {other.name}"))
             body.append(cells)
         parts.append(
-            f"<h3>{escape(name(task))}</h3>" + table(["row, against", *(escape(r.name) for r in several)], body)
+            f"<h3>{escape(title(rows))}</h3>" + table(["row, against", *(escape(r.name) for r in several)], body)
         )
     if not parts:
         return None
@@ -120,7 +130,7 @@ def improvement(report: Report) -> Section | None:
 def costs(report: Report) -> Section | None:
     """FLOPs of training and inference, size and latency, as multiples of the dense row where there is one."""
     parts = []
-    for task, rows in report.tasks.items():
+    for rows in report.tasks.values():
         dense = dense_of(rows)
         if not any(row.runs[0]["costs"] or row.bench for row in rows):
             continue
@@ -138,15 +148,15 @@ def costs(report: Report) -> Section | None:
             "row", "training, paper", "training, all", "inference, paper", "inference, all", "weights",
             "file, bytes", "decision, us", "minutes a run",
         ]  # fmt: skip
-        parts.append(f"<h3>{escape(name(task))}</h3>" + table(head, body))
+        parts.append(f"<h3>{escape(title(rows))}</h3>" + table(head, body))
     if not parts:
         return None
     machines = sorted({row.bench["machine"] for row in report.rows if row.bench})
     words = (
         "Training: FLOPs per sample (one joint transition); inference: per joint decision of the team. “Paper” counts "
         "as the paper does, “all” counts everything (docs/methods.md). In brackets: how many times less than dense. "
-        "A decision is one call of one agent through the native runtime, the median of interleaved rounds of mast bench"
-        + (f" on {', '.join(machines)}." if machines else "; mast report --bench measures it.")
+        "A decision is one call of one agent through the native runtime"
+        + (f" on {', '.join(machines)}, all rows in turns." if machines else "; mast report --bench measures it.")
     )
     return "costs", "Cost", paragraph(words) + "".join(parts)
 
@@ -160,7 +170,7 @@ def tuning(report: Report) -> Section | None:
         rates = sorted({rate for choice in choices.values() for rate in choice["scores"]}, key=float)
         body = []
         for group, choice in choices.items():
-            cells = [escape(group)]
+            cells = [escape(group) + (" (return)" if choice.get("measure") == RETURN else "")]
             for rate in rates:
                 tried = choice["scores"].get(rate)
                 text = "" if tried is None else f"{mean(tried):.3f}" + (f" ({len(tried)})" if len(tried) > 1 else "")

@@ -1,8 +1,12 @@
-"""Scores of runs and what may be said of them: the paper's statistic, rliable's, critical sparsity, Pareto front."""
+"""Scores of runs and what may be said of them: the paper's statistic, rliable's, critical sparsity, Pareto front.
+
+What is scored, the *measure*, is the win rate, or the return where an environment does not say what winning is. A
+comparison has one measure.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -16,6 +20,9 @@ REPETITIONS = 2000
 CLOSE = 0.97
 """A row is as good as dense from this share of dense's score on (the paper's "less than 3 % lost")."""
 
+WIN_RATE, RETURN = "win_rate", "return_mean"
+"""The measures, by the columns that evaluations have for them."""
+
 Interval = tuple[float, float, float]
 """(estimate, low, high), 95 %."""
 
@@ -25,9 +32,19 @@ def last_count(evaluations: int) -> int:
     return max(1, min(PAPER_LAST, evaluations // 4))
 
 
-def score(win_rates: Sequence[float], last: int | None = None) -> float:
-    """Mean win rate of the last evaluations (None: `last_count` of them)."""
-    tail = win_rates[-(last or last_count(len(win_rates))) :]
+def measure_of(win_rates: Iterable[float | None]) -> str:
+    """What runs with these win rates are compared by: the return as soon as one of them has none."""
+    return RETURN if any(rate is None for rate in win_rates) else WIN_RATE
+
+
+def measure_word(measure: str) -> str:
+    """ "win rate" or "return"."""
+    return "win rate" if measure == WIN_RATE else "return"
+
+
+def score(values: Sequence[float], last: int | None = None) -> float:
+    """Mean of a measure over the last evaluations (None: `last_count` of them)."""
+    tail = values[-(last or last_count(len(values))) :]
     return sum(tail) / len(tail)
 
 

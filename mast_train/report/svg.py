@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels."""
 WIDTH, HEIGHT = 520, 300
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 44
+LETTER = 6.6
+"""Width to reserve for a letter of a label."""
 COLOURS = 10
 """Classes s0 ... s9; a further row starts again, dashed."""
 
@@ -87,6 +91,20 @@ class Chart:
             f"{escape(words)}</text>"
         )
 
+    def name_points(self, names: Sequence[tuple[Point, str]], dots: Sequence[Point]) -> None:
+        """A row's name beside its point, at the nearest place where it covers no other name and none of the dots."""
+        taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in map(self.at, dots)]
+        for point, name in names:
+            (x, y), width = self.at(point), LETTER * len(name)
+            places = [(left, y + dy) for dy in (-8, 16, -20, 28, -32, 40) for left in (x + 8, x - 8 - width)]
+            boxes = [(left, base - 10, left + width, base + 4) for left, base in places]
+            free = [box for box in boxes if _inside(box) and not any(_overlap(box, other) for other in taken)]
+            box = (free or boxes)[0]
+            taken.append(box)
+            self.open(name)
+            self._parts.append(f'<text class="label" x="{box[0]:.1f}" y="{box[3] - 4:.1f}">{escape(name)}</text>')
+            self.close()
+
     def open(self, row: str) -> None:
         """What follows belongs to a row, which the legend can hide."""
         self._parts.append(f'<g data-row="{escape(row)}">')
@@ -127,6 +145,14 @@ class Chart:
             f'<text class="name" transform="translate(13 {(TOP + base) / 2}) rotate(-90)" text-anchor="middle">'
             f"{labels[1]}</text>"
         )
+
+
+def _inside(box: Box) -> bool:
+    return box[0] >= LEFT and box[1] >= 0 and box[2] <= WIDTH - RIGHT and box[3] <= HEIGHT - BOTTOM
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def style(colour: int) -> str:

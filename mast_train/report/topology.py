@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from html import escape
 from statistics import mean
 from typing import Any
 
-from mast_train.report.figures import Section, figure, grid, name, paragraph
+from mast_train.report.figures import Section, figure, grid, paragraph, title
 from mast_train.report.masks import decode, png
 from mast_train.report.rows import Report, Row
 from mast_train.report.svg import Chart
@@ -17,12 +18,12 @@ from mast_train.report.tables import table
 def topology(report: Report) -> Section | None:
     """For each row with masks: its pictures, folded away but for the first row of each task."""
     parts = []
-    for task, rows in report.tasks.items():
+    for rows in report.tasks.values():
         kept = [row for row in rows if row.masks]
         for i, row in enumerate(kept):
             opened = " open" if i == 0 else ""
-            title = f"{escape(name(task))}: {escape(row.name)}"
-            parts.append(f"<details class='fold'{opened}><summary>{title}</summary>{_row(row, report)}</details>")
+            words = f"{escape(title(rows))}: {escape(row.name)}"
+            parts.append(f"<details class='fold'{opened}><summary>{words}</summary>{_row(row, report)}</details>")
     if not parts:
         return None
     words = (
@@ -40,7 +41,7 @@ def _row(row: Row, report: Report) -> str:
     over = [_picture(f"step {step:,}", bits, shape) for step, bits in masks["over"]]
     order = sorted(range(len(masks["types"])), key=lambda i: masks["types"][i])
     final = [_picture(f"{masks['types'][i]} {i}", masks["final"][i], shape) for i in order]
-    shown = Row(row.group, row.name, row.task, row.config, source, row.scores, row.last, None, None)
+    shown = replace(row, runs=source)
     charts = []
     for key, side in (("per_input", "input"), ("per_output", "output")):
         legend = {layer: colour for colour, layer in enumerate(masks[key])}
