@@ -1,12 +1,15 @@
-"""Training throughput on one map: where the time goes, beside dense torch and beside JaxMARL's own QMIX.
+"""End to end: environment, acting and learning; MAST 95 % in C beside dense torch and beside JaxMARL's own QMIX.
 
-    python benchmarks/throughput.py --map 3m [--jaxmarl CHECKOUT] [--rounds 5] [--json FILE]
+    python benchmarks/throughput.py [--maps 3m 8m] [--hidden 64 256] [--seconds 300] [--rounds 7] [--jaxmarl CHECKOUT]
+                                    [--overlap] [--json FILE]
 
-Every cell is a fresh process, compiled and warm before its clock starts, the cells interleaved. All cells use 16
-environments, batches of 32 and the given hidden size, and learn about 16 transitions per environment step (each
-library's own default). Ours run on one thread; XLA uses every core. CHECKOUT is a clone of JaxMARL whose
-baselines/QLearning/qmix_rnn.py is run as it is; it needs flashbax, hydra-core and omegaconf, and gets an inert stand-in
-for wandb.
+Every cell is a fresh process, compiled and warm before its clock starts, the cells interleaved: a ratio is the median
+of the rounds' ratios. `--seconds` bounds the whole run: rounds of all settings follow each other until the next would
+not fit; start-up takes most of a cell's time. All cells use 16 environments, batches of 32 and the given hidden size,
+and learn about 16 transitions per environment step (each library's own default; ours: one update per two episodes).
+Ours run on one thread (`--overlap`: learning and environment on one each); XLA uses every core. CHECKOUT is a clone of
+JaxMARL whose baselines/QLearning/qmix_rnn.py is run as it is; it needs flashbax, hydra-core and omegaconf, and gets an
+inert stand-in for wandb.
 """
 
 from __future__ import annotations
@@ -18,16 +21,21 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import asdict
 from pathlib import Path
 
-SECONDS = 6.0
-OURS = {
-    "mast 95 %, native": ("mast", "native"),
-    "dense, torch": ("dense", "torch"),
-}
+from mast_runtime.machine import describe_machine
+
+MAST, DENSE, JAXMARL = "mast 95 %, native", "dense, torch", "jaxmarl"
+OURS = {MAST: ("mast", "native"), DENSE: ("dense", "torch")}
+"""Cell -> method and kernel."""
+WINDOW = 4.0
+"""Seconds that one cell is measured for, at least three rounds of episodes."""
+TARGETS = {64: 4, 256: 6}
+"""Hidden size -> times that MAST's environment steps per second should be dense torch's."""
 
 
-def measure_ours(name: str, map_name: str, hidden: int) -> dict[str, float]:
+def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[str, float]:
     """Environment steps and learned agent-steps per second of a warm run, and the share of each phase."""
     import torch
 
@@ -38,28 +46,23 @@ def measure_ours(name: str, map_name: str, hidden: int) -> dict[str, float]:
     torch.set_num_threads(1)
     method, kernel = OURS[name]
     settings = {
-        "env.map": map_name, "net.hidden": hidden, "kernel": kernel,
+        "env.map": map_name, "net.hidden": hidden, "kernel": kernel, "train.overlap": overlap,
         "train.total_steps": 10**9, "train.eval_interval": 10**9, "train.eval_episodes": 16,
     }  # fmt: skip
     trainer = Trainer(override(preset(method), settings))
-    learned = [0]
-    update = trainer.learner.update
+    learned, update = [0], trainer.learner.update
 
     def counted(batch, env_steps):
         learned[0] += int(batch.filled.sum()) * trainer.spec.n_agents
         return update(batch, env_steps)
 
     trainer.learner.update = counted
-    started, first = None, None
-    for event in trainer.events():
-        if not isinstance(event, Progress):
-            continue
-        if started is None and event.updates > 24:
-            started, first, learned[0] = time.perf_counter(), event, 0
-        elif started is not None and time.perf_counter() - started > SECONDS:
-            break
-    assert started is not None and first is not None and isinstance(event, Progress)
+    rounds = (event for event in trainer.events() if isinstance(event, Progress))
+    first = next(event for event in rounds if event.updates > 24)
+    started, learned[0] = time.perf_counter(), 0
+    event = next(event for k, event in enumerate(rounds) if k >= 2 and time.perf_counter() - started > WINDOW)
     wall = time.perf_counter() - started
+    trainer.close()
     result = {
         "env_steps_per_s": (event.step - first.step) / wall,
         "agent_steps_learned_per_s": learned[0] / wall,
@@ -105,41 +108,77 @@ def measure_jaxmarl(checkout: Path, map_name: str, hidden: int) -> dict[str, flo
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--map", default="3m")
-    parser.add_argument("--hidden", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--jaxmarl", type=Path)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--cell")
-    options = parser.parse_args()
-    if options.cell == "jaxmarl":
-        print(json.dumps(measure_jaxmarl(options.jaxmarl, options.map, options.hidden)))
-        return
-    if options.cell:
-        print(json.dumps(measure_ours(options.cell, options.map, options.hidden)))
-        return
-    cells = [*OURS, *(["jaxmarl"] if options.jaxmarl else [])]
-    rounds: dict[str, list[dict[str, float]]] = {cell: [] for cell in cells}
-    for k in range(options.rounds):
-        for cell in cells[k % len(cells) :] + cells[: k % len(cells)]:
-            command = [sys.executable, __file__, "--cell", cell, "--map", options.map, "--hidden", str(options.hidden)]
-            command += ["--jaxmarl", str(options.jaxmarl)] if options.jaxmarl else []
-            out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            rounds[cell].append(json.loads(out.strip().splitlines()[-1]))
+def measure(cell: str, map_name: str, hidden: int, options: argparse.Namespace) -> dict[str, float]:
+    """One cell in a process of its own."""
+    command = [sys.executable, __file__, "--cell", cell, "--maps", map_name, "--hidden", str(hidden)]
+    command += ["--jaxmarl", str(options.jaxmarl)] if options.jaxmarl else []
+    command += ["--overlap"] if options.overlap else []
+    out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def report(map_name: str, hidden: int, rounds: list[dict[str, dict[str, float]]]) -> dict:
+    """Prints one setting; returns it for the file."""
+    print(f"{map_name}, hidden {hidden}, {len(rounds)} rounds")
     medians = {
-        cell: {key: statistics.median(row[key] for row in rows) for key in rows[0]} for cell, rows in rounds.items()
+        cell: {key: statistics.median(r[cell][key] for r in rounds) for key in rounds[0][cell]} for cell in rounds[0]
     }
     for cell, row in medians.items():
         shares = ", ".join(f"{key.removeprefix('share_')} {row[key]:.0%}" for key in row if key.startswith("share_"))
         print(
-            f"{cell:20s} {row['env_steps_per_s']:9,.0f} env-steps/s {row['agent_steps_learned_per_s']:11,.0f} "
+            f"  {cell:18s} {row['env_steps_per_s']:9,.0f} env-steps/s {row['agent_steps_learned_per_s']:11,.0f} "
             f"agent-steps learned/s {row['updates_per_s']:7.1f} updates/s  {shares}"
         )
+
+    def ratio(to: str, key: str) -> float:
+        return round(statistics.median(r[MAST][key] / r[to][key] for r in rounds), 2)
+
+    over = {"end_to_end_over_dense": ratio(DENSE, "env_steps_per_s")}
+    goal = f"target {TARGETS[hidden]}x" if hidden in TARGETS else "no target"
+    print(f"  end to end, mast over dense torch: {over['end_to_end_over_dense']}x ({goal})")
+    if JAXMARL in medians:
+        over["learned_over_jaxmarl"] = ratio(JAXMARL, "agent_steps_learned_per_s")
+        print(f"  agent-steps learned, mast over JaxMARL: {over['learned_over_jaxmarl']}x (target 10x)")
+    return {"map": map_name, "hidden": hidden, **over, "medians": medians, "rounds": rounds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--maps", nargs="+", default=["3m", "8m"])
+    parser.add_argument("--hidden", nargs="+", type=int, default=[64, 256])
+    parser.add_argument("--seconds", type=float, default=300.0)
+    parser.add_argument("--rounds", type=int, default=7, help="at most; at least one is made")
+    parser.add_argument("--jaxmarl", type=Path)
+    parser.add_argument("--overlap", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.cell:
+        map_name, hidden = options.maps[0], options.hidden[0]
+        if options.cell == JAXMARL:
+            print(json.dumps(measure_jaxmarl(options.jaxmarl, map_name, hidden)))
+        else:
+            print(json.dumps(measure_ours(options.cell, map_name, hidden, options.overlap)))
+        return
+    machine = describe_machine()
+    print(f"{machine.cpu}\n{machine.warning}")
+    cells = [*OURS, *([JAXMARL] if options.jaxmarl else [])]
+    settings = [(map_name, hidden) for map_name in options.maps for hidden in options.hidden]
+    rounds: dict[tuple[str, int], list[dict[str, dict[str, float]]]] = {setting: [] for setting in settings}
+    started, longest = time.perf_counter(), 0.0
+    for k in range(options.rounds):
+        begun = time.perf_counter()
+        if k and begun - started + longest > options.seconds:
+            break
+        for setting in settings:
+            order = cells[k % len(cells) :] + cells[: k % len(cells)]
+            by_cell = {cell: measure(cell, *setting, options) for cell in order}
+            rounds[setting].append({cell: by_cell[cell] for cell in cells})
+        longest = max(longest, time.perf_counter() - begun)
+    results = [report(*setting, rounds[setting]) for setting in settings]
     if options.json:
-        content = {"map": options.map, "hidden": options.hidden, "medians": medians, "rounds": rounds}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        found = {"machine": asdict(machine), "overlap": options.overlap, "results": results}
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -141,7 +141,10 @@ class ReplayConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Length, optimiser, exploration and evaluation; steps are environment steps summed over environments."""
+    """Length, optimiser, exploration and evaluation; steps are environment steps summed over environments.
+
+    `overlap`: while a round of episodes is learnt from, a thread plays the next one with the agents of before.
+    """
 
     total_steps: int = 500_000
     optimizer: str = "adam"
@@ -149,6 +152,7 @@ class TrainConfig:
     gamma: float = 0.99
     grad_clip: float = 10.0
     episodes_per_update: int = 1
+    overlap: bool = False
     target_interval: int = 80
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05

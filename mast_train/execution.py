@@ -5,6 +5,7 @@ Letters: T steps, B episodes, N agents, A actions, R transitions, K joint action
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +58,7 @@ class Execution:
         self._sequences: dict[str, SparseSequence] = {}
         self._mixers: dict[str, SparseMixer] = {}
         self._step: SparseStep | None = None
+        self._frozen: _Frozen | None = None
         if native:
             for key, module in networks.items():
                 worn = masks[key].state_dict() if key in masks else None
@@ -79,6 +81,14 @@ class Execution:
         agents = self._modules["agents"]
         assert isinstance(agents, AgentNets)
         return self._sequences.get("agents", agents)
+
+    def frozen_actor(self) -> AgentNets | SparseSequence:
+        """What acts, on the weights and masks of now until the next call: another thread may act while these learn."""
+        agents = self._modules["agents"]
+        assert isinstance(agents, AgentNets)
+        if self._frozen is None:
+            self._frozen = _Frozen(agents, self._masks["agents"].state_dict(), bool(self._sequences))
+        return self._frozen.refreshed()
 
     def inputs(self, batch: EpisodeBatch) -> Inputs:
         """What `sequence` takes."""
@@ -106,3 +116,27 @@ class Execution:
         grad_norm = nn.utils.clip_grad_norm_(parameters, max_norm)
         self._optimizer.step()
         return grad_norm
+
+
+class _Frozen:
+    """A copy of agents and their masks that shares nothing with them."""
+
+    def __init__(self, agents: AgentNets, masks: Mapping[str, Tensor], native: bool) -> None:
+        nets, worn = copy.deepcopy(agents), {name: mask.clone() for name, mask in masks.items()}
+        self._actor = SparseSequence(nets, worn) if native else nets
+        self._weights = list(zip(nets.parameters(), agents.parameters(), strict=True))
+        self._masks = list(zip(worn.values(), masks.values(), strict=True))
+        self._versions = self._mask_versions()
+
+    def _mask_versions(self) -> list[int]:
+        return [mask._version for _, mask in self._masks]
+
+    @torch.no_grad()
+    def refreshed(self) -> AgentNets | SparseSequence:
+        """With the weights of now. Masks are copied only after a change, since a copy makes C build its structure."""
+        versions = self._mask_versions()
+        changed = self._masks if versions != self._versions else []
+        for own, source in [*self._weights, *changed]:
+            own.copy_(source)
+        self._versions = versions
+        return self._actor

@@ -47,7 +47,7 @@ class Learner:
             module.to(device)
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
         self.masks = {
-            key: new_masks(config, module, self.generator, None if masks is None else _part(masks, f"masks.{key}."))
+            key: new_masks(config, module, self.generator, None if masks is None else part(masks, f"masks.{key}."))
             for key, module in self._modules().items()
         }
         self.target_agents, self.target_mixer = copy.deepcopy(self._critic)
@@ -63,6 +63,10 @@ class Learner:
     def actor(self) -> AgentNets | SparseSequence:
         """What acts: `step` on the online agents, in C where that is possible."""
         return self.networks.actor
+
+    def frozen_actor(self) -> AgentNets | SparseSequence:
+        """A copy of it as it is now, which the next call brings up to date; updates leave it alone."""
+        return self.networks.frozen_actor()
 
     @property
     def _critic(self) -> Factored:
@@ -248,7 +252,7 @@ class Learner:
         for key, module in {**self._modules(), **self._target_modules()}.items():
             _load_module(key, module, groups.get(key, {}))
         for key, masks in self.masks.items():
-            masks.load_state_dict(_part(state, f"masks.{key}."))
+            masks.load_state_dict(part(state, f"masks.{key}."))
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
             parameter = self.parameters[int(index)]
@@ -257,7 +261,7 @@ class Learner:
         self.updates = int(state["updates"])
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """The tensors under a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
@@ -32,6 +32,18 @@ class Rollout:
     def steps(self) -> int:
         """Environment steps taken, summed over environments."""
         return int(self.episodes.filled.sum())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Flat tensors, for a safetensors file."""
+        state = {name: tensor.contiguous() for name, tensor in vars(self.episodes).items()}
+        return state | {"returns": self.returns} | ({} if self.won is None else {"won": self.won})
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Tensor], device: torch.device) -> Rollout:
+        """What `state_dict` gave. Raises KeyError."""
+        state = {name: tensor.to(device) for name, tensor in state.items()}
+        episodes = EpisodeBatch(**{field.name: state[field.name] for field in fields(EpisodeBatch)})
+        return cls(episodes, state.get("won"), state["returns"])
 
 
 def rollout(env: VecEnv, policy: Policy) -> Rollout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,11 +20,11 @@ from mast_train.envs.base import VecEnv
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
 from mast_train.flops import Schedule, TrainingComparison, compare
-from mast_train.learner import Learner, stream_seed
+from mast_train.learner import Learner, part, stream_seed
 from mast_train.networks import agent_inputs
 from mast_train.presets import tiny_widths
 from mast_train.replay import EpisodeBuffer
-from mast_train.rollout import AgentPolicy, Policy, Rollout, rollout
+from mast_train.rollout import Actor, AgentPolicy, Policy, Rollout, rollout
 from mast_train.tickets import ticket
 
 TRACE_STEPS = 200
@@ -32,7 +33,10 @@ TRACE_STEPS = 200
 
 @dataclass
 class Progress:
-    """After a round of episodes and its updates. seconds: time spent so far on environment, acting and learning."""
+    """After a round of episodes and its updates. seconds: time spent so far on environment, acting and learning.
+
+    With train.overlap these run at once: they add up to more than the time that passed, and include the round ahead.
+    """
 
     step: int
     updates: int
@@ -142,6 +146,8 @@ class Trainer:
         self.step = 0
         self.stop_requested = False
         self._clock = _Clock()
+        self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, (config.threads,))
+        self._ahead: Rollout | None = None
         self._next_eval = 0
         self._inputs = partial(agent_inputs, self.config, self.spec)
         self._last_eval: Evaluation | None = None
@@ -179,7 +185,8 @@ class Trainer:
         return compare(c.algorithm, self.learner.counts(), schedule)
 
     def close(self) -> None:
-        """Release the environments (real games are processes)."""
+        """Release the environments (real games are processes), once no thread steps them any more."""
+        self._thread.shutdown()
         self.env.close()
         self.eval_env.close()
 
@@ -189,17 +196,37 @@ class Trainer:
         return self._next_eval
 
     def _round(self) -> Progress:
-        """One episode in every environment, then the updates they pay for."""
-        c = self.config
-        started = time.perf_counter()
-        policy = AgentPolicy(self.learner.actor, self._inputs, self.epsilon, self.exploration)
-        played = rollout(self.env, policy)
+        """One episode in every environment, then the updates they pay for; with `train.overlap` also the next round's
+        episodes, by the agents as they are before these updates."""
+        c = self.config.train
+        played = self._ahead or self._play(self._policy(self.learner.actor))
+        self._ahead = None
         self.step += played.steps
+        if not c.overlap or self.step >= c.total_steps:
+            metrics = self._learn(played)
+        else:
+            ahead = self._thread.submit(self._play, self._policy(self.learner.frozen_actor()))
+            try:
+                metrics = self._learn(played)
+            finally:
+                self._ahead = ahead.result()
+        return Progress(self.step, self.learner.updates, self.epsilon, metrics, self._clock.as_dict())
+
+    def _policy(self, actor: Actor) -> AgentPolicy:
+        return AgentPolicy(actor, self._inputs, self.epsilon, self.exploration)
+
+    def _play(self, policy: AgentPolicy) -> Rollout:
+        """Touches only the environments, the exploration's random stream and two fields of the clock."""
+        started = time.perf_counter()
+        played = rollout(self.env, policy)
         self._clock.acting += policy.seconds
         self._clock.environment += time.perf_counter() - started - policy.seconds
-        started = time.perf_counter()
+        return played
+
+    def _learn(self, played: Rollout) -> dict[str, float]:
+        """Store a round of episodes and take its updates; returns means for the log. Raises UserError."""
+        c, started, rows = self.config, time.perf_counter(), []
         self.replay.add(played.episodes)
-        rows = []
         for _ in range(c.env.num_envs // c.train.episodes_per_update):
             if self.replay.can_sample():
                 rows.append(self.learner.update(self.replay.sample(self.sampling), self.step))
@@ -215,7 +242,7 @@ class Trainer:
         if played.won is not None:
             metrics["train_win_rate"] = float(played.won.float().mean())
         self._clock.learning += time.perf_counter() - started
-        return Progress(self.step, self.learner.updates, self.epsilon, metrics, self._clock.as_dict())
+        return metrics
 
     def _evaluate(self) -> Evaluation:
         policy = AgentPolicy(self.learner.actor, self._inputs)
@@ -291,7 +318,10 @@ class Trainer:
         tensors |= {"exploration": self.exploration.get_state(), "sampling": self.sampling.get_state()}
         meta = self._meta()
         if reason != "finished":
-            checkpoint.write(replay_path, self.replay.state_dict(), self.config, self.spec, {"step": self.step})
+            episodes = self.replay.state_dict()
+            if self._ahead is not None:
+                episodes |= {f"ahead.{name}": tensor for name, tensor in self._ahead.state_dict().items()}
+            checkpoint.write(replay_path, episodes, self.config, self.spec, {"step": self.step})
         checkpoint.write(path, tensors, self.config, self.spec, meta)
         for old in self.folder.glob("replay-*.safetensors"):
             if old != replay_path or reason == "finished":
@@ -307,11 +337,11 @@ class Trainer:
             raise UserError(f"{folder}: this run has finished its {config.train.total_steps} steps; start a new one")
         episodes, _ = checkpoint.read(folder / f"replay-{header['step']}.safetensors")
         trainer = cls(config, folder, resumed=True)
+        ahead = part(episodes, "ahead.")
         try:
-            trainer.learner.load_state_dict(
-                {name.removeprefix("learner."): t for name, t in tensors.items() if name.startswith("learner.")}
-            )
+            trainer.learner.load_state_dict(part(tensors, "learner."))
             trainer.replay.load_state_dict(episodes)
+            trainer._ahead = Rollout.from_state_dict(ahead, trainer.env.device) if ahead else None
         except (ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"{folder}: the checkpoint does not fit its configuration: {error}") from error
         trainer.exploration.set_state(tensors["exploration"])

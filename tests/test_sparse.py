@@ -148,6 +148,14 @@ def test_evolution_drops_the_smallest_and_grows_the_largest():
     assert new.tolist() == [[[True, False, True, False, True, False]]]
 
 
+def test_of_equal_scores_the_first_are_dropped_and_grown():
+    mask = torch.tensor([[[1, 1, 1, 1, 0, 0, 0, 0]]], dtype=torch.bool)
+    weight = torch.tensor([[[2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]]])
+    gradient = torch.tensor([[[9.0, 9.0, 9.0, 9.0, 0.0, 1.0, 1.0, 1.0]]])
+    assert evolve(mask, weight, gradient, 0.5).int().tolist() == [[[1, 0, 0, 1, 0, 1, 1, 0]]]
+    assert evolve(mask, weight, 0 * gradient, 0.5).int().tolist() == [[[1, 0, 0, 1, 1, 1, 0, 0]]]
+
+
 def test_groups_compete_for_one_budget():
     mask = torch.zeros(2, 1, 4, dtype=torch.bool)
     mask[:, :, :2] = True

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import Executor, Future
+
 import pytest
 import torch
 
@@ -11,6 +14,7 @@ from mast_train.config import override
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.errors import UserError
 from mast_train.evaluate import wilson
+from mast_train.native import SparseSequence
 from mast_train.networks import agent_inputs
 from mast_train.presets import preset
 from mast_train.rollout import AgentPolicy, rollout
@@ -36,21 +40,26 @@ def run(trainer, until=None):
 
 
 @pytest.mark.parametrize(
-    ("method", "algorithm"),
-    [("mast", "qmix"), ("rlx2", "qmix"), ("set", "qmix"), ("tiny", "qmix"), ("dense", "qmix"), ("mast", "owqmix"),
-     ("tiny", "cwqmix"), ("mast", "res")],
+    ("method", "algorithm", "overlap"),
+    [("mast", "qmix", False), ("rlx2", "qmix", False), ("set", "qmix", False), ("tiny", "qmix", False),
+     ("dense", "qmix", False), ("mast", "owqmix", False), ("tiny", "cwqmix", False), ("mast", "res", False),
+     ("mast", "qmix", True), ("rlx2", "qmix", True), ("dense", "qmix", True)],
 )  # fmt: skip
-def test_resume_is_exact_to_the_bit(tmp_path, method, algorithm):
-    settings = config(method, algorithm=algorithm, **{"wqmix.embed": 16})
+def test_resume_is_exact_to_the_bit(tmp_path, method, algorithm, overlap):
+    settings = config(method, algorithm=algorithm, **{"wqmix.embed": 16, "train.overlap": overlap})
     whole, first = Trainer(settings, tmp_path / "a"), Trainer(settings, tmp_path / "b")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     straight = [e for e in run(whole) if isinstance(e, Evaluation)]
     part = [e for e in run(first, until=500) if isinstance(e, Evaluation)]
     second = Trainer.resume(tmp_path / "b")
-    assert second.step == first.step and second.epsilon == first.epsilon
+    assert second.step == first.step and second.epsilon == first.epsilon and second._clock == first._clock
     part += [e for e in run(second) if isinstance(e, Evaluation)]
     assert part == straight
+    assert_same(whole, second)
+
+
+def assert_same(whole, second):
     for part_of in ("learner", "replay"):
         expected, got = (getattr(trainer, part_of).state_dict() for trainer in (whole, second))
         assert expected.keys() == got.keys()
@@ -58,6 +67,82 @@ def test_resume_is_exact_to_the_bit(tmp_path, method, algorithm):
     assert torch.equal(whole.exploration.get_state(), second.exploration.get_state())
     assert torch.equal(whole.sampling.get_state(), second.sampling.get_state())
     assert whole.env.state_dict() == second.env.state_dict()
+
+
+class InTurn(Executor):
+    """Runs what is submitted at once, or when its result is asked for: the overlapped schedule without a thread."""
+
+    def __init__(self, late):
+        self.late = late
+
+    def submit(self, function, /, *args, **kwargs):
+        future = Future()
+        if self.late:
+            future.result = lambda timeout=None: function(*args, **kwargs)
+        else:
+            future.set_result(function(*args, **kwargs))
+        return future
+
+
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+def test_overlapping_changes_no_bit_whatever_thread_is_faster(kernel):
+    settings = config(kernel=kernel, **{"train.overlap": True})
+    trainers = [Trainer(settings) for _ in range(3)]
+    trainers[1]._thread, trainers[2]._thread = InTurn(late=False), InTurn(late=True)
+    events = [[e for e in run(trainer) if isinstance(e, Evaluation)] for trainer in trainers]
+    assert events[0] == events[1] == events[2] and trainers[0].learner.updates > 200
+    assert_same(trainers[0], trainers[1])
+    assert_same(trainers[0], trainers[2])
+
+
+def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates():
+    trainer = Trainer(config(**{"train.overlap": True, "sparse.update_interval": 2}))
+    agents, masks, acted = trainer.learner.agents, trainer.learner.masks["agents"], []
+    play_once = trainer._play
+
+    def played(policy):
+        actor = policy._agents
+        nets = getattr(actor, "nets", actor)
+        acted.append((nets.weight_hh.clone(), nets is not agents))
+        return play_once(policy)
+
+    trainer._play = played
+    before, worn = [], []
+    learn = trainer._learn
+
+    def learned(episodes):
+        before.append(agents.weight_hh.detach().clone())
+        worn.append(masks["weight_hh"].clone())
+        return learn(episodes)
+
+    trainer._learn = learned
+    run(trainer, until=500)
+    assert len(acted) == len(before) + 1 and not acted[0][1] and all(copied for _, copied in acted[1:])
+    assert all(torch.equal(weight, now) for (weight, _), now in zip(acted[1:], before, strict=True))
+    assert not torch.equal(before[0], before[-1]) and not torch.equal(worn[0], worn[-1])
+    if isinstance(trainer.learner.actor, SparseSequence):
+        frozen = trainer.learner.frozen_actor()
+        assert frozen.structure() is frozen.structure() is not trainer.learner.actor.structure()
+        observed = torch.randn(4, 2, agents.inputs), agents.initial_hidden(4, 2)
+        assert torch.equal(frozen.step(*observed)[0], trainer.learner.actor.step(*observed)[0])
+
+
+def test_what_the_thread_raises_ends_the_run_and_the_environments_are_closed_after_it(monkeypatch):
+    trainer = Trainer(config(**{"train.overlap": True}))
+    step, calls = trainer.env.step, []
+
+    def fails(actions):
+        calls.append(threading.current_thread() is threading.main_thread())
+        if len(calls) == 7:
+            raise UserError("the game is gone")
+        return step(actions)
+
+    monkeypatch.setattr(trainer.env, "step", fails)
+    with pytest.raises(UserError, match="the game is gone"):
+        run(trainer)
+    assert calls == [True] * 2 + [False] * 5
+    trainer.close()
+    assert not any(thread.is_alive() for thread in trainer._thread._threads)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():

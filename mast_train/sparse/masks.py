@@ -126,7 +126,7 @@ class Masks:
                 grouped(mask), grouped(weight.abs()), grouped(score), fraction, layer.rows, layer.segments
             ).view(mask.shape)
             different = new ^ mask
-            changed += int(different.sum())
+            changed += int(different.count_nonzero())
             mask.copy_(new)
             weight.mul_(new)
             for moment in optimizer.state.get(weight, {}).values():

@@ -7,6 +7,7 @@ last block is short, and the mean judges it like a whole one. rows = 1 is the pa
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -69,15 +70,28 @@ def evolve(
     mask bool, scores float, all [G, out, in] -> new mask. The number of living blocks never changes; a block dropped
     now is not grown again in the same call (Evci et al. 2020, section 3). Ties are broken by position.
     """
-    alive = to_blocks(mask.to(drop_score.dtype), rows, segments) > 0
+    alive = to_blocks(mask, rows, segments) > 0
     shape, alive = alive.shape, alive.flatten()
-    count = min(int(fraction * int(alive.sum())), int((~alive).sum()))
+    living = alive.nonzero().squeeze(1)
+    count = min(int(fraction * living.numel()), alive.numel() - living.numel())
     if count == 0:
         return mask.clone()
-    size = to_blocks(torch.ones_like(drop_score), rows, segments)
-    drop = (to_blocks(drop_score, rows, segments) / size).flatten().masked_fill(~alive, torch.inf)
-    grow = (to_blocks(grow_score, rows, segments) / size).flatten().masked_fill(alive, -torch.inf)
-    new = alive.clone()
-    new[torch.topk(drop, count, largest=False).indices] = False
-    new[torch.topk(grow, count).indices] = True
+    drop, grow = (_block_means(score, rows, segments).flatten() for score in (drop_score, grow_score))
+    new = _largest(grow.masked_fill(alive, -torch.inf), count) | alive
+    new[living[_largest(-drop[living], count)]] = False
     return from_blocks(new.view(shape), rows, segments, mask.shape[1])
+
+
+def _block_means(values: Tensor, rows: int, segments: int) -> Tensor:
+    if rows == 1:
+        return values
+    return to_blocks(values, rows, segments) / to_blocks(torch.ones_like(values), rows, segments)
+
+
+def _largest(score: Tensor, count: int) -> Tensor:
+    """Which `count` of score [n] are the largest: bool [n]. Of equal ones the first are."""
+    cut = float(np.partition(score.cpu().numpy(), -count)[-count])
+    chosen = score > cut
+    equal = (score == cut).nonzero().squeeze(1)
+    chosen[equal[: count - int(chosen.count_nonzero())]] = True
+    return chosen
