@@ -16,7 +16,7 @@ import mast_train.native
 from mast_train import native
 
 ROOT = Path(mast_train.native.__file__).parents[2]
-FLAGS = ["-c", "-fPIC", "-std=c11", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+FLAGS = ["-c", "-fPIC", "-std=c11", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 @pytest.mark.skipif(not native.available(), reason=native.status())
