@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate, compress, pairwise
+from itertools import accumulate, compress, islice, pairwise
 from math import isfinite, prod
 from typing import Any
 
@@ -35,8 +35,8 @@ SKIP = 255
 STEPS = bytes([*range(1, SKIP + 1), SKIP])
 """Places that each byte of the index moves on."""
 IS_BLOCK = bytes([1] * SKIP + [0])
-FINITE_HIGH = bytes(byte for byte in range(256) if byte & 0x7C != 0x7C)
-"""High bytes of finite float16 values."""
+FINITE_HIGH = {code: bytes(x for x in range(256) if x & ones != ones) for code, ones in (("e", 0x7C), ("f", 0x7F))}
+"""High bytes that only finite values have; all finite float16 values have them."""
 BIASES = ("fc1_bias", "gru_bias", "fc2_bias")
 
 
@@ -189,11 +189,11 @@ def _take(tensors: dict[str, Buffer], name: str, codes: str, size: int | None = 
 
 
 def _finite(tensor: Buffer) -> bool:
-    """No exponent of all ones."""
-    if tensor.code == "f":
-        return isfinite(sum(tensor.data.cast("f")))  # in float64, which no sum of these overflows
-    high = bytes(tensor.data[sys.byteorder == "little" :: 2])
-    return not high.translate(None, FINITE_HIGH)
+    size = {"f": 4, "e": 2}[tensor.code]
+    high = bytes(tensor.data[size - 1 if sys.byteorder == "little" else 0 :: size])
+    if not high.translate(None, FINITE_HIGH[tensor.code]):
+        return True
+    return tensor.code == "f" and isfinite(sum(tensor.data.cast("f")))  # in float64, which no such sum overflows
 
 
 def _decode_biases(shapes: list[list[tuple[int, ...]]], tensors: dict[str, Buffer]) -> Iterator[Buffer]:
@@ -221,7 +221,7 @@ def _decode_layers(shapes: list[Layer], tensors: dict[str, Buffer]) -> Iterator[
     for i, (layer, at) in enumerate(zip(shapes, accumulate(sizes[:-1], initial=0), strict=True)):
         shape = (layer.outputs, layer.inputs) if layer.is_dense else (sizes[i] // layer.block, layer.block)
         own = part(values, at, at + sizes[i])._replace(shape=shape)
-        layers.append(_filled(layer, own, scales[i], [place - starts[i] for place in places[cuts[i] : cuts[i + 1]]]))
+        layers.append(_filled(layer, own, scales[i], places[cuts[i] : cuts[i + 1]], starts[i]))
     return iter(layers)
 
 
@@ -241,20 +241,21 @@ def _decode_index(index: Buffer, grid: int) -> array[int]:
     steps = content.translate(STEPS)
     if sum(steps) > grid:
         raise BundleError(f"place {sum(steps) - 1}, the sparse layers have {grid}", "index")
-    return array("I", compress((place - 1 for place in accumulate(steps)), content.translate(IS_BLOCK)))
+    places = islice(accumulate(steps, initial=-1), 1, None)
+    return array("I", compress(places, content.translate(IS_BLOCK)))
 
 
-def _filled(layer: Layer, values: Buffer, scale: Buffer | None, places: list[int]) -> Layer:
-    """The layer with its values, in blocks at these places of its grid if it is sparse."""
+def _filled(layer: Layer, values: Buffer, scale: Buffer | None, places: array[int], start: int) -> Layer:
+    """The layer with its values, in blocks at these places of its grid, which starts at `start`, if it is sparse."""
     if layer.is_dense:
         return Layer(layer.outputs, layer.inputs, values, scale=scale, segments=layer.segments)
     rows, n, block = layer.block_rows, layer.inputs, layer.block
-    cuts = [bisect_left(places, row * n) for row in range(rows + 1)]
+    cuts = [bisect_left(places, start + row * n) for row in range(rows + 1)]
     for (_, length), (first, end) in zip(layer.block_spans(), pairwise(cuts), strict=True):
         if length < block and first < end:
             row = plain(part(values, first, end), "f")
             if any(any(row[k::block]) for k in range(length, block)):
                 raise BundleError("the padding of a short block is not zero", "values")
     counts = buffer("i", [end - first for first, end in pairwise(cuts)])
-    columns = buffer("H", [place % n for place in places])
+    columns = buffer("H", [(place - start) % n for place in places])
     return Layer(layer.outputs, n, values, counts, columns, scale, block, layer.segments)

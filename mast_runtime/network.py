@@ -12,9 +12,9 @@ One agent's network (paper, section 3; oxwhirl/pymarl rnn_agent):
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mast_runtime.arrays import ArrayField, Buffer, plain
+from mast_runtime.arrays import ArrayField, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,8 +61,8 @@ class Layer:
     block: int = 1
     segments: int = 1
 
-    def stored(self, name: str) -> NDArray | Buffer | None:
-        """An array as it was given, without importing numpy."""
+    def stored(self, name: str) -> Any:
+        """An array as it was given (ndarray, Buffer or None), without importing numpy."""
         return vars(self)[name]
 
     @property
@@ -173,8 +173,8 @@ class Network:
     gru_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
     fc2_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
 
-    def bias(self, name: str) -> NDArray | Buffer:
-        """A bias as it was given, without importing numpy."""
+    def bias(self, name: str) -> Any:
+        """A bias as it was given (ndarray or Buffer), without importing numpy."""
         return vars(self)[name]
 
     @property

@@ -7,7 +7,7 @@ slices with a step.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from enum import IntEnum
 from itertools import accumulate
@@ -239,24 +239,32 @@ def _pack_slices(rows: list[Row], lanes: bool) -> Parts:
 
 def _pack_permuted(rows: list[Row]) -> Parts:
     """Entry: each of a panel's 16 rows' next connection in one window of inputs; a missing one has zero weight."""
-    inputs = 1 + max((row.columns[-1] for row in rows if row.columns), default=-1)
-    edges = range(0, inputs + WINDOW, WINDOW)
-    cuts = [[bisect_left(row.columns, edge) for edge in edges] for row in rows]
-    low = [bytes([column % WINDOW for column in row.columns]) for row in rows]
+    windows = 1 + max((row.columns[-1] // WINDOW for row in rows if row.columns), default=-1)
     counts, columns, picks, values = [], array("H"), bytearray(), array("f")
     for first in range(0, len(rows), PANEL):
-        panel, entries = range(first, first + PANEL), 0
-        for w, edge in enumerate(edges[:-1]):
-            spans = [slice(cuts[i][w], cuts[i][w + 1]) for i in panel]
-            height = max(span.stop - span.start for span in spans)
-            pick = bytearray(PANEL * height)
-            for k, (i, span) in enumerate(zip(panel, spans, strict=True)):
-                pick[k : PANEL * (span.stop - span.start) : PANEL] = low[i][span]
-            picks += pick
-            values += _interleaved(
-                [Row((), rows[i].values[span]) for i, span in zip(panel, spans, strict=True)], height
-            )
-            columns.extend([edge] * height)
-            entries += height
-        counts.append(entries)
+        panel = rows[first : first + PANEL]
+        heights = _window_heights(panel, windows)
+        starts = list(accumulate(heights, initial=0))
+        counts.append(starts[-1])
+        for window, height in enumerate(heights):
+            columns.extend([window * WINDOW] * height)
+        own_picks, own_values = bytearray(PANEL * counts[-1]), _zeros("f", PANEL * counts[-1])
+        for i, row in enumerate(panel):
+            place = [PANEL * start + i for start in starts]  # of the row's next connection in each window
+            for column, value in zip(row.columns, row.values, strict=True):
+                window = column // WINDOW
+                at = place[window]
+                own_picks[at], own_values[at] = column % WINDOW, value
+                place[window] = at + PANEL
+        picks += own_picks
+        values += own_values
     return counts, columns, array("H"), picks, values
+
+
+def _window_heights(rows: list[Row], windows: int) -> list[int]:
+    """The most connections that one of the rows has in each window."""
+    heights = [0] * windows
+    for row in rows:
+        for window, n in Counter([column // WINDOW for column in row.columns]).items():
+            heights[window] = max(heights[window], n)
+    return heights
