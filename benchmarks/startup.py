@@ -3,9 +3,10 @@
     python benchmarks/startup.py [POLICY.mast] [--rounds 9] [--json benchmarks/results/startup.json]
 
 Every process runs once per round, in turn; figures are medians. `mast_runtime` imports the runtime, loads the .mast
-file and decides with the native backend where it is built; `onnxruntime` imports onnxruntime, loads the same agent's
-dense .onnx file and runs it once. Both need numpy, whose import is a row of its own. Without POLICY: a random policy of
-95 % sparsity with SMAX 3m's sizes and hidden 64. Needs mast-marl[export].
+file and decides with the native backend where it is built, on an observation of the standard library's array, which
+needs no numpy, or on one of numpy; `onnxruntime` imports onnxruntime, loads the same agent's dense .onnx file and runs
+it once, which needs numpy. Its import is a row of its own. Without POLICY: a random policy of 95 % sparsity with SMAX
+3m's sizes and hidden 64. Needs mast-marl[export].
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
             BARE: bare_command(),
             "import numpy": ("import numpy",),
             "mast_runtime": policy_command(path),
+            "mast_runtime, numpy inputs": policy_command(path, numpy=True),
             "onnxruntime": model_command(model),
         }
         rows = measure_startup(commands, options.rounds)

@@ -1,4 +1,4 @@
-"""Execute, measure and serve sparse policies. Needs numpy and safetensors; never torch, jax or mast_train."""
+"""Execute, measure and serve sparse policies. Needs numpy, imported only where used, and safetensors; never torch."""
 
 from mast_runtime.bundle import AgentInfo, Bundle, load, save
 from mast_runtime.errors import BackendError, BundleError, ObservationError, RuntimeFault

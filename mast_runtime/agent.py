@@ -131,6 +131,8 @@ def checked_avail(avail_actions: Rows | None, shape: tuple[int, int]) -> NDArray
     """avail_actions as bool of `shape`, at least one action per agent. Raises ObservationError."""
     if avail_actions is None:
         return np.ones(shape, np.bool_)
+    if isinstance(avail_actions, list):  # numpy takes bytes for text
+        avail_actions = [bytearray(row) if isinstance(row, bytes) else row for row in avail_actions]
     try:
         array = np.asarray(avail_actions)
         if array.dtype != np.bool_:

@@ -8,11 +8,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mast_runtime import native
-from mast_runtime.agent import Agent, Step, Team
 from mast_runtime.errors import BackendError
 from mast_runtime.network import Contract, Network
 
 if TYPE_CHECKING:
+    from mast_runtime.agent import Agent, Step, Team
     from mast_runtime.bundle import Bundle
 
 
@@ -50,11 +50,18 @@ def _onnx_missing() -> str:
 def _stepped(name: str, compile_one: Callable[[Contract, Network], Step], missing: Callable[[], str]) -> Backend:
     """A backend that brings a Step only: Agent and Team do the rest."""
 
+    def agent(contract: Contract, step: Step, index: int, backend: str) -> Agent:
+        from mast_runtime.agent import Agent
+
+        return Agent(contract, step, index, backend)
+
     def team(contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int) -> Team:
+        from mast_runtime.agent import Team
+
         steps = {id(network): compile_one(contract, network) for network in {id(x): x for x in networks}.values()}
         return Team(contract, [steps[id(network)] for network in networks], agent_ids, n, name)
 
-    return Backend(compile_one, Agent, team, missing)
+    return Backend(compile_one, agent, team, missing)
 
 
 BACKENDS: dict[str, Backend] = {

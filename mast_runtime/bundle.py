@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as safetensors_save
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mast_runtime.errors import BundleError
-from mast_runtime.format import AgentInfo, decode, encode, parse_manifest
+from mast_runtime.format import AgentInfo, Decoded, decode, parse_manifest
 from mast_runtime.network import Contract, Network
+from mast_runtime.tensors import read_tensors
 
 if TYPE_CHECKING:
     from mast_runtime.agent import Agent, Team
@@ -63,13 +61,16 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise BundleError(f"{path} has {path.stat().st_size} bytes, a .mast file at most {MAX_FILE_BYTES}")
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            metadata = file.metadata() or {}
-            manifest = parse_manifest(metadata.get("mast"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, OSError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        with path.open("rb") as file:
+            return Bundle(*_decoded(file, path.stat().st_size), path)
+    except (OSError, ValueError) as error:
         raise BundleError(f"{path} is not a readable .mast file ({error}); export it again") from error
-    return Bundle(*decode(manifest, tensors), path)
+
+
+def _decoded(file: BinaryIO, size: int) -> Decoded:
+    """Raises BundleError, ValueError for a file that is no safetensors file."""
+    metadata, tensors = read_tensors(file, size)
+    return decode(parse_manifest(metadata.get("mast")), tensors)
 
 
 def find_policy(given: str | None, runs: Path) -> Path:
@@ -88,16 +89,22 @@ def save(bundle: Bundle, path: str | os.PathLike[str]) -> int:
 
     Raises BundleError for a bundle that `load` would refuse, ValueError, OSError.
     """
+    from safetensors.numpy import save as safetensors_save
+
+    from mast_runtime.encode import encode
+
     path = Path(path)
     text, tensors = encode(bundle.contract, bundle.agents, bundle.networks, bundle.info)
     data = safetensors_save(tensors, {"mast": text})
-    decode(parse_manifest(text), tensors)
+    _decoded(BytesIO(data), len(data))
     write_atomically(path, data)
     return len(data)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write `data` to a temporary file beside `path`, flush it to the disk, rename it over `path`."""
+    import tempfile
+
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:

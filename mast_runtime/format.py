@@ -1,4 +1,4 @@
-"""The `.mast` format (docs/format.md): a policy as a JSON manifest and flat tensors, and back.
+"""The `.mast` format (docs/format.md): from a JSON manifest and flat tensors to a policy, without numpy.
 
 Decoding trusts nothing: sizes agree with the manifest before anything is expanded, blocks are in range, values are
 finite. One error type, naming the tensor.
@@ -7,15 +7,19 @@ finite. One error type, naming the tensor.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import sys
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate, compress, islice, pairwise
+from math import isfinite, prod
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from mast_runtime.arrays import Buffer, buffer, part, plain
 from mast_runtime.errors import BundleError
 from mast_runtime.network import LAYERS, SEGMENTS, Contract, Layer, Network
+from mast_runtime.tensors import NAMES
 
 FORMAT_VERSION = 2
 MAX_DIMENSION = 65_535
@@ -23,11 +27,16 @@ MAX_AGENTS = 4_096
 MAX_WEIGHTS = 1 << 27
 """Dense weights a bundle may describe over all its networks: 512 MiB in float32."""
 MAX_MANIFEST_CHARACTERS = 1 << 22
-MAX_SCALE = float(np.finfo(np.float32).max) / 128
+MAX_SCALE = (2 - 2.0**-23) * 2.0**127 / 128
 """So that no scaled int8 weight overflows."""
-VALUE_DTYPES = {"f32": np.float32, "f16": np.float16, "i8": np.int8}
+VALUE_DTYPES = {"f32": "float32", "f16": "float16", "i8": "int8"}
 SKIP = 255
 """In the index: so many places without a block."""
+STEPS = bytes([*range(1, SKIP + 1), SKIP])
+"""Places that each byte of the index moves on."""
+IS_BLOCK = bytes([1] * SKIP + [0])
+FINITE_HIGH = {code: bytes(x for x in range(256) if x & ones != ones) for code, ones in (("e", 0x7C), ("f", 0x7F))}
+"""High bytes that only finite values have; all finite float16 values have them."""
 BIASES = ("fc1_bias", "gru_bias", "fc2_bias")
 
 
@@ -41,60 +50,7 @@ class AgentInfo:
     network: int
 
 
-_NONE = np.zeros(0)
-
 Decoded = tuple[Contract, tuple[AgentInfo, ...], tuple[Network, ...], dict[str, Any]]
-
-
-def encode(
-    contract: Contract, agents: Sequence[AgentInfo], networks: Sequence[Network], info: dict[str, Any]
-) -> tuple[str, dict[str, NDArray]]:
-    """The manifest's text and the tensors. Raises ValueError for networks stored in different encodings."""
-    layers = [layer for network in networks for layer in network.layers().values()]
-    blocks = [{name: _block(layer) for name, layer in network.layers().items()} for network in networks]
-    if any(block != blocks[0] for block in blocks) or len({layer.values.dtype for layer in layers}) > 1:
-        raise ValueError("every network of a bundle has the same blocks, and every layer the same type of weights")
-    tensors = {
-        "values": np.concatenate([layer.values.ravel() for layer in layers]),
-        "index": _encode_index(layers),
-        "bias": _narrowest(np.concatenate([getattr(x, bias).ravel() for x in networks for bias in BIASES])),
-    }
-    if layers[0].values.dtype == np.int8:
-        tensors["scale"] = _narrowest(np.concatenate([layer.scale for layer in layers if layer.scale is not None]))
-    manifest = {
-        "version": FORMAT_VERSION,
-        "contract": asdict(contract),
-        "agents": [asdict(agent) for agent in agents],
-        "networks": [[network.fc1.outputs, network.hidden] for network in networks],
-        "blocks": blocks[0],
-        "info": info,
-    }
-    return json.dumps(manifest, separators=(",", ":"), allow_nan=False), tensors
-
-
-def _block(layer: Layer) -> int:
-    return 0 if layer.is_dense else layer.block
-
-
-def _encode_index(layers: Sequence[Layer]) -> NDArray[np.uint8]:
-    """The places of all blocks in the sparse layers' grids [block_rows, inputs], one after another."""
-    places, start = [np.zeros(0, np.int64)], 0
-    for layer in layers:
-        if layer.counts is not None and layer.columns is not None:
-            row = np.repeat(np.arange(layer.block_rows), layer.counts)
-            places.append(start + row * layer.inputs + layer.columns)
-            start += layer.block_rows * layer.inputs
-    empty = np.diff(np.concatenate(places), prepend=-1) - 1
-    index = np.full(int((empty // SKIP + 1).sum()), SKIP, np.uint8)
-    index[np.cumsum(empty // SKIP + 1) - 1] = empty % SKIP
-    return index
-
-
-def _narrowest(values: NDArray[np.float32]) -> NDArray:
-    """In float16 where that holds every value exactly."""
-    with np.errstate(over="ignore"):
-        narrow = values.astype(np.float16)
-    return narrow if np.array_equal(narrow, values) else values
 
 
 def parse_manifest(text: str | None) -> dict[str, Any]:
@@ -120,12 +76,12 @@ def _not_json(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def decode(manifest: dict[str, Any], tensors: dict[str, NDArray]) -> Decoded:
+def decode(manifest: dict[str, Any], tensors: dict[str, Buffer]) -> Decoded:
     """The validated contents of a file; empties `tensors`. Raises BundleError."""
     contract, agents, sizes, blocks = _decode_header(manifest)
     shapes = [_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in LAYERS]
-    layers = iter(_decode_layers(shapes, tensors))
-    biases = iter(_decode_biases([_bias_shapes(contract, fc1, hidden) for fc1, hidden in sizes], tensors))
+    layers = _decode_layers(shapes, tensors)
+    biases = _decode_biases([_bias_shapes(contract, fc1, hidden) for fc1, hidden in sizes], tensors)
     if tensors:
         raise BundleError(f"tensor {min(tensors)!r:.80} does not belong to this format")
     parts: list[dict[str, Any]] = [
@@ -208,8 +164,8 @@ def _shape(name: str, contract: Contract, fc1: int, hidden: int, block: int) -> 
         "weight_hh": (3 * hidden, hidden),
         "fc2": (contract.n_actions, hidden),
     }[name]
-    columns = np.zeros(0, np.uint16) if block else None
-    return Layer(outputs, inputs, _NONE, columns=columns, block=max(block, 1), segments=SEGMENTS[name])
+    columns = buffer("H", ()) if block else None
+    return Layer(outputs, inputs, buffer("f", ()), columns=columns, block=max(block, 1), segments=SEGMENTS[name])
 
 
 def _bias_shapes(contract: Contract, fc1: int, hidden: int) -> list[tuple[int, ...]]:
@@ -217,72 +173,89 @@ def _bias_shapes(contract: Contract, fc1: int, hidden: int) -> list[tuple[int, .
     return [(fc1,), (4, hidden), (contract.n_actions,)]
 
 
-def _take(tensors: dict[str, NDArray], name: str, dtypes: Sequence[type], size: int | None = None) -> NDArray:
+def _take(tensors: dict[str, Buffer], name: str, codes: str, size: int | None = None) -> Buffer:
+    """The named tensor, of one of these types, finite, of one dimension."""
     if name not in tensors:
         raise BundleError("missing", name)
     tensor = tensors.pop(name)
-    if tensor.dtype.type not in dtypes:
-        raise BundleError(f"dtype {tensor.dtype}, expected one of {', '.join(np.dtype(d).name for d in dtypes)}", name)
-    if tensor.ndim != 1 or (size is not None and tensor.size != size):
+    if tensor.code not in codes:
+        expected = ", ".join(NAMES[code] for code in codes)
+        raise BundleError(f"dtype {NAMES[tensor.code]}, expected one of {expected}", name)
+    if len(tensor.shape) != 1 or (size is not None and tensor.size != size):
         raise BundleError(f"shape {list(tensor.shape)}, expected [{'n' if size is None else size}]", name)
-    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+    if tensor.code in "ef" and not _finite(tensor):
         raise BundleError("holds a value that is not finite", name)
     return tensor
 
 
-def _decode_biases(shapes: list[list[tuple[int, ...]]], tensors: dict[str, NDArray]) -> list[NDArray[np.float32]]:
+def _finite(tensor: Buffer) -> bool:
+    size = {"f": 4, "e": 2}[tensor.code]
+    high = bytes(tensor.data[size - 1 if sys.byteorder == "little" else 0 :: size])
+    if not high.translate(None, FINITE_HIGH[tensor.code]):
+        return True
+    return tensor.code == "f" and isfinite(sum(tensor.data.cast("f")))  # in float64, which no such sum overflows
+
+
+def _decode_biases(shapes: list[list[tuple[int, ...]]], tensors: dict[str, Buffer]) -> Iterator[Buffer]:
     flat = [shape for network in shapes for shape in network]
-    ends = np.cumsum([int(np.prod(shape)) for shape in flat])
-    bias = _take(tensors, "bias", (np.float32, np.float16), int(ends[-1])).astype(np.float32)
-    return [part.reshape(shape) for part, shape in zip(np.split(bias, ends[:-1]), flat, strict=True)]
+    ends = list(accumulate(map(prod, flat)))
+    bias = plain(_take(tensors, "bias", "fe", ends[-1]), "f")
+    return (buffer("f", bias[end - prod(shape) : end], shape) for shape, end in zip(flat, ends, strict=True))
 
 
-def _decode_layers(shapes: list[Layer], tensors: dict[str, NDArray]) -> list[Layer]:
+def _decode_layers(shapes: list[Layer], tensors: dict[str, Buffer]) -> Iterator[Layer]:
     """The layers with their contents."""
-    values = _take(tensors, "values", tuple(VALUE_DTYPES.values()))
-    scales = _decode_scales(shapes, tensors) if values.dtype == np.int8 else [None] * len(shapes)
-    starts = np.cumsum([0] + [0 if layer.is_dense else layer.block_rows * layer.inputs for layer in shapes])
-    places = _decode_index(_take(tensors, "index", (np.uint8,)), int(starts[-1]))
-    blocks = np.split(places, np.searchsorted(places, starts[1:-1]))
+    values = _take(tensors, "values", "feb")
+    scales = _decode_scales(shapes, tensors) if values.code == "b" else [None] * len(shapes)
+    grids = [0 if layer.is_dense else layer.block_rows * layer.inputs for layer in shapes]
+    starts = list(accumulate(grids, initial=0))
+    places = _decode_index(_take(tensors, "index", "B"), starts[-1])
+    cuts = [bisect_left(places, start) for start in starts]
     sizes = [
-        layer.outputs * layer.inputs if layer.is_dense else own.size * layer.block
-        for layer, own in zip(shapes, blocks, strict=True)
+        layer.outputs * layer.inputs if layer.is_dense else (end - first) * layer.block
+        for layer, (first, end) in zip(shapes, pairwise(cuts), strict=True)
     ]
     if values.size != sum(sizes):
         raise BundleError(f"{values.size} values, expected {sum(sizes)}", "values")
-    parts = np.split(values, np.cumsum(sizes)[:-1])
-    return [
-        _filled(replace(layer, scale=scale), part, own - start)
-        for layer, scale, part, own, start in zip(shapes, scales, parts, blocks, starts[:-1], strict=True)
-    ]
+    layers = []
+    for i, (layer, at) in enumerate(zip(shapes, accumulate(sizes[:-1], initial=0), strict=True)):
+        shape = (layer.outputs, layer.inputs) if layer.is_dense else (sizes[i] // layer.block, layer.block)
+        own = part(values, at, at + sizes[i])._replace(shape=shape)
+        layers.append(_filled(layer, own, scales[i], places[cuts[i] : cuts[i + 1]], starts[i]))
+    return iter(layers)
 
 
-def _decode_scales(layers: list[Layer], tensors: dict[str, NDArray]) -> list[NDArray[np.float32]]:
-    ends = np.cumsum([layer.outputs for layer in layers])
-    scale = _take(tensors, "scale", (np.float32, np.float16), int(ends[-1])).astype(np.float32)
-    if scale.min() < 0.0 or scale.max() > MAX_SCALE:
+def _decode_scales(layers: list[Layer], tensors: dict[str, Buffer]) -> list[Buffer]:
+    ends = list(accumulate(layer.outputs for layer in layers))
+    scale = plain(_take(tensors, "scale", "fe", ends[-1]), "f")
+    if min(scale) < 0.0 or max(scale) > MAX_SCALE:
         raise BundleError(f"holds a value outside [0, {MAX_SCALE:.4g}]", "scale")
-    return np.split(scale, ends[:-1])
+    return [buffer("f", scale[end - layer.outputs : end]) for layer, end in zip(layers, ends, strict=True)]
 
 
-def _decode_index(index: NDArray[np.uint8], grid: int) -> NDArray[np.int64]:
+def _decode_index(index: Buffer, grid: int) -> array[int]:
     """The places of the blocks [n_blocks], strictly increasing, in a grid of so many places."""
     if index.size > grid:
         raise BundleError(f"{index.size} steps, the sparse layers have {grid} places", "index")
-    block = index != SKIP
-    place = np.cumsum(index + block.astype(np.int64)) - 1
-    if index.size and place[-1] >= grid:
-        raise BundleError(f"place {place[-1]}, the sparse layers have {grid}", "index")
-    return place[block]
+    content = bytes(index.data)
+    steps = content.translate(STEPS)
+    if sum(steps) > grid:
+        raise BundleError(f"place {sum(steps) - 1}, the sparse layers have {grid}", "index")
+    places = islice(accumulate(steps, initial=-1), 1, None)
+    return array("I", compress(places, content.translate(IS_BLOCK)))
 
 
-def _filled(layer: Layer, values: NDArray, places: NDArray[np.int64]) -> Layer:
-    """The layer with its values, in blocks at these places of its grid if it is sparse."""
+def _filled(layer: Layer, values: Buffer, scale: Buffer | None, places: array[int], start: int) -> Layer:
+    """The layer with its values, in blocks at these places of its grid, which starts at `start`, if it is sparse."""
     if layer.is_dense:
-        return replace(layer, values=values.reshape(layer.outputs, layer.inputs))
-    row, column = np.divmod(places, layer.inputs)
-    values = values.reshape(-1, layer.block)
-    if np.any(values[np.arange(layer.block)[None] >= layer.row_lengths()[row][:, None]]):
-        raise BundleError("the padding of a short block is not zero", "values")
-    counts = np.bincount(row, minlength=layer.block_rows).astype(np.int32)
-    return replace(layer, values=values, counts=counts, columns=column.astype(np.uint16))
+        return Layer(layer.outputs, layer.inputs, values, scale=scale, segments=layer.segments)
+    rows, n, block = layer.block_rows, layer.inputs, layer.block
+    cuts = [bisect_left(places, start + row * n) for row in range(rows + 1)]
+    for (_, length), (first, end) in zip(layer.block_spans(), pairwise(cuts), strict=True):
+        if length < block and first < end:
+            row = plain(part(values, first, end), "f")
+            if any(any(row[k::block]) for k in range(length, block)):
+                raise BundleError("the padding of a short block is not zero", "values")
+    counts = buffer("i", [end - first for first, end in pairwise(cuts)])
+    columns = buffer("H", [(place - start) % n for place in places])
+    return Layer(layer.outputs, n, values, counts, columns, scale, block, layer.segments)

@@ -12,9 +12,13 @@ One agent's network (paper, section 3; oxwhirl/pymarl rnn_agent):
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from mast_runtime.arrays import ArrayField, plain
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LAYERS = ("fc1", "weight_ih", "weight_hh", "fc2")
 SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "fc2": 1}
@@ -50,40 +54,41 @@ class Layer:
 
     outputs: int
     inputs: int
-    values: NDArray
-    counts: NDArray[np.int32] | None = None
-    columns: NDArray[np.uint16] | None = None
-    scale: NDArray[np.float32] | None = None
+    values: ArrayField[NDArray] = ArrayField()  # noqa: RUF009 - a descriptor
+    counts: ArrayField[NDArray[np.int32] | None] = ArrayField(None)  # noqa: RUF009
+    columns: ArrayField[NDArray[np.uint16] | None] = ArrayField(None)  # noqa: RUF009
+    scale: ArrayField[NDArray[np.float32] | None] = ArrayField(None)  # noqa: RUF009
     block: int = 1
     segments: int = 1
 
+    def stored(self, name: str) -> Any:
+        """An array as it was given (ndarray, Buffer or None), without importing numpy."""
+        return vars(self)[name]
+
     @property
     def is_dense(self) -> bool:
-        return self.columns is None
+        return self.stored("columns") is None
 
     @property
     def block_rows(self) -> int:
         return self.segments * -(-(self.outputs // self.segments) // self.block)
 
-    def first_output(self) -> NDArray[np.int64]:
-        """First output of each block row [block_rows]."""
+    def block_spans(self) -> list[tuple[int, int]]:
+        """First output and number of outputs of each block row; fewer than `block` only at the end of a segment."""
         size = self.outputs // self.segments
-        per_segment = -(-size // self.block)
-        row = np.arange(self.block_rows)
-        return (row // per_segment) * size + (row % per_segment) * self.block
-
-    def row_lengths(self) -> NDArray[np.int64]:
-        """Outputs covered by each block row [block_rows]; below `block` only at the end of a segment."""
-        size = self.outputs // self.segments
-        first = self.first_output()
-        return np.minimum(self.block, size - first % size) if size else np.zeros(self.block_rows, np.int64)
+        return [
+            (segment * size + first, min(self.block, size - first))
+            for segment in range(self.segments)
+            for first in range(0, size, self.block)
+        ]
 
     @property
     def nnz(self) -> int:
         """Connections: stored weights without the padding of short blocks."""
-        if self.counts is None:
+        counts = self.stored("counts")
+        if counts is None:
             return self.outputs * self.inputs
-        return int((self.counts.astype(np.int64) * self.row_lengths()).sum())
+        return sum(n * length for n, (_, length) in zip(plain(counts, "i"), self.block_spans(), strict=True))
 
     @property
     def sparsity(self) -> float:
@@ -91,19 +96,23 @@ class Layer:
 
     def mask(self) -> NDArray[np.bool_]:
         """Connections as a bool matrix [outputs, inputs]."""
+        import numpy as np
+
         return self._scatter(np.ones(self.values.shape, np.float32)) != 0
 
     def dense(self) -> NDArray[np.float32]:
         """The matrix [outputs, inputs] in float32, int8 values scaled."""
-        matrix = self._scatter(self.values.astype(np.float32))
+        matrix = self._scatter(self.values.astype("float32"))
         return matrix if self.scale is None else matrix * self.scale[:, None]
 
     def _scatter(self, values: NDArray) -> NDArray[np.float32]:
+        import numpy as np
+
         if self.columns is None or self.counts is None:
             return values.astype(np.float32)
         matrix = np.zeros((self.outputs, self.inputs), np.float32)
         row = np.repeat(np.arange(self.block_rows), self.counts)
-        first, length = self.first_output()[row], self.row_lengths()[row]
+        first, length = np.array(self.block_spans())[row].T
         for k in range(self.block):
             inside = k < length
             matrix[first[inside] + k, self.columns[inside]] = values[inside, k]
@@ -115,6 +124,8 @@ class Layer:
 
         Raises ValueError when a block is partly masked or a weight off the mask is not zero.
         """
+        import numpy as np
+
         weight = np.ascontiguousarray(weight, np.float32)
         outputs, inputs = weight.shape
         if mask is None:
@@ -124,7 +135,8 @@ class Layer:
         layer = Layer(outputs, inputs, np.zeros((0, block), np.float32), block=block, segments=segments)
         padded_mask = _pad_blocks(mask, block, segments)
         alive: NDArray[np.bool_] = np.any(padded_mask, axis=1)
-        full = np.arange(block)[None, :, None] < layer.row_lengths()[:, None, None]
+        lengths = np.array(layer.block_spans())[:, 1]
+        full = np.arange(block)[None, :, None] < lengths[:, None, None]
         if np.any(padded_mask != np.logical_and(alive[:, None, :], full)):
             raise ValueError(f"the mask is not made of whole {block}x1 blocks")
         row, column = np.nonzero(alive)
@@ -139,6 +151,8 @@ class Layer:
 
 def _pad_blocks(matrix: NDArray, block: int, segments: int) -> NDArray:
     """[outputs, inputs] -> [block_rows, block, inputs], each segment padded with zeros to whole blocks."""
+    import numpy as np
+
     outputs, inputs = matrix.shape
     size = outputs // segments
     per_segment = -(-size // block)
@@ -155,9 +169,13 @@ class Network:
     weight_ih: Layer
     weight_hh: Layer
     fc2: Layer
-    fc1_bias: NDArray[np.float32]
-    gru_bias: NDArray[np.float32]
-    fc2_bias: NDArray[np.float32]
+    fc1_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
+    gru_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
+    fc2_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
+
+    def bias(self, name: str) -> Any:
+        """A bias as it was given (ndarray or Buffer), without importing numpy."""
+        return vars(self)[name]
 
     @property
     def hidden(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,13 @@ from mast_runtime.errors import RuntimeFault
 BARE = "python, nothing imported"
 MODEL_FILE = "onnxruntime, model file"
 _POLICY = """
+import sys
+import array
+import mast_runtime
+agent = mast_runtime.load(sys.argv[1]).agent(int(sys.argv[2]), sys.argv[3])
+agent.act(array.array("f", bytes(4 * agent.contract.obs_dim)))
+"""
+_NUMPY_POLICY = """
 import sys
 import numpy
 import mast_runtime
@@ -68,9 +76,9 @@ Command = Sequence[str]
 """A Python program and its arguments."""
 
 
-def policy_command(path: Path, index: int = 0, backend: str = "auto") -> Command:
-    """Load a .mast file and decide once."""
-    return _POLICY, str(path), str(index), backend
+def policy_command(path: Path, index: int = 0, backend: str = "auto", numpy: bool = False) -> Command:
+    """Load a .mast file and decide once, on a numpy observation or on one of the standard library's array."""
+    return _NUMPY_POLICY if numpy else _POLICY, str(path), str(index), backend
 
 
 def model_command(path: Path) -> Command:
@@ -112,10 +120,12 @@ def measure_startup(commands: Mapping[str, Command], rounds: int) -> list[Startu
 def _run(name: str, command: Command) -> tuple[float, float, int, int]:
     """Wall and processor milliseconds to the first decision, peak and resident bytes."""
     program, *arguments = command
+    # as installed: what the first round compiled is there for the others
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile() as errors:
         command = [sys.executable, "-c", program + _REPORT, *arguments]
         start = perf_counter_ns()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment) as process:
             assert process.stdout is not None
             acted = process.stdout.readline().split()
             elapsed_ms = (perf_counter_ns() - start) / 1e6

@@ -364,7 +364,8 @@ def test_tables_are_checked(level):
 
     contract, network = build(8, sparsity=0.95)
     sizes, biases, matrices = packing.pack(contract, network, level, False)
-    layout, offset, start, columns, rows, picks, values = matrices[0]
+    layout, offset, *arrays = matrices[0]
+    start, columns, rows, picks, values = map(np.asarray, arrays)
     for broken in (
         (layout, offset, start[::-1].copy(), columns, rows, picks, values),
         (layout, offset, start, np.full_like(columns, 60_000), rows, picks, values),
@@ -377,8 +378,8 @@ def test_tables_are_checked(level):
             _native.Network(level, False, sizes, biases, (broken, *matrices[1:]))
     assert (packing.PANEL, packing.LANE_WINDOW) == (_native.PANEL, _native.WINDOW)
     lanes = packing.pack(contract, build(40, sparsity=0.95)[1], level, True)
-    swapped = lanes[2][1][4].copy()
-    swapped[[0, -1]] = swapped[[-1, 0]]
+    swapped = lanes[2][1][4][:]
+    swapped[0], swapped[-1] = swapped[-1], swapped[0]
     gru = (*lanes[2][1][:4], swapped, *lanes[2][1][5:])
     with pytest.raises(ValueError, match="fit together"):
         _native.Network(level, True, lanes[0], lanes[1], (lanes[2][0], gru, *lanes[2][2:]))

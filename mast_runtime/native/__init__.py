@@ -6,17 +6,18 @@ The environment variable MAST_NATIVE_LEVEL (avx512, avx2, neon or scalar) choose
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from mast_runtime.agent import checked_avail, checked_obs, overflow
 from mast_runtime.errors import BackendError
 from mast_runtime.native.packing import pack
 from mast_runtime.network import Contract, Network
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 _native: Any = None
 _import_error = ""
@@ -72,6 +73,8 @@ class NativeStep:
         self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """obs [n,O], last_action [n] (-1: none yet), agent_id [n], hidden [n,H] -> q [n,A], next hidden [n,H]."""
+        import numpy as np
+
         return self.compiled.step(
             np.ascontiguousarray(obs, np.float32),
             np.ascontiguousarray(last_action, np.int64),
@@ -92,32 +95,41 @@ def make_team(
 
     LANES_FROM agents or more of one network are stepped as lanes. Raises BackendError.
     """
-    copies = n // len(networks)
-    owner = np.tile([id(network) for network in networks], copies)
+    owner, k = [id(network) for network in networks], len(networks)
     groups = []
     for network in {id(network): network for network in networks}.values():
-        members = np.flatnonzero(owner == id(network)).astype(np.int32)
-        step = NativeStep(contract, network, level, lanes=members.size >= LANES_FROM)
+        members = array("i", [i for i in range(n) if owner[i % k] == id(network)])
+        step = NativeStep(contract, network, level, lanes=len(members) >= LANES_FROM)
         groups.append((step.compiled, members))
-    ids = np.tile(np.asarray(agent_ids, np.int32), copies)
+    ids = array("i", [agent_ids[i % k] for i in range(n)])
     width = max(network.hidden for network in networks)
     return _native.Team(contract, "native", ids, (contract.obs_dim, contract.n_actions), width, tuple(groups))
 
 
 def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32]:
     """obs as the kernels read it; rows 0: one agent's, [columns]. Raises ObservationError."""
-    array = checked_obs(obs if rows else [obs], (max(rows, 1), columns))
-    return np.ascontiguousarray(array if rows else array[0])
+    import numpy as np
+
+    from mast_runtime.agent import checked_obs
+
+    checked = checked_obs(obs if rows else [obs], (max(rows, 1), columns))
+    return np.ascontiguousarray(checked if rows else checked[0])
 
 
 def _convert_avail(avail_actions: ArrayLike, rows: int, columns: int) -> NDArray[np.bool_]:
     """Likewise."""
-    array = checked_avail(avail_actions if rows else [avail_actions], (max(rows, 1), columns))
-    return np.ascontiguousarray(array if rows else array[0])
+    import numpy as np
+
+    from mast_runtime.agent import checked_avail
+
+    checked = checked_avail(avail_actions if rows else [avail_actions], (max(rows, 1), columns))
+    return np.ascontiguousarray(checked if rows else checked[0])
 
 
 def _convert_which(which: ArrayLike | None, n: int) -> NDArray[np.int64]:
     """Indices of the agents that `which` (bool [n], indices, or None: all) means."""
+    import numpy as np
+
     everyone = np.arange(n, dtype=np.int64)
     if which is None:
         return everyone
@@ -125,9 +137,17 @@ def _convert_which(which: ArrayLike | None, n: int) -> NDArray[np.int64]:
 
 
 def _make_array(data: bytearray, dtype: str, rows: int, columns: int) -> NDArray:
-    array = np.frombuffer(data, dtype)
-    return array.reshape(rows, columns) if rows else array
+    import numpy as np
+
+    flat = np.frombuffer(data, dtype)
+    return flat.reshape(rows, columns) if rows else flat
+
+
+def _overflow() -> NoReturn:
+    from mast_runtime.agent import overflow
+
+    overflow()
 
 
 if _native is not None:
-    _native.configure(_convert_obs, _convert_avail, _convert_which, _make_array, overflow)
+    _native.configure(_convert_obs, _convert_avail, _convert_which, _make_array, _overflow)

@@ -26,14 +26,16 @@ static void release(void *memory)
 #endif
 }
 
-/* A C-contiguous, aligned buffer of `format` with ndim axes of these sizes. 0: something else, no error set. */
+/* A C-contiguous, aligned buffer of `format` ('?': bytes too) with ndim axes of these sizes. 0: something else, no error
+ * set. */
 static int plain_buffer(PyObject *object, Py_buffer *view, char format, int ndim, Py_ssize_t rows, Py_ssize_t columns)
 {
     if (PyObject_GetBuffer(object, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) < 0) {
         PyErr_Clear();
         return 0;
     }
-    if (view->format && view->format[0] == format && !view->format[1] && view->ndim == ndim
+    const char *const given = view->format;
+    if (given && (given[0] == format || (given[0] == 'B' && format == '?')) && !given[1] && view->ndim == ndim
         && view->shape[ndim - 1] == columns && (ndim == 1 || view->shape[0] == rows)
         && (uintptr_t)view->buf % (size_t)view->itemsize == 0)
         return 1;

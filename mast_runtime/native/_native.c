@@ -1,6 +1,6 @@
 /* The extension: networks packed for one instruction set, and the agents and teams that run them.
  *
- * Only mast_runtime.native calls the constructors; it passes numpy arrays of the right types. Whatever the caller of
+ * Only mast_runtime.native calls the constructors; it passes arrays of the right types. Whatever the caller of
  * `act` gives that is not a plain C-contiguous array goes to the converters of mast_runtime.agent, which also word the
  * errors.
  */

@@ -6,7 +6,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define INLINE static __attribute__((noinline, unused)) /* inlined and instrumented, plain C compiles for minutes */
+#else
 #define INLINE static inline __attribute__((always_inline))
+#endif
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else

@@ -1,16 +1,19 @@
-"""From the bundle's layers to the machine's layout (mast.h): numpy only, once per network, at load.
+"""From the bundle's layers to the machine's layout (mast.h), once per network, without numpy.
 
-Weights stored as float16 or int8 are decoded here: the kernels compute in float32.
+Weights stored as float16 or int8 are decoded here: the kernels compute in float32. Whole rows are moved at a time, by
+slices with a step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from array import array
+from collections import Counter
+from collections.abc import Sequence
 from enum import IntEnum
+from itertools import accumulate
+from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
+from mast_runtime.arrays import plain
 from mast_runtime.network import Contract, Layer, Network
 
 PANEL = 16
@@ -44,20 +47,18 @@ WINDOW = 32
 LANE_WINDOW = 64
 """MAST_WINDOW of mast.h."""
 
-Packed = tuple[int, int, NDArray, NDArray, NDArray, NDArray, NDArray]
+Packed = tuple[int, int, array, array, array, bytearray, array]
 """layout, offset, start, columns, rows, picks, values: mast_matrix."""
-Span = tuple[int, int]
-"""First column and end of a panel's columns."""
 
 
-@dataclass(frozen=True)
-class Matrix:
-    """A padded matrix on its way to the machine: weight and mask [rows, inputs], the columns each dense panel spans."""
+class Row(NamedTuple):
+    """The connections of one output that a layout stores: columns increasing, a range where the row is dense."""
 
-    weight: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    spans: list[Span]
-    layout: Layout
+    columns: Sequence[int]
+    values: array[float]
+
+
+EMPTY = Row(range(0), array("f"))
 
 
 def padded(size: int) -> int:
@@ -70,18 +71,26 @@ def pack(contract: Contract, network: Network, level: str, lanes: bool) -> tuple
 
     level: the instruction set that is to run it; lanes: for many agents at once.
     """
-    c, h = contract, network.hidden
+    c, h, fc1 = contract, network.hidden, network.fc1.outputs
     layouts = {name: choose_layout(layer, level, lanes) for name, layer in network.layers().items()}
-    sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, network.fc1.outputs, h)
-    biases = (_padded_bias(network.fc1_bias), _gate_rows(network.gru_bias), _padded_bias(network.fc2_bias))
-    gru = [_pack_matrix(matrix, offset) for matrix, offset in _gru_matrices(network, layouts)]
-    matrices = (
-        _pack_matrix(_plain_matrix(network.fc1, layouts["fc1"])),
-        gru[0],
-        gru[1] if len(gru) > 1 else (),
-        _pack_matrix(_plain_matrix(network.fc2, layouts["fc2"])),
+    rows = {name: _rows(layer, layouts[name]) for name, layer in network.layers().items()}
+    sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h)
+    gru_bias = plain(network.bias("gru_bias"), "f")
+    gate_bias = [gru_bias[gate * h : (gate + 1) * h] + _zeros("f", padded(h) - h) for gate in range(4)]
+    biases = (
+        _padded_bias(plain(network.bias("fc1_bias"), "f")),
+        array("f", [x for i in range(0, h, PANEL) for gate in gate_bias for x in gate[i : i + PANEL]]),
+        _padded_bias(plain(network.bias("fc2_bias"), "f")),
     )
-    return sizes, biases, matrices
+    of_y, of_h, start = _gate_rows(rows["weight_ih"], h, 2), _gate_rows(rows["weight_hh"], h, 3), padded(fc1)
+    if layouts["weight_ih"] == layouts["weight_hh"] and start + h <= MAX_COLUMNS:
+        dense = layouts["weight_ih"] == Layout.DENSE
+        fused = [_joined(a, b, start, dense) for a, b in zip(of_y, of_h, strict=True)]
+        gru = (_pack_matrix(fused, layouts["weight_ih"]), ())
+    else:
+        gru = _pack_matrix(of_y, layouts["weight_ih"]), _pack_matrix(of_h, layouts["weight_hh"], start)
+    fc1_matrix, fc2_matrix = (_pack_matrix(_padded_rows(rows[name]), layouts[name]) for name in ("fc1", "fc2"))
+    return sizes, biases, (fc1_matrix, *gru, fc2_matrix)
 
 
 def choose_layout(layer: Layer, level: str, lanes: bool) -> Layout:
@@ -100,145 +109,162 @@ def choose_layout(layer: Layer, level: str, lanes: bool) -> Layout:
     return Layout.BLOCKS8 if lanes else Layout.DENSE
 
 
-def _gru_matrices(network: Network, chosen: dict[str, Layout]) -> list[tuple[Matrix, int]]:
-    """weight_ih and weight_hh as one matrix over [y | h] when they share a layout, else as two that add up.
-
-    Rows are four padded gates: r, z, the input part of n, the recurrent part of n.
-    """
-    h, start = network.hidden, padded(network.fc1.outputs)
-    layouts = [chosen["weight_ih"], chosen["weight_hh"]]
-    parts = [_gate_matrix(network.weight_ih, 2, layouts[0]), _gate_matrix(network.weight_hh, 3, layouts[1])]
-    if layouts[0] != layouts[1] or start + h > MAX_COLUMNS:
-        return [(parts[0], 0), (parts[1], start)]
-    x, recurrent = parts
-    gap = np.zeros((len(x.weight), start - network.fc1.outputs), np.float32)
-    fused = Matrix(
-        np.concatenate([x.weight, gap, recurrent.weight], 1),
-        np.concatenate([x.mask, gap != 0, recurrent.mask], 1),
-        [
-            (a[0], start + b[1]) if a[1] and b[1] else a if a[1] else (start, start + b[1])
-            for a, b in zip(x.spans, recurrent.spans, strict=True)
-        ],
-        layouts[0],
-    )
-    return [(fused, 0)]
+def _rows(layer: Layer, layout: Layout) -> list[Row]:
+    """One for each output. DENSE stores every weight; BLOCKS8, too, of a layer that has no blocks of 8."""
+    values = plain(layer.stored("values"), "f")
+    n, counts, columns = layer.inputs, layer.stored("counts"), layer.stored("columns")
+    if counts is None or columns is None:
+        rows = [Row(range(n), values[n * i : n * (i + 1)]) for i in range(layer.outputs)]
+    else:
+        rows, block, at, places = [], layer.block, 0, plain(columns, "H")
+        for count, (_, length) in zip(plain(counts, "i"), layer.block_spans(), strict=True):
+            own, weights = places[at : at + count], values[at * block : (at + count) * block]
+            rows += [Row(own, weights[k::block]) for k in range(length)]
+            at += count
+    if (scale := layer.stored("scale")) is not None:
+        factors = plain(scale, "f")
+        rows = [Row(row.columns, array("f", [x * f for x in row.values])) for row, f in zip(rows, factors, strict=True)]
+    if layout == Layout.DENSE or (layout == Layout.BLOCKS8 and layer.block != 8):
+        return [_full(row, n) for row in rows]
+    return rows
 
 
-def _gate_rows(gates: NDArray) -> NDArray:
-    """[4, hidden, ...] -> rows [4 * hidden padded, ...]: panel by panel of hidden units, each one's four gates."""
-    _, hidden, *rest = gates.shape
-    rows = np.zeros((4, padded(hidden), *rest), gates.dtype)
-    rows[:, :hidden] = gates
-    return rows.reshape(4, -1, PANEL, *rest).swapaxes(0, 1).reshape(-1, *rest)
+def _full(row: Row, inputs: int) -> Row:
+    if isinstance(row.columns, range):
+        return row
+    values = _zeros("f", inputs)
+    for column, value in zip(row.columns, row.values, strict=True):
+        values[column] = value
+    return Row(range(inputs), values)
 
 
-def _gate_matrix(layer: Layer, last: int, layout: Layout) -> Matrix:
-    """[3 hidden, inputs] as rows of four gates, the third segment being gate `last`."""
-    hidden, gates = layer.outputs // 3, [0, 1, last]
-    weight = np.zeros((4, hidden, layer.inputs), np.float32)
-    mask = np.zeros(weight.shape, np.bool_)
-    weight[gates] = layer.dense().reshape(3, hidden, -1)
-    mask[gates] = _stored(layer, layout).reshape(3, hidden, -1)
-    spans = [(0, layer.inputs if gate in gates else 0) for gate in range(4)] * (padded(hidden) // PANEL)
-    return Matrix(_gate_rows(weight), _gate_rows(mask), spans, layout)
+def _zeros(code: str, size: int) -> array[Any]:
+    return array(code, bytes(array(code).itemsize * size))
 
 
-def _plain_matrix(layer: Layer, layout: Layout) -> Matrix:
-    weight = np.zeros((padded(layer.outputs), layer.inputs), np.float32)
-    mask = np.zeros(weight.shape, np.bool_)
-    weight[: layer.outputs] = layer.dense()
-    mask[: layer.outputs] = _stored(layer, layout)
-    return Matrix(weight, mask, [(0, layer.inputs)] * (len(weight) // PANEL), layout)
+def _padded_rows(rows: list[Row]) -> list[Row]:
+    return rows + [EMPTY] * (padded(len(rows)) - len(rows))
 
 
-def _stored(layer: Layer, layout: Layout) -> NDArray[np.bool_]:
-    """The weights that the layout holds: a dense layer for lanes is one of full blocks."""
-    full = layout == Layout.BLOCKS8 and layer.block != 8
-    return np.ones((layer.outputs, layer.inputs), np.bool_) if full else layer.mask()
+def _padded_bias(bias: array[float]) -> array[float]:
+    return bias + _zeros("f", padded(len(bias)) - len(bias))
 
 
-def _padded_bias(bias: NDArray) -> NDArray[np.float32]:
-    return np.concatenate([bias, np.zeros(padded(bias.size) - bias.size, np.float32)]).astype(np.float32)
+def _gate_rows(rows: list[Row], hidden: int, last: int) -> list[Row]:
+    """Rows of r, z, n as rows of r, z, the input part of n, its recurrent part, n being gate `last`: panel by panel of
+    hidden units, each one's four gates."""
+    nothing = [EMPTY] * padded(hidden)
+    gates = [nothing] * 4
+    for i, gate in enumerate((0, 1, last)):
+        gates[gate] = _padded_rows(rows[i * hidden : (i + 1) * hidden])
+    return [row for i in range(0, hidden, PANEL) for gate in gates for row in gate[i : i + PANEL]]
 
 
-def _pack_matrix(matrix: Matrix, offset: int = 0) -> Packed:
-    pack_layout = {
-        Layout.DENSE: _pack_dense,
-        Layout.SLICES: _pack_slices,
-        Layout.LANE_SLICES: _pack_slices,
-        Layout.PERMUTED: _pack_permuted,
-    }
-    start, columns, rows, picks, values = pack_layout.get(matrix.layout, _pack_blocks)(matrix)
-    return (
-        int(matrix.layout),
-        offset,
-        start.astype(np.uint32),
-        np.ascontiguousarray(columns, np.uint16),
-        np.ascontiguousarray(rows, np.uint16),
-        np.ascontiguousarray(picks, np.uint8),
-        np.ascontiguousarray(values, np.float32),
-    )
+def _joined(a: Row, b: Row, start: int, dense: bool) -> Row:
+    """One row over [y | h], h being column `start` on; in a dense one the columns between them have zero weights."""
+    if not b.columns:
+        return a
+    if dense:
+        columns = range(start if not a.columns else 0, start + len(b.columns))
+        return Row(columns, a.values + _zeros("f", len(columns) - len(a.columns) - len(b.columns)) + b.values)
+    return Row(array("H", [*a.columns, *(start + column for column in b.columns)]), a.values + b.values)
 
 
-_NONE = np.zeros(0)
+def _pack_matrix(rows: list[Row], layout: Layout, offset: int = 0) -> Packed:
+    if layout == Layout.DENSE:
+        parts = _pack_dense(rows)
+    elif layout in (Layout.SLICES, Layout.LANE_SLICES):
+        parts = _pack_slices(rows, layout == Layout.LANE_SLICES)
+    elif layout == Layout.PERMUTED:
+        parts = _pack_permuted(rows)
+    else:
+        parts = _pack_blocks(rows, {Layout.BLOCKS8: 8, Layout.BLOCKS16: 16}[layout])
+    counts, columns, order, picks, values = parts
+    return int(layout), offset, array("I", accumulate(counts, initial=0)), columns, order, picks, values
 
 
-def _starts(counts: NDArray) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+Parts = tuple[list[int], array, array, bytearray, array]
+"""Entries of each panel, columns, rows, picks, values."""
 
 
-def _pack_dense(matrix: Matrix) -> tuple[NDArray, ...]:
-    panels = matrix.weight.reshape(-1, PANEL, matrix.weight.shape[1])
-    values = [panel[:, first:end].T.ravel() for panel, (first, end) in zip(panels, matrix.spans, strict=True)]
-    spans = np.asarray(matrix.spans)
-    return _starts(spans[:, 1] - spans[:, 0]), spans[:, 0], _NONE, _NONE, np.concatenate(values)
+def _pack_dense(rows: list[Row]) -> Parts:
+    counts, columns, values = [], array("H"), array("f")
+    for first in range(0, len(rows), PANEL):
+        span = rows[first].columns
+        counts.append(len(span))
+        columns.append(span[0] if span else 0)
+        values += _interleaved(rows[first : first + PANEL], len(span))
+    return counts, columns, array("H"), bytearray(), values
 
 
-def _pack_blocks(matrix: Matrix) -> tuple[NDArray, ...]:
-    """Entry: one column of a panel's rows, which share it; a block with no connection is left out."""
-    block = {Layout.BLOCKS8: 8, Layout.BLOCKS16: 16}[matrix.layout]
-    shape = (-1, block, matrix.weight.shape[1])
-    alive = matrix.mask.reshape(shape).any(1)
-    row, column = np.nonzero(alive)
-    return _starts(alive.sum(1)), column, _NONE, _NONE, matrix.weight.reshape(shape)[row, :, column]
+def _interleaved(rows: list[Row], entries: int) -> array[float]:
+    """values[entry][row] of rows that have `entries` values, or none."""
+    values = _zeros("f", entries * len(rows))
+    for i, row in enumerate(rows):
+        values[i : len(rows) * len(row.values) : len(rows)] = row.values
+    return values
 
 
-def _pack_slices(matrix: Matrix) -> tuple[NDArray, ...]:
+def _pack_blocks(rows: list[Row], block: int) -> Parts:
+    """Entry: one column of a panel's rows, which share it: a panel's first row has them all."""
+    counts, columns, values = [], array("H"), array("f")
+    for first in range(0, len(rows), block):
+        shared = rows[first].columns
+        counts.append(len(shared))
+        columns.extend(shared)
+        values += _interleaved(rows[first : first + block], len(shared))
+    return counts, columns, array("H"), bytearray(), values
+
+
+def _pack_slices(rows: list[Row], lanes: bool) -> Parts:
     """Entry: the next connection of each of 8 rows; rows sorted by length, the shorter filled up with zero weights.
 
-    For lanes rows are sorted within windows.
+    For lanes rows are sorted within windows, and every other panel's are turned round.
     """
-    lengths = matrix.mask.sum(1)
-    window = LANE_WINDOW if matrix.layout == Layout.LANE_SLICES else lengths.size
-    order = np.lexsort((-lengths, np.arange(lengths.size) // window))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(order.size)
-    start = _starts(lengths[order[::8]])
-    row, column = np.nonzero(matrix.mask)
-    place = np.arange(row.size) - _starts(lengths)[row]
-    if matrix.layout == Layout.LANE_SLICES:
-        place = np.where(rank[row] // 8 % 2, lengths[row] - 1 - place, place)
-    entry = start[rank[row] // 8] + place
-    columns = np.zeros((start[-1], 8), np.uint16)
-    values = np.zeros((start[-1], 8), np.float32)
-    columns[entry, rank[row] % 8] = column
-    values[entry, rank[row] % 8] = matrix.weight[row, column]
-    return start, columns, order, _NONE, values
+    window = LANE_WINDOW if lanes else len(rows)
+    order = sorted(range(len(rows)), key=lambda i: (i // window, -len(rows[i].values)))
+    counts, columns, values = [], array("H"), array("f")
+    for panel in range(len(rows) // 8):
+        chosen = [rows[i] for i in order[8 * panel : 8 * panel + 8]]
+        if lanes and panel % 2:
+            chosen = [Row(row.columns[::-1], row.values[::-1]) for row in chosen]
+        counts.append(len(chosen[0].values))
+        places = _zeros("H", 8 * counts[-1])
+        for i, row in enumerate(chosen):
+            places[i : 8 * len(row.values) : 8] = array("H", row.columns)
+        columns += places
+        values += _interleaved(chosen, counts[-1])
+    return counts, columns, array("H", order), bytearray(), values
 
 
-def _pack_permuted(matrix: Matrix) -> tuple[NDArray, ...]:
+def _pack_permuted(rows: list[Row]) -> Parts:
     """Entry: each of a panel's 16 rows' next connection in one window of inputs; a missing one has zero weight."""
-    n_rows, inputs = matrix.weight.shape
-    windows = -(-inputs // WINDOW)
-    row, column = np.nonzero(matrix.mask)
-    cell = row * windows + column // WINDOW
-    lengths = np.bincount(cell, minlength=n_rows * windows)
-    entries = lengths.reshape(-1, PANEL, windows).max(1)
-    first = _starts(entries.ravel())
-    entry = first[row // PANEL * windows + column // WINDOW] + np.arange(row.size) - _starts(lengths)[cell]
-    picks = np.zeros((first[-1], PANEL), np.uint8)
-    values = np.zeros((first[-1], PANEL), np.float32)
-    picks[entry, row % PANEL] = column % WINDOW
-    values[entry, row % PANEL] = matrix.weight[row, column]
-    window = np.repeat(np.tile(np.arange(windows), len(entries)), entries.ravel())
-    return first[::windows], window * WINDOW, _NONE, picks, values
+    windows = 1 + max((row.columns[-1] // WINDOW for row in rows if row.columns), default=-1)
+    counts, columns, picks, values = [], array("H"), bytearray(), array("f")
+    for first in range(0, len(rows), PANEL):
+        panel = rows[first : first + PANEL]
+        heights = _window_heights(panel, windows)
+        starts = list(accumulate(heights, initial=0))
+        counts.append(starts[-1])
+        for window, height in enumerate(heights):
+            columns.extend([window * WINDOW] * height)
+        own_picks, own_values = bytearray(PANEL * counts[-1]), _zeros("f", PANEL * counts[-1])
+        for i, row in enumerate(panel):
+            place = [PANEL * start + i for start in starts]  # of the row's next connection in each window
+            for column, value in zip(row.columns, row.values, strict=True):
+                window = column // WINDOW
+                at = place[window]
+                own_picks[at], own_values[at] = column % WINDOW, value
+                place[window] = at + PANEL
+        picks += own_picks
+        values += own_values
+    return counts, columns, array("H"), picks, values
+
+
+def _window_heights(rows: list[Row], windows: int) -> list[int]:
+    """The most connections that one of the rows has in each window."""
+    heights = [0] * windows
+    for row in rows:
+        for window, n in Counter([column // WINDOW for column in row.columns]).items():
+            heights[window] = max(heights[window], n)
+    return heights
