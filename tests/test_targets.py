@@ -159,3 +159,23 @@ def test_double_q_takes_the_choice_from_one_network_and_the_value_from_the_other
 
 def test_td_loss_is_the_mean_square():
     assert float(td_loss(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 2.0]))) == 2.5
+
+
+def test_the_spread_of_values_by_hand():
+    """Standard deviations 2 (of 1 and 5) and 0 (of equal values); a row with one action says nothing."""
+    q = torch.tensor([[1.0, 5.0, 99.0], [3.0, 3.0, 3.0], [7.0, -50.0, 80.0]])
+    avail = torch.tensor([[True, True, False], [True, True, True], [True, False, False]])
+    assert float(targets.spread(q, avail)) == pytest.approx((2.0 + 0.0) / 2)
+    assert float(targets.spread(q[2:], avail[2:])) == pytest.approx(1e-6)
+
+
+def test_per_unit_of_spread_soft_mellowmax_scales_with_the_values():
+    """sm(c Q) = c sm(Q) once alpha and omega are divided by the spread: the operator no longer depends on the scale."""
+    torch.manual_seed(0)
+    q, avail = torch.randn(50, 6), torch.ones(50, 6, dtype=torch.bool)
+
+    def reduced(values):
+        unit = float(targets.spread(values, avail))
+        return targets.soft_mellowmax(values, avail, 5.0 / unit, 5.0 / unit)
+
+    torch.testing.assert_close(reduced(30.0 * q), 30.0 * reduced(q), rtol=1e-4, atol=1e-4)
