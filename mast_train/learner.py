@@ -126,7 +126,8 @@ class Learner:
         c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
         values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
         avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
-        following = values(pick(q, after), avail, pick(q_online, after), state)
+        select = pick(q_online, after) if self._online_selects else None
+        following = values(pick(q, after), avail, select, state)
         value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
         delayed = env_steps < c.start * self.config.train.total_steps
         if c.returns == "one_step" or delayed:
@@ -149,24 +150,27 @@ class Learner:
         q_greedy = self.networks.mix("target_mixer", values, pick(batch.state, rows.now))
         return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
 
-    def _mixed(self, q: Tensor, avail: Tensor, q_online: Tensor, state: Tensor) -> Tensor:
-        """The target mixer on every agent's reduced values: q, q_online [R,N,A], avail bool, state [R,S] -> [R]."""
-        return self.networks.mix("target_mixer", self._reduce(q, avail, q_online), state)
+    @property
+    def _online_selects(self) -> bool:
+        """Whether the online values choose or weigh actions. Beside Q* they always do: an unrestricted mixer gives the
+        order of its agents' values no meaning."""
+        return self.config.target.double_q or self.central is not None or self.config.algorithm == "res"
 
-    def _joint_softmax(self, q: Tensor, avail: Tensor, q_online: Tensor, state: Tensor) -> Tensor:
+    def _mixed(self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
+        """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
+        return self.networks.mix("target_mixer", self._reduce(q, avail, select), state)
+
+    def _joint_softmax(self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
         """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
-        greedy = targets.greedy_actions(q_online, avail)
-        online = self.networks.mix("mixer", targets.neighbours(q_online, greedy), state)
+        assert select is not None
+        greedy = targets.greedy_actions(select, avail)
+        online = self.networks.mix("mixer", targets.neighbours(select, greedy), state)
         target = self.networks.mix("target_mixer", targets.neighbours(q, greedy), state)
         return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
 
-    def _reduce(self, q: Tensor, avail: Tensor, q_online: Tensor) -> Tensor:
-        """Per-agent target values by the configured operator: q, q_online [R,N,A], avail bool [R,N,A] -> [R,N].
-
-        Beside Q* the choice is always QMIX's: an unrestricted mixer gives the order of its agents' values no meaning.
-        """
+    def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None) -> Tensor:
+        """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
         c = self.config.target
-        select = q_online if c.double_q or self.central is not None else None
         unit = float(targets.spread(q, avail)) if c.scale == "spread" else 1.0
         if c.operator == "max":
             return targets.greedy_value(q, avail, select)

@@ -79,14 +79,14 @@ def find_unfinished(name: str | None, root: Path) -> Path:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the run for this process. Raises UserError when another process is training it."""
+def locked(folder: Path, doing: str = "training this run") -> Iterator[None]:
+    """Hold the folder for this process. Raises UserError when another one is `doing` it."""
     path = folder / ".lock"
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another process is training this run; wait for it or stop it") from None
+            raise UserError(f"{folder}: another process is {doing}; wait for it or stop it") from None
         try:
             yield
         finally:

@@ -109,7 +109,7 @@ def run_sweep(sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Cons
     """Train every cell that is not finished, tuning first; failures are kept and the others go on. Raises UserError."""
     folder = root / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder), _signals() as stop:
+    with locked(folder, "running this sweep"), _signals() as stop:
         planned_cells(sweep, folder)
         runner = _Runner(sweep.name, folder, jobs, launch, console, stop)
         _write_plan(sweep, folder, choose_rates(sweep, folder))
@@ -232,17 +232,6 @@ def _signals() -> Iterator[_Stop]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    try:
-        with locked(folder):
-            yield
-    except UserError as error:
-        if "another process" not in str(error):
-            raise
-        raise UserError(f"{folder}: another process is running this sweep; wait for it or stop it") from None
 
 
 def _write_plan(sweep: Sweep, folder: Path, choices: dict[str, Any]) -> None:

@@ -88,6 +88,11 @@ class VecEnv(Protocol):
     def close(self) -> None: ...
 
 
+def unit_type(agent: str) -> str:
+    """What kind of agent a name stands for: "robot_2" is a "robot"."""
+    return agent.rstrip("0123456789").rstrip("_ ") or "agent"
+
+
 def check_actions(actions: torch.Tensor, num_envs: int, n_agents: int) -> None:
     """Raise ValueError unless actions are [E,N]."""
     if actions.shape != (num_envs, n_agents):

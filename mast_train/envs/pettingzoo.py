@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
 from mast_train.envs.parallel import EXAMPLE, LIMITS, Outcome, ParallelGame, load_factory
 from mast_train.errors import UserError
 
@@ -51,7 +51,7 @@ class PettingZooEnv:
             state_dim=game.state_dim,
             n_actions=game.n_actions,
             episode_limit=limit,
-            agent_types=tuple(str(agent).rstrip("0123456789").rstrip("_ ") or "agent" for agent in game.agents),
+            agent_types=tuple(unit_type(str(agent)) for agent in game.agents),
         )
         self._scale = reward_scale / (self.spec.n_agents if team_reward == "mean" else 1)
         self._last: list[Outcome] = []

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
 from mast_train.errors import UserError, check_choice
 from mast_train.scene import Circle, Colour, Line, Point, Polygon, Scene
 
@@ -66,7 +66,7 @@ class VmasEnv:
             state_dim=sum(part.shape[1] for part in obs),
             n_actions=max(int(space.n) for space in spaces),
             episode_limit=episode_limit or EPISODE_LIMIT,
-            agent_types=tuple(agent.name.rstrip("0123456789").rstrip("_ ") or "agent" for agent in self._env.agents),
+            agent_types=tuple(unit_type(agent.name) for agent in self._env.agents),
             version=f"vmas {version('vmas')}",
         )
         counts = torch.tensor([int(space.n) for space in spaces], device=device)
