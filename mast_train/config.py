@@ -22,6 +22,7 @@ CHOICES = {
     "target.scale": ("fixed", "spread"),
     "target.returns": ("one_step", "n_step", "td_lambda"),
     "train.optimizer": ("adam", "rmsprop"),
+    "train.score": ("auto", "return"),
 }
 
 
@@ -144,6 +145,7 @@ class TrainConfig:
     """Length, optimiser, exploration and evaluation; steps are environment steps summed over environments.
 
     `overlap`: while a round of episodes is learnt from, a thread plays the next one with the agents of before.
+    `score`: what runs are compared by: the return, or auto, the win rate where the environment says what winning is.
     """
 
     total_steps: int = 500_000
@@ -159,6 +161,7 @@ class TrainConfig:
     epsilon_steps: int = 50_000
     eval_interval: int = 25_000
     eval_episodes: int = 64
+    score: str = "auto"
     save_minutes: float = 5.0
 
 

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from mast_runtime.bundle import write_atomically
-from mast_train.config import Config, to_toml
+from mast_train.config import Config, load_toml, to_toml
 from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError
 
@@ -114,7 +114,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
 def find_snapshot(folder: Path, which: str = "last") -> Path:
     """The networks of one evaluation: "last", "best" or a step. Raises UserError.
 
-    Best is the highest win rate, or return where winning is not defined; the later of equals.
+    Best is the highest win rate, or return where winning is not defined or `train.score` says so; the later of equals.
     """
     snapshots = {
         int(path.stem.removeprefix("step-")): path for path in sorted((folder / "snapshots").glob("step-*.safetensors"))
@@ -125,7 +125,8 @@ def find_snapshot(folder: Path, which: str = "last") -> Path:
         return snapshots[max(snapshots)]
     if which == "best":
         rows = [row for row in read_metrics(folder, "evaluation") if row["step"] in snapshots]
-        scores = "return_mean" if any(row["win_rate"] is None for row in rows) else "win_rate"
+        by_return = load_toml(folder / "config.toml").train.score == "return"
+        scores = "return_mean" if by_return or any(row["win_rate"] is None for row in rows) else "win_rate"
         return snapshots[max(rows, key=lambda row: (row[scores], row["step"]))["step"]]
     if not which.isdigit() or int(which) not in snapshots:
         raise UserError(f"--at {which!r}: expected last, best or one of the steps {', '.join(map(str, snapshots))}")

@@ -60,8 +60,8 @@ def print_plan(sweep: Sweep, root: Path, jobs: int, console: Console) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         console.print(Text("  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True)).rstrip()))
-    console.print(
-        f"{todo} cells to run; {duration(left)} one after another, {duration(left / jobs)} with {jobs} at once"
-    )
+    times = f"; {duration(left)} one after another, {duration(left / jobs)} with {jobs} at once" if left else ""
+    console.print(f"{todo} cells to run{times}")
     if unknown:
-        console.print(f"not in it, for want of a finished run to measure by: {', '.join(sorted(unknown))}")
+        word = "in it" if left else "estimated"
+        console.print(f"not {word}, for want of a finished run to measure by: {', '.join(sorted(unknown))}")

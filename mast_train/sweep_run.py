@@ -56,7 +56,7 @@ class LocalWorker:
     """`mast train` in a process of its own, out of reach of the terminal's Ctrl-C: the sweep passes it on."""
 
     def __init__(self, cell: Cell, folder: Path) -> None:
-        self._run, self._total = folder / cell.name, cell.config.train.total_steps
+        self._run, self._score = folder / cell.name, cell.config.train.score
         environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)}
         with (folder / f"{cell.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -69,7 +69,7 @@ class LocalWorker:
             )
 
     def poll(self) -> tuple[Status, int | None]:
-        return run_status(self._run), self._process.poll()
+        return run_status(self._run, self._score), self._process.poll()
 
     def stop(self, now: bool = False) -> None:
         if self._process.poll() is None:
@@ -137,7 +137,8 @@ def choose_rates(sweep: Sweep, folder: Path) -> dict[str, dict[str, Any]]:
         if any(cell_state(cell, folder) != "finished" for cell in tried):
             continue
         rows = {cell.name: read_metrics(folder / cell.name, "evaluation") for cell in tried}
-        measure = measure_of(row["win_rate"] for found in rows.values() for row in found)
+        win_rates = (row["win_rate"] for found in rows.values() for row in found)
+        measure = measure_of(win_rates, {cell.config.train.score for cell in tried})
         scores: dict[float, list[float]] = {}
         for cell in tried:
             scores.setdefault(cell.config.train.lr, []).append(score([row[measure] for row in rows[cell.name]]))
@@ -190,8 +191,8 @@ def cell_state(cell: Cell, folder: Path) -> str:
         return "absent"
 
 
-def run_status(run: Path) -> Status:
-    """Read off the end of a run's metrics.jsonl; nothing is known while there is none."""
+def run_status(run: Path, configured: str = "auto") -> Status:
+    """Read off the end of a run's metrics.jsonl, scored by its `train.score`; nothing is known while there is none."""
     try:
         with (run / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
@@ -207,7 +208,7 @@ def run_status(run: Path) -> Status:
         if not step:
             step, elapsed = row["step"], row["elapsed_s"]
         if row["kind"] == "evaluation":
-            measure = measure_of([row["win_rate"]])
+            measure = measure_of([row["win_rate"]], [configured])
             found = row[measure]
             break
     return Status(step, found, step / elapsed if elapsed > 0 else None, measure)
@@ -297,7 +298,7 @@ class _Runner:
             del self._running[name]
             if code == 0 and cell_state(cell, self._folder) == "finished":
                 self.outcome.finished.append(name)
-                display.finished(cell, run_status(self._folder / name))
+                display.finished(cell, run_status(self._folder / name, cell.config.train.score))
             elif self._stop.requested:
                 self.outcome.waiting.append(name)
                 display.ended(cell, "stopped")

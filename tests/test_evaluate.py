@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,19 @@ def test_settings_on_top_and_their_mistakes(folder):
 
 def test_the_best_networks_are_those_of_the_highest_return_where_nothing_is_won(folder):
     assert find_snapshot(folder, "best").name == max(path.name for path in (folder / "snapshots").iterdir())
+
+
+@pytest.mark.parametrize(("score", "step"), [("auto", 20), ("return", 10)])
+def test_train_score_decides_which_networks_are_best(tmp_path, score, step):
+    (tmp_path / "snapshots").mkdir()
+    (tmp_path / "config.toml").write_text(f'train.score = "{score}"\n')
+    rows = [(10, 0.0, 5.0), (20, 0.1, 3.0), (30, 0.0, 4.0)]
+    with (tmp_path / "metrics.jsonl").open("w") as file:
+        for at, win_rate, earned in rows:
+            (tmp_path / "snapshots" / f"step-{at:010d}.safetensors").touch()
+            row = {"kind": "evaluation", "step": at, "win_rate": win_rate, "return_mean": earned}
+            file.write(json.dumps(row) + "\n")
+    assert find_snapshot(tmp_path, "best").stem == f"step-{step:010d}"
 
 
 def test_a_random_team_needs_a_map(tmp_path):

@@ -285,6 +285,16 @@ def test_win_rates_and_returns_are_never_set_against_each_other(swept):
     }  # fmt: skip
 
 
+def test_a_run_that_asks_for_returns_makes_its_task_a_comparison_of_returns(swept):
+    results = collect([swept])
+    for config in results["configs"]:
+        if config["env.map"] == "recall" and config["method"] == "dense":
+            config["train.score"] = "return"
+    report = build(results)
+    assert {row.measure for row in report.tasks["recall", "qmix"]} == {"return_mean"}
+    assert {row.measure for row in report.tasks["two_step", "qmix"]} == {"win_rate"}
+
+
 def test_bench_measures_every_row_in_every_round(swept, tmp_path):
     shutil.copytree(swept, tmp_path / "s")
     for path in tmp_path.glob("s/*/bench.json"):

@@ -88,11 +88,14 @@ def build(results: Results) -> Report:
             groups.setdefault(group_of(results, run), []).append(run)
     tasks: dict[Task, list[Row]] = {}
     rates: dict[Task, list[float | None]] = {}
+    configured: dict[Task, set[str]] = {}
     for runs in groups.values():
         rates.setdefault(_task(results, runs), []).extend(rate for run in runs for rate in run["curve"]["win_rate"])
+        configured.setdefault(_task(results, runs), set()).update(_configured(results, run) for run in runs)
     for group, runs in groups.items():
         task = _task(results, runs)
-        row = _row(results, group, task, sorted(runs, key=lambda run: run["seed"]), measure_of(rates[task]))
+        measure = measure_of(rates[task], configured[task])
+        row = _row(results, group, task, sorted(runs, key=lambda run: run["seed"]), measure)
         tasks.setdefault(task, []).append(row)
     for rows in tasks.values():
         rows.sort(key=lambda row: row.config["method"] != "dense")
@@ -118,6 +121,10 @@ def value_span(rows: Sequence[Row]) -> tuple[float, float]:
 def _task(results: Results, runs: Sequence[dict[str, Any]]) -> Task:
     config = results["configs"][runs[0]["config"]]
     return config["env.map"], config["algorithm"]
+
+
+def _configured(results: Results, run: dict[str, Any]) -> str:
+    return str(results["configs"][run["config"]].get("train.score", "auto"))
 
 
 def _row(results: Results, group: str, task: Task, runs: list[dict[str, Any]], measure: str) -> Row:

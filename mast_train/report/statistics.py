@@ -1,7 +1,7 @@
 """Scores of runs and what may be said of them: the paper's statistic, rliable's, critical sparsity, Pareto front.
 
-What is scored, the *measure*, is the win rate, or the return where an environment does not say what winning is. A
-comparison has one measure.
+What is scored, the *measure*, is the win rate, or the return where an environment does not say what winning is or
+`train.score` asks for it. A comparison has one measure.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ def last_count(evaluations: int) -> int:
     return max(1, min(PAPER_LAST, evaluations // 4))
 
 
-def measure_of(win_rates: Iterable[float | None]) -> str:
-    """What runs with these win rates are compared by: the return as soon as one of them has none."""
-    return RETURN if any(rate is None for rate in win_rates) else WIN_RATE
+def measure_of(win_rates: Iterable[float | None], configured: Iterable[str] = ()) -> str:
+    """What runs with these win rates and `train.score`s are compared by: the return as soon as one has none, or asks
+    for it."""
+    return RETURN if "return" in configured or any(rate is None for rate in win_rates) else WIN_RATE
 
 
 def measure_word(measure: str) -> str:
