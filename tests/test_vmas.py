@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 from mast_train.config import EnvConfig
 from mast_train.envs import available_maps
+from mast_train.envs.parallel import load_factory
 from mast_train.errors import UserError
 from mast_train.scene import Circle
 from mast_train.trainer import build_env
@@ -119,3 +121,22 @@ def test_the_picture_shows_every_robot_and_its_target():
 
 def test_the_maps_are_the_scenarios():
     assert {"navigation", "dispersion", "transport"} <= set(available_maps("vmas"))
+
+
+def test_one_world_through_the_parallel_env_contract_is_the_same_task():
+    """examples/robots.py: the same seed and actions give the observations and rewards of the batched adapter."""
+    batched, generator = vmas(num_envs=1, episode_limit=5), torch.Generator().manual_seed(3)
+    number = int(np.random.default_rng(0).integers(2**31))
+    alone = load_factory(f"{Path(__file__).resolve().parent.parent / 'examples' / 'robots.py'}:Robots")(max_cycles=5)
+    seen, _ = alone.reset(seed=number)
+    first = batched.reset()
+    for agent, expected in zip(alone.agents, first.obs[0], strict=True):
+        assert np.array_equal(seen[agent], expected.numpy())
+    for _ in range(5):
+        joint = actions(batched, generator)
+        seen, rewards, terminated, truncated, _ = alone.step(dict(zip(alone.agents, joint[0].tolist(), strict=True)))
+        step = batched.step(joint)
+        assert np.array_equal(np.stack(list(seen.values())), step.next.obs[0].numpy())
+        assert sum(rewards.values()) == pytest.approx(float(step.reward[0]), abs=1e-6)
+        assert all(value == bool(step.truncated[0]) for value in truncated.values()) and not any(terminated.values())
+    assert alone.agents == []
