@@ -1,6 +1,6 @@
 """A VMAS scenario, one world of it, as a PettingZoo environment. `--env vmas:navigation` steps such worlds in batches.
 
-mast train --env pettingzoo:examples/robots.py:Robots --set env.options.scenario=navigation --set train.epsilon_steps=30000
+mast train --env pettingzoo:examples/robots.py:Robots --set train.epsilon_steps=30000
 """
 
 import torch
