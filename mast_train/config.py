@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mast_train.errors import UserError, check_choice, suggest
+from mast_train.errors import UserError, check_choice, reason, suggest
 
 CHOICES = {
     "algorithm": ("qmix", "vdn", "owqmix", "cwqmix", "res"),
@@ -310,7 +310,7 @@ def load_toml(path: Path, base: Config | None = None) -> Config:
     try:
         return parse_toml(path.read_text(encoding="utf-8"), base, str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        raise UserError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:

@@ -17,6 +17,11 @@ def suggest(given: str, choices: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(names)}"
 
 
+def reason(error: Exception) -> str:
+    """Why a file could not be read, in words: the system's for its errors, without number and path."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def check_choice(kind: str, given: str, choices: Iterable[str]) -> None:
     """Raise UserError unless `given` is one of `choices`; `kind` names the thing ("map", "environment")."""
     names = list(choices)

@@ -128,6 +128,8 @@ def resolve_target(
         who = load(target)
         trained = {"name": who.info.get("env"), "map": who.info.get("map"), **who.info.get("env_settings", {})}
     else:
+        if target is not None and target.endswith(".mast"):
+            raise UserError(f"{target}: no such file; mast export writes one, and a run can be given instead")
         who = find_snapshot(find_run(target, root), at)
         trained = asdict(checkpoint.config_of(checkpoint.read(who)[1]).env)
     kept = {f"env.{key}": trained[key] for key in ("map", "team_reward", "episode_limit", "options") if key in trained}

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mast_train.config import Config, leaves, override, validate
-from mast_train.errors import UserError, suggest
+from mast_train.errors import UserError, reason, suggest
 from mast_train.presets import ENVIRONMENTS, resolve
 
 SHORT = ("method", "algorithm", "recipe", "sparsity", "block")
@@ -85,7 +85,7 @@ def load_sweep(path: Path) -> Sweep:
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected a sweep file") from error
+        raise UserError(f"{path}: cannot be read ({reason(error)}); expected a sweep file") from error
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
     try:

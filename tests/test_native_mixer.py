@@ -13,16 +13,11 @@ from mast_train.mixers import QMIX
 from mast_train.native.mixer import SparseMixer
 from mast_train.sparse.topology import random_mask
 
-pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
+pytestmark = [
+    pytest.mark.skipif(not native.available(), reason=native.status()),
+    pytest.mark.usefixtures("one_thread"),
+]
 LEVELS = native.levels()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def make(agents=3, states=17, embed=8, hidden=12, sparsity=0.8, block=1, seed=0):

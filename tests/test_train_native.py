@@ -13,17 +13,11 @@ from mast_train.nets import WEIGHTS, AgentNets
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
 
-pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
+pytestmark = [
+    pytest.mark.skipif(not native.available(), reason=native.status()),
+    pytest.mark.usefixtures("one_thread"),
+]
 LEVELS = native.levels()
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small products are slower with torch's threads, much so on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def layers(block: int = 1) -> list[MaskedLayer]:

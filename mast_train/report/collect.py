@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mast_train.config import Config, flatten, load_toml
-from mast_train.errors import UserError
+from mast_train.errors import UserError, reason
 from mast_train.report.masks import collect_masks
 from mast_train.runs import read_metrics
 
@@ -65,7 +65,7 @@ def read_results(path: Path) -> Results:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected a results.json of mast report") from error
+        raise UserError(f"{path}: cannot be read ({reason(error)}); expected a results.json of mast report") from error
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         raise UserError(f"{path}: not a results file of this version (expected format {FORMAT})")
     return results
