@@ -254,7 +254,7 @@ def test_a_game_without_winning_is_compared_by_return(tmp_path):
     report = build(results)
     (rows,) = report.tasks.values()
     for row in rows:
-        assert row.scores == [run["curve"]["return_mean"][-1] for run in row.runs] and row.of_dense is None
+        assert row.scores == [run["curve"]["return_mean"][-1] for run in row.runs] and row.share is None
         assert row.interval is not None and min(row.scores) <= row.interval[0] <= max(row.scores)
     page = Page(to_html(report)).text
     assert "mean greedy return of its last 1 evaluations" in page and "greedy return" in page
@@ -293,6 +293,28 @@ def test_a_run_that_asks_for_returns_makes_its_task_a_comparison_of_returns(swep
     report = build(results)
     assert {row.measure for row in report.tasks["recall", "qmix"]} == {"return_mean"}
     assert {row.measure for row in report.tasks["two_step", "qmix"]} == {"win_rate"}
+
+
+def test_without_a_dense_row_the_first_one_is_the_reference(swept):
+    results = collect([swept])
+    results["runs"] = [r for r in results["runs"] if results["configs"][r["config"]]["method"] != "dense"]
+    for run in results["runs"]:
+        run["curve"] = {**run["curve"], "win_rate": [0.2 + 0.2 * run["seed"]] * len(run["curve"]["step"])}
+    rows = build(results).tasks["recall", "qmix"]
+    first, other = rows[:2]
+    assert first.share == 1.0 and first.improvement is None and other.improvement is not None
+    page = to_html(build(results))
+    assert f"of {first.name}</th>" in page and "of dense</th>" not in page
+
+
+def test_rows_that_differ_in_their_rate_alone_are_no_curve_over_sparsity(swept):
+    results = collect([swept])
+    final = [r for r in results["runs"] if r["phase"] == "final"]
+    sparse = next(r for r in final if results["configs"][r["config"]]["method"] == "mast")
+    same = results["configs"][sparse["config"]]
+    results["runs"] = [sparse, {**sparse, "row": "faster", "config": len(results["configs"])}]
+    results["configs"].append({**same, "train.lr": 2 * same["train.lr"]})
+    assert "over sparsity" not in to_html(build(results))
 
 
 def test_bench_measures_every_row_in_every_round(swept, tmp_path):

@@ -6,7 +6,7 @@ from html import unescape
 
 from mast_train.report.figures import title
 from mast_train.report.rows import Report
-from mast_train.report.sections import SCORE_HEAD, overall_rows, score_rows, statistic_words
+from mast_train.report.sections import overall_rows, score_head, score_rows, statistic_words
 from mast_train.report.tables import markdown
 
 
@@ -14,7 +14,7 @@ def to_markdown(report: Report) -> str:
     """Scores of every task, and over all maps where there are several."""
     parts = ["# Results", statistic_words(report)]
     for rows in report.tasks.values():
-        parts += [f"## {title(rows)}", markdown(SCORE_HEAD, score_rows(rows))]
+        parts += [f"## {title(rows)}", markdown(score_head(rows), score_rows(rows))]
     for algorithm in report.overall:
         parts += [
             f"## {algorithm.upper()} over all maps",

@@ -18,7 +18,7 @@ def sparsity(report: Report) -> Section | None:
     """Score over sparsity and where each family of rows leaves dense."""
     figures = []
     for rows in report.tasks.values():
-        families = {key: found for key, found in _families(rows).items() if len(found) > 1}
+        families = {k: found for k, found in _families(rows).items() if len({row.sparsity for row in found}) > 1}
         if not families:
             continue
         dense, share = dense_of(rows), rows[0].measure == WIN_RATE

@@ -28,8 +28,9 @@ Task = tuple[str, str]
 class Row:
     """A line of a comparison on one task. scores: one per run, by the measure that all rows of the task have.
 
-    of_dense: mean score over the dense row's; None for returns, which have no zero to be a share from. interval: IQM of
-    the scores over dense's mean, of the scores themselves without a share. improvement: P(better than dense).
+    share: mean score over the reference row's; None for returns, which have no zero to be a share from. interval: IQM
+    of the scores over the reference's mean, of the scores themselves without a share. improvement: P(better than the
+    reference).
     """
 
     group: str
@@ -42,7 +43,7 @@ class Row:
     last: int
     bench: dict[str, Any] | None
     masks: dict[str, Any] | None
-    of_dense: float | None = None
+    share: float | None = None
     interval: Interval | None = None
     improvement: Interval | None = None
 
@@ -99,7 +100,7 @@ def build(results: Results) -> Report:
         tasks.setdefault(task, []).append(row)
     for rows in tasks.values():
         rows.sort(key=lambda row: row.config["method"] != "dense")
-        _beside_dense(rows)
+        _beside_reference(rows)
     order = {name: i for i, name in enumerate(dict.fromkeys(row.name for rows in tasks.values() for row in rows))}
     return Report(results, tasks, order, _overall(tasks))
 
@@ -107,6 +108,11 @@ def build(results: Results) -> Report:
 def dense_of(rows: Sequence[Row]) -> Row | None:
     """The row the others are compared with: the first dense one."""
     return next((row for row in rows if row.config["method"] == "dense"), None)
+
+
+def reference_of(rows: Sequence[Row]) -> Row:
+    """The row that scores are given beside: the dense one, or the first of a comparison without one (an ablation's)."""
+    return dense_of(rows) or rows[0]
 
 
 def value_span(rows: Sequence[Row]) -> tuple[float, float]:
@@ -137,14 +143,14 @@ def _row(results: Results, group: str, task: Task, runs: list[dict[str, Any]], m
     )  # fmt: skip
 
 
-def _beside_dense(rows: list[Row]) -> None:
-    dense = dense_of(rows)
-    scale = dense.score if dense is not None and dense.measure == WIN_RATE and dense.score > 0 else None
+def _beside_reference(rows: list[Row]) -> None:
+    reference = reference_of(rows)
+    scale = reference.score if reference.measure == WIN_RATE and reference.score > 0 else None
     for row in rows:
-        row.of_dense = row.score / scale if scale else None
+        row.share = row.score / scale if scale else None
         row.interval = iqm([[value / (scale or 1.0) for value in row.scores]])
-        if dense is not None and row is not dense:
-            row.improvement = probability_of_improvement([row.scores], [dense.scores])
+        if row is not reference:
+            row.improvement = probability_of_improvement([row.scores], [reference.scores])
 
 
 def _overall(tasks: dict[Task, list[Row]]) -> dict[str, dict[str, Interval]]:

@@ -7,7 +7,7 @@ from html import escape
 from statistics import mean, median
 
 from mast_train.report.figures import Section, figure, grid, paragraph, title
-from mast_train.report.rows import Report, Row, dense_of, value_span
+from mast_train.report.rows import Report, Row, dense_of, reference_of, value_span
 from mast_train.report.statistics import PAPER_LAST, RETURN, measure_word, probability
 from mast_train.report.svg import Chart, short
 from mast_train.report.tables import cell, interval_words, percent, table
@@ -16,9 +16,6 @@ MAX_TABLE_SIDE = 14
 COSTS = (
     "training_paper_flops", "training_counted_flops", "inference_paper_flops", "inference_counted_flops",
     "agent_weights",
-)  # fmt: skip
-SCORE_HEAD = (
-    "row", "learning rate", "seeds", "score per seed", "mean", "of dense", "IQM, 95 % interval", "P(better than dense)",
 )  # fmt: skip
 
 
@@ -62,15 +59,24 @@ def scores(report: Report) -> Section:
     """The table of the comparison, one per task."""
     parts = [paragraph(statistic_words(report))]
     for rows in report.tasks.values():
-        parts.append(f"<h3>{escape(title(rows))}</h3>" + table(SCORE_HEAD, score_rows(rows)))
+        parts.append(f"<h3>{escape(title(rows))}</h3>" + table(score_head(rows), score_rows(rows)))
     if report.overall:
         parts.append("<h3>Over all maps</h3>")
         parts += [_overall(report, algorithm) for algorithm in report.overall]
     return "scores", "Scores", "".join(parts)
 
 
+def score_head(rows: Sequence[Row]) -> list[str]:
+    """The columns of one task's table."""
+    name = escape(reference_of(rows).name)
+    return [
+        "row", "learning rate", "seeds", "score per seed", "mean", f"of {name}", "IQM, 95 % interval",
+        f"P(better than {name})",
+    ]  # fmt: skip
+
+
 def score_rows(rows: Sequence[Row]) -> list[list[str]]:
-    """One task's rows under `SCORE_HEAD`."""
+    """One task's rows under `score_head`."""
     return [
         [
             escape(row.name),
@@ -78,7 +84,7 @@ def score_rows(rows: Sequence[Row]) -> list[list[str]]:
             str(len(row.runs)),
             " ".join(f"{value:.3f}" for value in row.scores),
             f"{row.score:.3f}",
-            percent(row.of_dense),
+            percent(row.share),
             interval_words(row.interval),
             interval_words(row.improvement),
         ]
@@ -93,9 +99,11 @@ def statistic_words(report: Report) -> str:
     paper = "as in the paper" if counts == [PAPER_LAST] else "the paper averages 20 of 200; here runs have fewer"
     what = "win rate (return, where the heading says so)" if report.measure == "score" else report.measure
     shares = {
-        "win rate": "“Of dense” is a row's mean score over the dense row's on the same map; so is the IQM. ",
+        "win rate": "A share is a row's mean score over the dense row's on the same map, or over the first row's where "
+        "no row is dense; so is the IQM. ",
         "return": "Returns, in the reward scale of the run, are compared as they are. ",
-        "score": "Win rates are also given over the dense row's; returns, in the run's reward scale, as they are. ",
+        "score": "Win rates are also given as shares of the dense row's, or of the first row's where no row is dense; "
+        "returns, in the run's reward scale, as they are. ",
     }[report.measure]
     return (
         f"A run's score is the mean greedy {what} of its last {count} evaluations ({paper}). {shares}The interquartile "
