@@ -13,8 +13,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from mast_train.trainer import Evaluation
-from mast_train.trainer import Progress as Round
+from mast_train.events import Evaluation
+from mast_train.events import Progress as Round
 
 PLAIN_SECONDS = 15.0
 

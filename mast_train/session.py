@@ -18,7 +18,8 @@ from mast_train.config import Config, validate
 from mast_train.display import TrainingDisplay
 from mast_train.flops import costs
 from mast_train.runs import RunLog, locked, new_run
-from mast_train.trainer import Evaluation, Progress, Saved, Trainer
+from mast_train.events import Evaluation, Progress, Saved
+from mast_train.trainer import Trainer
 
 
 def start(config: Config, root: Path, name: str | None, console: Console) -> Path:

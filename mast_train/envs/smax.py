@@ -5,6 +5,7 @@ Source: Rutherford et al., JaxMARL: Multi-Agent RL Environments and Algorithms i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -27,7 +28,7 @@ class SmaxEnv:
         self, map_name: str, num_envs: int, seed: int, device: torch.device, reward_scale: float = 10.0
     ) -> None:
         """Raises UserError for an unknown map or a missing JaxMARL. Compiling waits for the first reset and step."""
-        self.num_envs, self.device = num_envs, device
+        self.num_envs, self.device, self._reward_scale = num_envs, device, reward_scale
         self._jax_device = smax_jax.find_device(device.type, device.index or 0)
         self.spec = _spec(map_name)
         self._programs = smax_jax.programs(map_name, num_envs, reward_scale)
@@ -41,8 +42,12 @@ class SmaxEnv:
 
     def reset(self) -> Observation:
         """Start E fresh battles. The first call compiles."""
+        self.begin()
+        return self.seen().next
+
+    def begin(self) -> None:
+        """Start them without looking."""
         self._key, self._carry = self._programs.reset(self._key)
-        return self._transition(self._carry).next
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape. The first call compiles."""
@@ -50,7 +55,7 @@ class SmaxEnv:
         if self._carry is None:
             raise ValueError("step was called before reset")
         self._carry = self._programs.step(self._carry, self._to_jax(actions))
-        return self._transition(self._carry)
+        return self.seen()
 
     def state_dict(self) -> dict[str, Any]:
         """The key from which the next reset draws whole episodes, as two integers."""
@@ -93,8 +98,10 @@ class SmaxEnv:
 
         return jax.dlpack.from_dlpack(actions.to(torch.int32).contiguous())
 
-    def _transition(self, carry: smax_jax.Carry) -> Transition:
-        view = carry.view
+    def seen(self) -> Transition:
+        """What the last call of `begin` or `step` led to."""
+        assert self._carry is not None
+        view = self._carry.view
         # DLPack shares memory that JAX may still be writing; one program writes all of it.
         view.obs.block_until_ready()
         shown = smax_jax.View(*(torch.from_dlpack(array).to(self.device) for array in view))
@@ -105,6 +112,39 @@ class SmaxEnv:
             shown.truncated,
             shown.won,
         )
+
+
+class SmaxTogether:
+    """The battles of several SmaxEnv alike in one compiled step, each begun from the keys of its own.
+
+    places: for how many of them the step is compiled; fewer leave the last places to copies that nobody looks at.
+    """
+
+    def __init__(self, envs: Sequence[SmaxEnv], places: int) -> None:
+        first, self._envs = envs[0], list(envs)
+        self.spec, self.device, self.num_envs = first.spec, first.device, len(envs) * first.num_envs
+        self._placed = [*envs, *[first] * (places - len(envs))]
+        size = places * first.num_envs
+        self._all = SmaxEnv(first.spec.map, size, 0, first.device, first._reward_scale)
+
+    def reset(self) -> Observation:
+        """Start fresh battles everywhere. The first call compiles."""
+        for env in self._envs:
+            env.begin()
+        self._all._carry = self._all._programs.join(*[env._carry for env in self._placed])
+        return self._shown(self._all.seen()).next
+
+    def step(self, actions: torch.Tensor) -> Transition:
+        """actions [E,N] int64 of all, each available. Raises ValueError for a wrong shape. The first call compiles."""
+        check_actions(actions, self.num_envs, self.spec.n_agents)
+        missing = actions.new_zeros(self._all.num_envs - self.num_envs, self.spec.n_agents)
+        return self._shown(self._all.step(torch.cat([actions, missing])))
+
+    def _shown(self, seen: Transition) -> Transition:
+        n, after = self.num_envs, seen.next
+        observation = Observation(after.obs[:n], after.state[:n], after.avail_actions[:n])
+        won = None if seen.won is None else seen.won[:n]
+        return Transition(observation, seen.reward[:n], seen.terminated[:n], seen.truncated[:n], won)
 
 
 def _spec(map_name: str) -> EnvSpec:

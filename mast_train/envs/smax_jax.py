@@ -41,10 +41,11 @@ class Carry(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """reset: key [2] -> (key [2], Carry); step: (Carry, actions [E,N]) -> Carry."""
+    """reset: key [2] -> (key [2], Carry); step: (Carry, actions [E,N]) -> Carry; join: several Carry -> one of all."""
 
     reset: Callable[[Any], tuple[Any, Carry]]
     step: Callable[[Carry, Any], Carry]
+    join: Callable[..., Carry]
 
 
 def import_jax() -> Any:
@@ -202,4 +203,7 @@ def programs(map_name: str, num_envs: int, reward_scale: float) -> Programs:
         key, episodes_key = jax.random.split(key)
         return key, jax.vmap(reset_one)(jax.random.split(episodes_key, num_envs))
 
-    return Programs(jax.jit(reset), jax.jit(jax.vmap(step_one)))
+    def join(*carries: Carry) -> Carry:
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *carries)
+
+    return Programs(jax.jit(reset), jax.jit(jax.vmap(step_one)), jax.jit(join))
