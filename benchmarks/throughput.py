@@ -40,8 +40,8 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
     import torch
 
     from mast_train.config import override
-    from mast_train.presets import preset
     from mast_train.events import Progress
+    from mast_train.presets import preset
     from mast_train.trainer import Trainer
 
     torch.set_num_threads(1)

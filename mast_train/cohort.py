@@ -1,6 +1,6 @@
 """One gradient step of several learners at once: what an update computes, from its batch to the losses.
 
-Letters: B episodes, T steps, N agents, A actions, S state, R real transitions of all seeds, of which each has its `sizes`.
+Letters: B episodes, T steps, N agents, A actions, S state, R real transitions of all seeds; `sizes` are each seed's.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ class Cohort:
     ) -> list[dict[str, Tensor]]:
         """The backward pass of all losses and every learner's own step; losses and logs of each seed by name. The
         logged "loss" is the sum of a seed's losses."""
-        losses["loss"] = [sum(terms, torch.zeros_like(terms[0])) for terms in zip(*losses.values(), strict=True)]
+        losses["loss"] = [torch.stack(terms).sum() for terms in zip(*losses.values(), strict=True)]
         for learner in self.learners:
             learner.clear_gradients()
-        sum(losses["loss"]).backward()
+        torch.stack(losses["loss"]).sum().backward()
         self.execution.hand_out_gradients()
         rows = []
         for k, (learner, steps) in enumerate(zip(self.learners, env_steps, strict=True)):

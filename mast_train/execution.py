@@ -1,7 +1,8 @@
 """Where learners' networks run: in C on their connections where that is possible, in torch elsewhere.
 
-The agents of several seeds run as one network of all their groups, every seed on its own equal part of the batch; mixers
-run seed by seed. Letters: T steps, B episodes of all seeds, N agents, A actions, R transitions, K joint actions, S state.
+The agents of several seeds run as one network of all their groups, every seed on its own equal part of the batch;
+mixers run seed by seed. Letters: T steps, B episodes of all seeds, N agents, A actions, R transitions, K joint actions,
+S state.
 """
 
 from __future__ import annotations
@@ -42,8 +43,7 @@ def use_native(config: Config, device: torch.device) -> bool:
 class Execution:
     """Forward passes of one or several seeds' networks by name. It owns no weights.
 
-    networks: of each seed "agents", "mixer", "target_agents", ... ; masks: of each, those that learn, by the same names.
-    Where a pass takes `sizes`, they are the seeds' shares of its rows.
+    networks: of each seed "agents", "mixer", "target_agents", ... ; masks: of each those that learn, by the same names.
     """
 
     def __init__(
@@ -96,10 +96,11 @@ class Execution:
         actor = self._agents[key].actor
         return actor(*inputs)[0] if isinstance(actor, AgentNets) else actor.forward(*inputs, dense_gradients=evolving)
 
-    def mix(
-        self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False
-    ) -> Tensor:
-        """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`."""
+    def mix(self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False) -> Tensor:
+        """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`.
+
+        sizes: how many of the R rows are each seed's, in order; None for a single one.
+        """
         modules = self._mixers.get(key)
         if evolving or modules is None:
             modules = [named[key] for named in self._modules]

@@ -1,7 +1,7 @@
 """The training loop, of one run or of several that differ in their seed alone: a generator of events.
 
-Each run is what it would be by itself: it has its own networks, replay, optimiser and random streams, and what the runs do
-together (stepping environments, acting, the networks' passes) keeps to that (Cohort, rollouts, together).
+Each run is what it would be by itself: networks, replay, optimiser and random streams are its own, and what the runs do
+together keeps to that: stepping environments (envs/together.py), acting (rollout.py) and updates (cohort.py).
 """
 
 from __future__ import annotations

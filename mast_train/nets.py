@@ -1,8 +1,8 @@
 """The agents' networks, grouped: a layer of all agents is one tensor [G, out, in] and one batched product.
 
-G = N: each agent its own network (the paper). G = 1: one shared network. Networks of several seeds side by side have the
-groups of each in turn, and every seed its own equal part of the batch. Letters: T steps, B episodes of all seeds, N agents,
-I input, H hidden, A actions, R rows of a group.
+G = N: each agent its own network (the paper). G = 1: one shared network. Networks of several seeds side by side have
+seeds times as many, one seed's after another's, and every seed its own equal part of the batch. Letters: T steps,
+B episodes of all seeds, N agents, I input, H hidden, A actions, R rows of a group.
 """
 
 from __future__ import annotations

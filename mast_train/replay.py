@@ -165,7 +165,7 @@ class EpisodeBuffer:
 
 
 def gather(buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor]) -> EpisodeBatch:
-    """Episodes of buffers alike, equally many of each, by age as of EpisodeBuffer.gather: one batch, padded to the longest."""
+    """Equally many episodes of each of several buffers, by age as of EpisodeBuffer.gather, as one padded batch."""
     device, pairs = buffers[0].device, list(zip(buffers, map(EpisodeBuffer._slots, buffers, ages), strict=True))
     length = torch.cat([buffer._length[slots] for buffer, slots in pairs])
     t = int(length.max())

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mast_train.envs.base import EnvSpec, Observation, VecEnv
+from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.episodes import EpisodeBatch
 
 Policy = Callable[[int, Observation, Sequence[bool]], Tensor]
@@ -49,12 +49,12 @@ class Rollout:
         return cls(episodes, state.get("won"), state["returns"])
 
 
-def rollout(env: VecEnv, policy: Policy) -> Rollout:
+def rollout(env: Stepped, policy: Policy) -> Rollout:
     """Play one episode in every environment. Environments that finish early wait, unrecorded."""
     return rollouts(env, policy, 1)[0]
 
 
-def rollouts(env: VecEnv, policy: Policy, seeds: int) -> list[Rollout]:
+def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
     """`rollout` in the environments of several seeds at once; the result of each is as long as its own episodes."""
     storage = _allocate(env.spec, env.num_envs, env.device)
     observation = env.reset()
@@ -157,9 +157,12 @@ class AgentPolicy:
         q, self._hidden = self._agents.step(self._inputs(observation.obs, self._last), self._hidden)
         self._last = q.masked_fill(~avail, -torch.inf).argmax(-1)
         if self._exploration:
-            parts = zip(self._exploration, avail.split(e // len(playing)), self._last.split(e // len(playing)), playing)
+            each = e // len(playing)
+            parts = zip(self._exploration, avail.split(each), self._last.split(each), playing, strict=True)
             # A seed whose episodes are over draws no more numbers: its stream goes on as it would without the others.
-            self._last = torch.cat([_explore(*part) if plays else part[2] for *part, plays in parts])
+            self._last = torch.cat(
+                [_explore(own, free, greedy) if plays else greedy for own, free, greedy, plays in parts]
+            )
         self.seconds += time.perf_counter() - started
         return self._last
 

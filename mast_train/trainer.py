@@ -1,4 +1,4 @@
-"""One run: its state, its evaluations and its checkpoints. The loop is in lockstep.py; logging and display are outside."""
+"""One run: its state, its evaluations and its checkpoints. The loop is in lockstep.py, logging and display outside."""
 
 from __future__ import annotations
 

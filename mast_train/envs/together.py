@@ -1,4 +1,4 @@
-"""The environments of several seeds as one, in equal parts one after another, each drawing from its own random stream."""
+"""The environments of several seeds as one: equal parts, one after another, each drawing from its own random stream."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mast_train.envs.base import Observation, Transition, VecEnv, check_actions
+from mast_train.envs.base import Observation, Stepped, Transition, VecEnv, check_actions
 from mast_train.envs.smax import SmaxEnv, SmaxTogether
 
 
-def together(envs: Sequence[VecEnv], places: int) -> VecEnv | InTurn | SmaxTogether:
+def together(envs: Sequence[VecEnv], places: int) -> Stepped:
     """Environments of one map and size. places: how many there were at first; a program compiled for them serves fewer.
 
-    What they record is what each would alone; their streams are theirs still, and their `state_dict` is the one to save.
+    Episodes are what each would play alone. The random streams stay with `envs`: it is theirs that are saved.
     """
     if len(envs) == 1:
         return envs[0]

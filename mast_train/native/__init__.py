@@ -172,7 +172,8 @@ class SparseSequence:
         """G, T, B, N, seeds. Raises ValueError."""
         seeds, groups, (t, b, n, width) = self.nets.seeds, self.nets.groups, inputs.x.shape
         one_hot = 0 if inputs.last_action is None else self.nets.n_actions
-        if self.nets.inputs - width - one_hot not in (0, n) or groups not in (seeds, seeds * n) or b % seeds or min(t, b, n) < 1:
+        fits = self.nets.inputs - width - one_hot in (0, n) and groups in (seeds, seeds * n) and b % seeds == 0
+        if not fits or min(t, b, n) < 1:
             raise ValueError(
                 f"x is {list(inputs.x.shape)}, expected [T,B,N,{self.nets.inputs}], B a multiple of {seeds} and "
                 f"N = {groups // seeds} groups or 1 group"
@@ -204,7 +205,7 @@ class SparseSequence:
 
     def _memory(self, shape: tuple[int, int, int, int, int]) -> Tensor:
         """For what a forward pass saves: that of a backward pass which is over, or new."""
-        groups, t, b, n, seeds = shape
+        groups, t, b, n, _ = shape
         size = _train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES)
         while self._spare:
             memory = self._spare.pop()
@@ -244,9 +245,7 @@ class _Inputs:
     lengths: Tensor | None
 
     @classmethod
-    def of(
-        cls, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None, seeds: int = 1
-    ) -> _Inputs:
+    def of(cls, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None, seeds: int = 1) -> _Inputs:
         if last_action is not None and last_action.dtype != torch.int64:
             raise ValueError(f"last_action is {last_action.dtype}, expected int64")
         if lengths is None:
