@@ -45,7 +45,7 @@ class Cohort:
             return [learner.update(part, steps) for learner, part, steps in parts]
         evolving, delayed = stages.pop()
         rows, inputs = batch.rows, self.execution.inputs(batch)
-        sizes = batch.filled.view(len(self.learners), -1).sum(1).tolist()
+        sizes = batch.filled.reshape(len(self.learners), -1).sum(1).tolist()
         q = self.execution.sequence("agents", inputs, evolving)
         q_taken = taken(q, rows, pick(batch.actions, rows.transition))
         q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), sizes, evolving)
