@@ -38,6 +38,7 @@ class Lockstep:
             raise UserError("train.overlap is for one seed: a thread plays ahead of one run; leave it out with --seeds")
         threads = (self.config.threads,)
         self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, threads)
+        self._active: list[Trainer] = []
         self._form(self.runs)
 
     def events(self) -> Iterator[tuple[Trainer, Event]]:
@@ -73,7 +74,7 @@ class Lockstep:
 
     def _form(self, active: Sequence[Trainer]) -> None:
         """Put together what the active runs do together."""
-        if not active or active == getattr(self, "_active", None):
+        if not active or active == self._active:
             return
         self._active = list(active)
         alone = active[0].learner.alone
