@@ -1,10 +1,10 @@
-"""Several seeds in one process against the same seeds one after another: the same episodes and updates, to the bit.
+"""Several seeds in one process against the same seeds one after another, which play the same episodes.
 
     python benchmarks/seeds.py [--seeds 4] [--map 3m] [--method mast] [--kernel auto] [--threads 1] [--seconds 40]
     python benchmarks/seeds.py --steps 10000 [--seeds 4] [--map 3m] [--method mast]
 
 The first form compares warm rounds (environments, acting, updates; no evaluations), joint and alone in turn, in one
-process: the ratio is the median over turns. The second times whole commands, start-up and evaluations included:
+process: ratios, alone over joint, are medians over turns of the time per step. The second times whole commands, start-up and evaluations included:
 `mast train --seeds K` and K times `mast train`, each in a fresh process.
 """
 
@@ -64,28 +64,29 @@ def measure_rounds(options: argparse.Namespace) -> dict[str, float]:
     together, apart = ([Trainer(replace(config, seed=seed)) for seed in range(options.seeds)] for _ in range(2))
     joint, alone = Lockstep(together).events(), [run.rounds.events() for run in apart]
 
-    def turn(rounds: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        first = advance(joint, together[-1], rounds)
-        others = [advance(events, run, rounds) for events, run in zip(alone, apart, strict=True)]
-        assert [run.step for run in together] == [run.step for run in apart]
-        return first, (sum(wall for wall, _ in others), sum(busy for _, busy in others))
+    def turn(rounds: int) -> list[dict[str, float]]:
+        """What the joint runs took, and those alone."""
+        rows = []
+        for runs, loops in ((together, [(joint, together[-1])]), (apart, list(zip(alone, apart, strict=True)))):
+            steps, updates = sum(run.step for run in runs), sum(run.learner.updates for run in runs)
+            times = [advance(events, last, rounds) for events, last in loops]
+            wall, busy = (sum(column) for column in zip(*times, strict=True))
+            steps, updates = sum(run.step for run in runs) - steps, sum(run.learner.updates for run in runs) - updates
+            rows.append({"steps": steps, "updates": updates, "wall": wall, "busy": busy})
+        return rows
 
     turn(WARM)
-    steps, updates = -sum(run.step for run in apart), -sum(run.learner.updates for run in apart)
     started, turns = time.perf_counter(), []
     while not turns or time.perf_counter() - started < options.seconds:
         turns.append(turn(TURN))
-    steps, updates = steps + sum(run.step for run in apart), updates + sum(run.learner.updates for run in apart)
-    walls = [sum(one[k][0] for one in turns) for k in (0, 1)]
-    return {
-        "turns": len(turns),
-        "joint_steps_per_s": steps / walls[0],
-        "alone_steps_per_s": steps / walls[1],
-        "joint_updates_per_s": updates / walls[0],
-        "alone_updates_per_s": updates / walls[1],
-        "wall_ratio": statistics.median(alone[0] / joint[0] for joint, alone in turns),
-        "processor_ratio": statistics.median(alone[1] / joint[1] for joint, alone in turns),
-    }
+    result: dict[str, float] = {"turns": len(turns)}
+    for k, name in enumerate(("joint", "alone")):
+        total = {key: sum(rows[k][key] for rows in turns) for key in turns[0][k]}
+        result |= {f"{name}_{key}_per_s": total[key] / total["wall"] for key in ("steps", "updates")}
+    for key, name in (("wall", "wall"), ("busy", "processor")):
+        ratios = [(b[key] / b["steps"]) / (a[key] / a["steps"]) for a, b in turns]
+        result[f"{name}_ratio"] = statistics.median(ratios)
+    return result | {"same_steps": [run.step for run in together] == [run.step for run in apart]}
 
 
 def measure_commands(options: argparse.Namespace) -> dict[str, float]:

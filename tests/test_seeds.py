@@ -10,9 +10,10 @@ import torch
 from mast_train import native
 from mast_train.cohort import Cohort
 from mast_train.config import override
-from mast_train.envs import matrix
+from mast_train.envs import make_env, matrix
 from mast_train.envs.matrix import END, Game, MatrixEnv
 from mast_train.envs.together import InTurn
+from mast_train.envs.together import together as joined_envs
 from mast_train.errors import UserError
 from mast_train.events import Evaluation, Progress, Saved
 from mast_train.execution import Execution
@@ -20,7 +21,7 @@ from mast_train.learner import Learner
 from mast_train.lockstep import Lockstep
 from mast_train.presets import preset
 from mast_train.replay import gather
-from mast_train.rollout import AgentPolicy
+from mast_train.rollout import AgentPolicy, random_actions, rollout, rollouts
 from mast_train.trainer import Trainer
 
 SEEDS = (0, 1, 2)
@@ -112,6 +113,31 @@ def test_seeds_on_smax_are_what_they_are_alone_to_the_bit():
     separate = separately(wanted)
     assert len({trainer.learner.updates for trainer, _ in separate}) > 1
     assert_same_runs(separate, together(wanted))
+
+
+@pytest.mark.parametrize("present", [4, 3])
+def test_battles_of_several_seeds_are_those_of_each_to_the_bit(present):
+    """Programs of another width round differently: this found it within a round of 4 x 16 battles."""
+    alone, beside = ([make_env("smax", "3m", 16, seed, torch.device("cpu"), {}) for seed in range(4)] for _ in (0, 1))
+    joint = joined_envs(beside[:present], 4)
+    streams, others = ([torch.Generator().manual_seed(seed) for seed in range(4)] for _ in (0, 1))
+
+    def act(streams):
+        def policy(t, observation, playing):
+            parts = zip(observation.avail_actions.split(16), streams, playing, strict=False)
+            return torch.cat([random_actions(*p) if plays else p[0].int().argmax(-1) for *p, plays in parts])
+
+        return policy
+
+    for _ in range(2):
+        separate = [rollout(env, act([stream])) for env, stream in zip(alone, streams, strict=True)]
+        for expected, got in zip(separate, rollouts(joint, act(others), present), strict=False):
+            state, other = expected.state_dict(), got.state_dict()
+            assert all(torch.equal(tensor, other[name]) for name, tensor in state.items())
+    assert [env.state_dict() for env in beside[:present]] == [env.state_dict() for env in alone[:present]]
+    assert len({played.episodes.reward.shape[1] for played in separate[:present]}) > 1
+    waiting = joint.step(torch.zeros(16 * present, 3, dtype=torch.int64))
+    assert not waiting.reward.any() and (waiting.terminated | waiting.truncated).all()
 
 
 def test_one_pass_serves_all_seeds_and_fewer_once_one_has_finished(monkeypatch):
