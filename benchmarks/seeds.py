@@ -4,8 +4,8 @@
     python benchmarks/seeds.py --steps 10000 [--seeds 4] [--map 3m] [--method mast]
 
 The first form compares warm rounds (environments, acting, updates; no evaluations), joint and alone in turn, in one
-process: ratios, alone over joint, are medians over turns of the time per step. The second times whole commands, start-up and evaluations included:
-`mast train --seeds K` and K times `mast train`, each in a fresh process.
+process. Its ratios, alone over joint, are medians over the turns of the time that a step takes. The second times whole
+commands, start-up and evaluations included: `mast train --seeds K` and K times `mast train`, each in a fresh process.
 """
 
 from __future__ import annotations

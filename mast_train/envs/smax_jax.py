@@ -48,8 +48,8 @@ class Programs(NamedTuple):
 
 
 class JointPrograms(NamedTuple):
-    """For K seeds. join: (how many are there, K times Carry) -> Carry of arrays [K,E,...], the others' battles over; step:
-    (that, actions [K,E,N]) -> the same."""
+    """For K seeds. join: (how many are there, K times Carry) -> Carry of [K,E,...], the battles of the others over;
+    step: (that, actions [K,E,N]) -> the same."""
 
     join: Callable[..., Carry]
     step: Callable[[Carry, Any], Carry]
