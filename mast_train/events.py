@@ -11,6 +11,7 @@ class Progress:
     """After a round of episodes and its updates. seconds: time spent so far on environment, acting and learning.
 
     With train.overlap these run at once: they add up to more than the time that passed, and include the round ahead.
+    Of several seeds trained together each has an equal share.
     """
 
     step: int

@@ -39,6 +39,7 @@ class Lockstep:
         threads = (self.config.threads,)
         self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, threads)
         self._active: list[Trainer] = []
+        self._batch_memory: dict[str, torch.Tensor] = {}
         self._form(self.runs)
 
     def events(self) -> Iterator[tuple[Trainer, Event]]:
@@ -123,7 +124,8 @@ class Lockstep:
         for _ in range(c.env.num_envs // c.train.episodes_per_update):
             # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
             if runs[0].replay.can_sample():
-                batch = gather([run.replay for run in runs], [run.replay.draw(run.sampling) for run in runs])
+                ages = [run.replay.draw(run.sampling) for run in runs]
+                batch = gather([run.replay for run in runs], ages, self._batch_memory)
                 logs.append(self._cohort.update(batch, [run.step for run in runs]))
                 for run in runs:
                     run.adapt_replay()

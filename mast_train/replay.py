@@ -164,8 +164,15 @@ class EpisodeBuffer:
         )
 
 
-def gather(buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor]) -> EpisodeBatch:
-    """Equally many episodes of each of several buffers, by age as of EpisodeBuffer.gather, as one padded batch."""
+def gather(
+    buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor], memory: dict[str, Tensor] | None = None
+) -> EpisodeBatch:
+    """Equally many episodes of each of several buffers, by age as of EpisodeBuffer.gather, as one padded batch.
+
+    memory: what the batch is written into, kept by the caller for the next one. New memory of this size would be given
+    back to the system every time, and its pages be cleared again.
+    """
+    memory = {} if memory is None else memory
     device, pairs = buffers[0].device, list(zip(buffers, map(EpisodeBuffer._slots, buffers, ages), strict=True))
     length = torch.cat([buffer._length[slots] for buffer, slots in pairs])
     t = int(length.max())
@@ -173,7 +180,10 @@ def gather(buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor]) -> EpisodeB
     data = {}
     for name, stored in buffers[0]._data.items():
         steps = t + (name not in _BETWEEN)
-        data[name] = stored.new_empty(length.numel(), steps, *stored.shape[1:])
+        count = length.numel() * steps
+        if name not in memory or len(memory[name]) < count:
+            memory[name] = stored.new_empty(count, *stored.shape[1:])
+        data[name] = memory[name][:count].view(length.numel(), steps, *stored.shape[1:])
         places = data[name].flatten(0, 1).tensor_split(len(buffers))
         for buffer, index, place in zip(buffers, rows, places, strict=True):
             torch.index_select(buffer._data[name], 0, index[:, :steps].reshape(-1), out=place)
