@@ -93,6 +93,7 @@ def train(
     masks: Annotated[str | None, typer.Option(help="Finished run whose masks to train: ticket-winning.")] = None,
     steps: Annotated[int | None, typer.Option(help="Environment steps in all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Train that many seeds at once, from --seed on.")] = 1,
     shared: Annotated[bool, typer.Option("--shared", help="One network for all agents.")] = False,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
@@ -118,7 +119,7 @@ def train(
         from mast_train.runs import find_unfinished
         from mast_train.session import resume as resume_run
 
-        if flags or set_ or config:
+        if flags or set_ or config or seeds > 1:
             raise fail("--resume continues a run as it was started; it takes --name and --runs only")
         resume_run(find_unfinished(name, runs), console)
         return
@@ -128,7 +129,7 @@ def train(
         return
     from mast_train.session import start
 
-    start(resolved, runs, name, console)
+    start(resolved, runs, name, console, seeds)
 
 
 @command

@@ -40,8 +40,9 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
     import torch
 
     from mast_train.config import override
+    from mast_train.events import Progress
     from mast_train.presets import preset
-    from mast_train.trainer import Progress, Trainer
+    from mast_train.trainer import Trainer
 
     torch.set_num_threads(1)
     method, kernel = OURS[name]
@@ -50,13 +51,13 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
         "train.total_steps": 10**9, "train.eval_interval": 10**9, "train.eval_episodes": 16,
     }  # fmt: skip
     trainer = Trainer(override(preset(method), settings))
-    learned, update = [0], trainer.learner.update
+    learned, update = [0], trainer.learner.alone.update
 
     def counted(batch, env_steps):
         learned[0] += int(batch.filled.sum()) * trainer.spec.n_agents
         return update(batch, env_steps)
 
-    trainer.learner.update = counted
+    trainer.learner.alone.update = counted
     rounds = (event for event in trainer.events() if isinstance(event, Progress))
     first = next(event for event in rounds if event.updates > 24)
     started, learned[0] = time.perf_counter(), 0

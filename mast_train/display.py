@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: one live line on a terminal, plain lines elsewhere.
+"""What a person sees while a run trains, or several seeds do: live lines on a terminal, plain lines elsewhere.
 
 Where an environment does not say what winning is, the return stands in the win rate's place.
 """
@@ -6,6 +6,7 @@ Where an environment does not say what winning is, the return stands in the win 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -13,8 +14,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Column
 from rich.text import Text
 
-from mast_train.trainer import Evaluation
-from mast_train.trainer import Progress as Round
+from mast_train.events import Evaluation
+from mast_train.events import Progress as Round
 
 PLAIN_SECONDS = 15.0
 
@@ -25,15 +26,17 @@ class _Rate(ProgressColumn):
 
 
 class TrainingDisplay:
-    """Steps, steps per second, win rate or return, epsilon, sparsity and time remaining."""
+    """Steps, steps per second, win rate or return, epsilon, sparsity and time remaining; a live line for each seed."""
 
-    def __init__(self, console: Console, total: int, start: int, sparsity: dict[str, float]) -> None:
-        self._console, self._total = console, total
-        self._sparsity = f"sparsity {sparsity['agents']:.1%}" if sparsity["agents"] else "dense"
-        self._score = "win rate -"
-        self._printed, self._printed_step = time.monotonic(), start
+    def __init__(
+        self, console: Console, total: int, start: int, sparsity: dict[str, float], seeds: Sequence[int] = (0,)
+    ) -> None:
+        self._console, self._total, self._several = console, total, len(seeds) > 1
+        self._seeds, self._steps = list(seeds), [start] * len(seeds)
+        self._measure, self._scores = "win rate", ["-"] * len(seeds)
+        self._printed, self._printed_steps = time.monotonic(), sum(self._steps)
         self._live = Progress(
-            TextColumn("{task.completed:,}/{task.total:,}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[seed]}{task.completed:,}/{task.total:,}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
             _Rate(table_column=Column(no_wrap=True)),
             TextColumn(
@@ -46,32 +49,46 @@ class TrainingDisplay:
             disable=not console.is_terminal,
             speed_estimate_period=20.0,
         )
-        self._task = self._live.add_task(
-            "train", total=total, completed=start, score=self._score, epsilon=1.0, sparsity=self._sparsity
-        )
+        shown = {
+            "score": "win rate -",
+            "epsilon": 1.0,
+            "sparsity": f"sparsity {sparsity['agents']:.1%}" if sparsity["agents"] else "dense",
+        }
+        self._tasks = [
+            self._live.add_task("train", total=total, completed=start, seed=self._name(seed), **shown) for seed in seeds
+        ]
 
-    def round(self, event: Round) -> None:
-        """After a round of episodes."""
-        self._live.update(self._task, completed=min(event.step, self._total), epsilon=event.epsilon)
-        now = time.monotonic()
+    def round(self, event: Round, run: int = 0) -> None:
+        """After a round of episodes of the run of that number."""
+        self._steps[run] = min(event.step, self._total)
+        self._live.update(self._tasks[run], completed=self._steps[run], epsilon=event.epsilon)
+        now, steps = time.monotonic(), sum(self._steps)
         if not self._console.is_terminal and now - self._printed > PLAIN_SECONDS:
-            rate = (event.step - self._printed_step) / (now - self._printed)
+            rate = (steps - self._printed_steps) / (now - self._printed)
+            left = self._total * len(self._steps) - steps
+            done = f"{event.step:,}/{self._total:,} steps"
+            if self._several:
+                done = f"{min(self._steps):,} to {max(self._steps):,} of {self._total:,} steps of every seed"
             self._console.print(
-                f"{event.step:,}/{self._total:,} steps, {rate:,.0f} steps/s, {self._score}, "
-                f"epsilon {event.epsilon:.2f}, ETA {max(0.0, self._total - event.step) / max(rate, 1e-9):,.0f} s"
+                f"{done}, {rate:,.0f} steps/s, {self._measure} {' '.join(self._scores)}, "
+                f"epsilon {event.epsilon:.2f}, ETA {left / max(rate, 1e-9):,.0f} s"
             )
-            self._printed, self._printed_step = now, event.step
+            self._printed, self._printed_steps = now, steps
 
-    def evaluation(self, event: Evaluation) -> None:
-        """After greedy episodes."""
+    def evaluation(self, event: Evaluation, run: int = 0) -> None:
+        """After greedy episodes of the run of that number."""
         rate = event.win_rate
-        self._score = f"return {event.return_mean:.2f}" if rate is None else f"win rate {rate:.2f}"
-        self._live.update(self._task, score=self._score)
+        self._measure, score = ("return", event.return_mean) if rate is None else ("win rate", rate)
+        self._scores[run] = f"{score:.2f}"
+        self._live.update(self._tasks[run], score=f"{self._measure} {self._scores[run]}")
         won = "" if rate is None else f"win rate {rate:.3f}, "
         self._live.console.print(
-            f"  step {event.step:>9,}: {won}return {event.return_mean:.2f}, length {event.length_mean:.1f} "
-            f"over {event.episodes} greedy episodes"
+            f"  {self._name(self._seeds[run])}step {event.step:>9,}: {won}return {event.return_mean:.2f}, "
+            f"length {event.length_mean:.1f} over {event.episodes} greedy episodes"
         )
+
+    def _name(self, seed: int) -> str:
+        return f"seed {seed} " if self._several else ""
 
     def __enter__(self) -> TrainingDisplay:
         self._live.__enter__()

@@ -63,6 +63,11 @@ class EpisodeBatch:
         """Transitions per episode [B] int64."""
         return self.filled.sum(1)
 
+    def split(self, parts: int) -> list[EpisodeBatch]:
+        """Equal numbers of episodes each, in order."""
+        pieces = {name: tensor.tensor_split(parts) for name, tensor in vars(self).items()}
+        return [EpisodeBatch(**{name: piece[k] for name, piece in pieces.items()}) for k in range(parts)]
+
     @property
     def rows(self) -> Rows:
         """Where the real transitions are."""

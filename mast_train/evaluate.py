@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -73,7 +73,7 @@ def team_policy(bundle: Bundle, env: VecEnv, backend: str) -> tuple[Policy, str]
     _check_fit((contract.n_agents, contract.obs_dim, contract.n_actions), spec)
     team = bundle.team(env.num_envs * spec.n_agents, backend)
 
-    def act(t: int, observation: Observation) -> torch.Tensor:
+    def act(t: int, observation: Observation, _: Sequence[bool]) -> torch.Tensor:
         if t == 0:
             team.reset()
         actions = team.act(

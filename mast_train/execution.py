@@ -1,13 +1,15 @@
-"""Where a learner's networks run: in C on their connections where that is possible, in torch elsewhere.
+"""Where learners' networks run: in C on their connections where that is possible, in torch elsewhere.
 
-Letters: T steps, B episodes, N agents, A actions, R transitions, K joint actions, S state.
+The agents of several seeds run as one network of all their groups, every seed on its own equal part of the batch;
+mixers run seed by seed. Letters: T steps, B episodes of all seeds, N agents, A actions, R transitions, K joint actions,
+S state.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ from mast_train.native import SparseSequence, available, status
 from mast_train.native import targets as native_targets
 from mast_train.native.mixer import SparseMixer
 from mast_train.native.optimizer import SparseStep
-from mast_train.nets import AgentNets
+from mast_train.nets import AgentNets, joined, share_memory
 from mast_train.networks import agent_inputs
 from mast_train.sparse.masks import Masks
 
@@ -39,77 +41,115 @@ def use_native(config: Config, device: torch.device) -> bool:
 
 
 class Execution:
-    """Forward passes of networks by name, and the step of their optimiser. It owns no weights.
+    """Forward passes of one or several seeds' networks by name. It owns no weights.
 
-    networks: "agents", "mixer", "target_agents", ... ; masks of those that learn, by the same names.
+    networks: of each seed "agents", "mixer", "target_agents", ... ; masks: of each those that learn, by the same names.
     """
 
     def __init__(
         self,
         config: Config,
         spec: EnvSpec,
-        networks: Mapping[str, nn.Module],
-        masks: Mapping[str, Masks],
-        optimizer: torch.optim.Optimizer,
+        networks: Sequence[Mapping[str, nn.Module]],
+        masks: Sequence[Mapping[str, Masks]],
         native: bool,
     ) -> None:
-        self._config, self._spec, self._modules, self._masks = config, spec, networks, masks
-        self._optimizer = optimizer
-        self._sequences: dict[str, SparseSequence] = {}
-        self._mixers: dict[str, SparseMixer] = {}
-        self._step: SparseStep | None = None
+        self._config, self._spec, self._modules, self._native = config, spec, networks, native
+        self._agents: dict[str, _Agents] = {}
+        self._mixers: dict[str, list[SparseMixer]] = {}
         self._frozen: _Frozen | None = None
-        if native:
-            for key, module in networks.items():
-                worn = masks[key].state_dict() if key in masks else None
-                if isinstance(module, AgentNets):
-                    self._sequences[key] = SparseSequence(module, worn)
-                elif isinstance(module, QMIX):
-                    self._mixers[key] = SparseMixer(module, worn)
-            self._step = SparseStep(
-                optimizer, {p: mask for worn in masks.values() for p, mask in worn.connections().items()}
-            )
+        for key, first in networks[0].items():
+            modules = [named[key] for named in networks]
+            worn = [named[key].state_dict() for named in masks if key in named]
+            if isinstance(first, AgentNets):
+                self._agents[key] = _Agents([cast(AgentNets, module) for module in modules], worn, native)
+            elif native and isinstance(first, QMIX):
+                pairs = zip(modules, worn or [None] * len(modules), strict=True)
+                self._mixers[key] = [SparseMixer(cast(QMIX, module), mask) for module, mask in pairs]
 
     @property
     def pure(self) -> Any:
         """The targets' pure functions, soft_mellowmax and td_lambda."""
-        return targets if self._step is None else native_targets
+        return native_targets if self._native else targets
 
     @property
     def actor(self) -> AgentNets | SparseSequence:
         """What acts: `step` on the online agents."""
-        agents = self._modules["agents"]
-        assert isinstance(agents, AgentNets)
-        return self._sequences.get("agents", agents)
+        return self._agents["agents"].actor
 
     def frozen_actor(self) -> AgentNets | SparseSequence:
         """What acts, on the weights and masks of now until the next call: another thread may act while these learn."""
-        agents = self._modules["agents"]
-        assert isinstance(agents, AgentNets)
+        agents = self._agents["agents"]
         if self._frozen is None:
-            self._frozen = _Frozen(agents, self._masks["agents"].state_dict(), bool(self._sequences))
+            self._frozen = _Frozen(agents.nets, agents.masks or {}, self._native)
         return self._frozen.refreshed()
 
     def inputs(self, batch: EpisodeBatch) -> Inputs:
         """What `sequence` takes."""
         last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-        if not self._sequences or not self._config.net.last_action:
+        if not self._native or not self._config.net.last_action:
             return (agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1),)
         return batch.obs.transpose(0, 1), last_action.transpose(0, 1), batch.lengths + 1
 
     def sequence(self, key: str, inputs: Inputs, evolving: bool = False) -> Tensor:
         """Action values [T+1,B,N,A]; gradients of absent weights only when `evolving`."""
-        native = self._sequences.get(key)
-        return self._modules[key](*inputs)[0] if native is None else native.forward(*inputs, dense_gradients=evolving)
+        actor = self._agents[key].actor
+        return actor(*inputs)[0] if isinstance(actor, AgentNets) else actor.forward(*inputs, dense_gradients=evolving)
 
-    def mix(self, key: str, q: Tensor, state: Tensor, evolving: bool = False) -> Tensor:
-        """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`."""
-        return (self._modules[key] if evolving else self._mixers.get(key, self._modules[key]))(q, state)
+    def mix(self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False) -> Tensor:
+        """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`.
 
-    def step(self, max_norm: float) -> Tensor:
+        sizes: how many of the R rows are each seed's, in order; None for a single one.
+        """
+        modules = self._mixers.get(key)
+        if evolving or modules is None:
+            modules = [named[key] for named in self._modules]
+        if sizes is None or len(sizes) == 1:
+            return modules[0](q, state)
+        parts = zip(modules, q.split(sizes, -2), state.split(sizes), strict=True)
+        return torch.cat([module(q_part, state_part) for module, q_part, state_part in parts], -1)
+
+    def hand_out_gradients(self) -> None:
+        """What a backward pass left in the joint networks becomes the gradients of every seed's own parameters."""
+        for agents in self._agents.values():
+            agents.hand_out_gradients()
+
+
+class _Agents:
+    """The agents of all seeds under one name as one network; several share their memory with it from here on."""
+
+    def __init__(self, nets: Sequence[AgentNets], masks: Sequence[Mapping[str, Tensor]], native: bool) -> None:
+        """masks: of each seed, none for target networks."""
+        self.nets, self.masks = nets[0], masks[0] if masks else None
+        self._parts: list[tuple[Tensor, list[Tensor]]] = []
+        if len(nets) > 1:
+            self.nets = joined(nets)
+            if masks:
+                self.masks = {name: share_memory([worn[name] for worn in masks]) for name in masks[0]}
+            for name, whole in self.nets.named_parameters():
+                self._parts.append((whole, [getattr(net, name) for net in nets]))
+        self.actor = SparseSequence(self.nets, self.masks) if native else self.nets
+
+    def hand_out_gradients(self) -> None:
+        for whole, parts in self._parts:
+            if whole.grad is not None:
+                for part, gradient in zip(parts, whole.grad.split(len(parts[0])), strict=True):
+                    part.grad = gradient
+                whole.grad = None
+
+
+class OptimizerStep:
+    """The step of one seed's optimiser on the connections of its masks, in C or in torch."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, masks: Mapping[str, Masks], native: bool) -> None:
+        self._optimizer, self._masks = optimizer, masks
+        connections = {p: mask for worn in masks.values() for p, mask in worn.connections().items()}
+        self._native = SparseStep(optimizer, connections) if native else None
+
+    def __call__(self, max_norm: float) -> Tensor:
         """Mask the gradients, clip them by their global norm, step; returns the norm before clipping."""
-        if self._step is not None:
-            return self._step.step(max_norm)
+        if self._native is not None:
+            return self._native.step(max_norm)
         for masks in self._masks.values():
             masks.apply_to_gradients()
         parameters = [parameter for group in self._optimizer.param_groups for parameter in group["params"]]

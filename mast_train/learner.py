@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mast_train import targets
+from mast_train.cohort import Cohort
 from mast_train.config import Config
 from mast_train.counting import count_agents, count_mixer
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch, Rows, pick, taken
-from mast_train.execution import Execution, Inputs, use_native
+from mast_train.episodes import EpisodeBatch
+from mast_train.execution import Execution, OptimizerStep, use_native
 from mast_train.flops import Model
-from mast_train.losses import central_weight, optimistic_weight, td_loss
 from mast_train.native import SparseSequence
 from mast_train.nets import AgentNets
 from mast_train.networks import Factored, factored, new_masks, unrestricted
@@ -56,17 +55,28 @@ class Learner:
             module.requires_grad_(False)
         self.optimizer = _optimizer(config, self.parameters)
         self.updates = 0
-        networks = {**self._modules(), **self._target_modules()}
-        self.networks = Execution(config, spec, networks, self.masks, self.optimizer, use_native(config, device))
+        self.native = use_native(config, device)
+        self.settle()
+
+    def settle(self) -> None:
+        """Begin anew what remembers where the parameters and masks lie: now, and whenever they were moved."""
+        self.optimizer_step = OptimizerStep(self.optimizer, self.masks, self.native)
+        self.alone = Cohort([self])
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All of them by name: what learns, and the target networks."""
+        return {**self._modules(), **self._target_modules()}
+
+    @property
+    def execution(self) -> Execution:
+        """Where they run when they run alone."""
+        return self.alone.execution
 
     @property
     def actor(self) -> AgentNets | SparseSequence:
         """What acts: `step` on the online agents, in C where that is possible."""
-        return self.networks.actor
-
-    def frozen_actor(self) -> AgentNets | SparseSequence:
-        """A copy of it as it is now, which the next call brings up to date; updates leave it alone."""
-        return self.networks.frozen_actor()
+        return self.execution.actor
 
     @property
     def _critic(self) -> Factored:
@@ -75,127 +85,33 @@ class Learner:
 
     def update(self, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:
         """One step on a batch of episodes; returns scalars (still on the device) for the log."""
-        self.updates += 1
-        evolving, rows, networks = self._evolving(env_steps), batch.rows, self.networks
-        inputs = networks.inputs(batch)
-        q = networks.sequence("agents", inputs, evolving)
-        q_taken = taken(q, rows, pick(batch.actions, rows.transition))
-        q_tot = networks.mix("mixer", q_taken, pick(batch.state, rows.now), evolving)
-        with torch.no_grad():
-            q_target = networks.sequence("target_agents", inputs)
-            y = pick(self._targets(batch, rows, q_target, q.detach(), env_steps), rows.transition)
-            weight = self._weight(batch, rows, q_tot, y, q_target, q)
-        further = self._further_losses(batch, rows, inputs, q_tot, y, evolving)
-        loss = td_loss(q_tot, y, weight) + sum(further.values())
+        return self.alone.update(batch, [env_steps])[0]
+
+    def stage(self, env_steps: int) -> tuple[bool, bool]:
+        """Whether the next update evolves the topology, and whether the targets are still one-step ones."""
+        sparse, total = self.config.sparse, self.config.train.total_steps
+        wanted = sparse.grow != "none" and any(masks.layers for masks in self.masks.values())
+        at = evolves_at(self.updates + 1, sparse.update_interval, env_steps / total, sparse.stop_fraction)
+        return wanted and at, env_steps < self.config.target.start * total
+
+    def clear_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
-        loss.backward()
-        grad_norm, changed = self._step(env_steps / self.config.train.total_steps, evolving)
-        if self.updates % self.config.train.target_interval == 0:
-            self.sync_targets()
-        if weight is not None:
-            further["weight"] = weight.mean()
-        return {
-            "loss": loss.detach(),
-            **{name: value.detach() for name, value in further.items()},
-            "grad_norm": grad_norm,
-            "q_taken": q_taken.detach().mean(),
-            "q_tot": q_tot.detach().mean(),
-            "target": y.mean(),
-            "changed": torch.tensor(float(changed)),
-        }
 
-    def _further_losses(
-        self, batch: EpisodeBatch, rows: Rows, inputs: Inputs, q_tot: Tensor, y: Tensor, evolving: bool
-    ) -> dict[str, Tensor]:
-        """What the algorithm adds to the TD loss: WQMIX the unweighted one of Q*, RES the distance to the returns."""
-        losses = {}
-        if self.central is not None:
-            q = self.networks.sequence("central_agents", inputs, evolving)
-            q_taken = taken(q, rows, pick(batch.actions, rows.transition))
-            q_central = self.networks.mix("central_mixer", q_taken, pick(batch.state, rows.now), evolving)
-            losses["central_loss"] = td_loss(q_central, y)
-        if self.config.algorithm == "res":
-            returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-            losses["return_loss"] = self.config.res.return_weight * td_loss(q_tot, pick(returns, rows.transition))
-        return losses
-
-    def _targets(self, batch: EpisodeBatch, rows: Rows, q: Tensor, q_online: Tensor, env_steps: int) -> Tensor:
-        """y [B,T]: target values q, q_online [T+1,B,N,A] reduced and mixed on every next state, then one-step, n-step
-        or TD(lambda) returns."""
-        c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
-        values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
-        avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
-        select = pick(q_online, after) if self._online_selects else None
-        following = values(pick(q, after), avail, select, state)
-        value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
-        delayed = env_steps < c.start * self.config.train.total_steps
-        if c.returns == "one_step" or delayed:
-            return targets.one_step(batch.reward, value, batch.terminated, gamma)
-        if c.returns == "n_step":
-            return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
-        return self.networks.pure.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
-
-    def _weight(
-        self, batch: EpisodeBatch, rows: Rows, q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor
-    ) -> Tensor | None:
-        """WQMIX's weight of every real transition [R], None for the other algorithms."""
-        low = self.config.wqmix.weight
-        if self.config.algorithm == "owqmix":
-            return optimistic_weight(q_tot, y, low)
-        if self.config.algorithm != "cwqmix":
-            return None
-        greedy = targets.greedy_actions(pick(q, rows.step_major), pick(batch.avail_actions, rows.now))
-        values = targets.value_of(pick(q_target, rows.step_major), greedy)
-        q_greedy = self.networks.mix("target_mixer", values, pick(batch.state, rows.now))
-        return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
-
-    @property
-    def _online_selects(self) -> bool:
-        """Whether the online values choose or weigh actions. Beside Q* they always do: an unrestricted mixer gives the
-        order of its agents' values no meaning."""
-        return self.config.target.double_q or self.central is not None or self.config.algorithm == "res"
-
-    def _mixed(self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
-        """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
-        return self.networks.mix("target_mixer", self._reduce(q, avail, select), state)
-
-    def _joint_softmax(self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
-        """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
-        assert select is not None
-        greedy = targets.greedy_actions(select, avail)
-        online = self.networks.mix("mixer", targets.neighbours(select, greedy), state)
-        target = self.networks.mix("target_mixer", targets.neighbours(q, greedy), state)
-        return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
-
-    def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None) -> Tensor:
-        """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
-        c = self.config.target
-        unit = float(targets.spread(q, avail)) if c.scale == "spread" else 1.0
-        if c.operator == "max":
-            return targets.greedy_value(q, avail, select)
-        if c.operator == "softmax":
-            return targets.softmax_value(q, avail, c.alpha / unit, select)
-        if c.operator == "mellowmax":
-            return targets.mellowmax(q, avail, c.omega / unit)
-        return self.networks.pure.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
-
-    def _evolving(self, env_steps: int) -> bool:
-        sparse = self.config.sparse
-        progress = env_steps / self.config.train.total_steps
-        wanted = sparse.grow != "none" and any(masks.layers for masks in self.masks.values())
-        return wanted and evolves_at(self.updates, sparse.update_interval, progress, sparse.stop_fraction)
-
-    def _step(self, progress: float, evolving: bool) -> tuple[Tensor, int]:
-        sparse = self.config.sparse
+    def step(self, env_steps: int, evolving: bool) -> dict[str, Tensor]:
+        """The optimiser, the topology and the target networks, once the gradients are there; scalars for the log."""
+        self.updates += 1
+        sparse, train = self.config.sparse, self.config.train
         gradients = {key: masks.dense_gradients() if evolving else {} for key, masks in self.masks.items()}
-        grad_norm = self.networks.step(self.config.train.grad_clip)
+        grad_norm = self.optimizer_step(train.grad_clip)
         changed = 0
         if evolving:
-            fraction = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction)
+            fraction = drop_fraction(env_steps / train.total_steps, sparse.drop_fraction, sparse.stop_fraction)
             for key, masks in self.masks.items():
                 changed += masks.evolve(sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
-        return grad_norm, changed
+        if self.updates % train.target_interval == 0:
+            self.sync_targets()
+        return {"grad_norm": grad_norm, "changed": torch.tensor(float(changed))}
 
     @torch.no_grad()
     def sync_targets(self) -> None:
@@ -236,7 +152,7 @@ class Learner:
     def state_dict(self) -> dict[str, Tensor]:
         """Every tensor that training depends on, flat, for a safetensors file."""
         state: dict[str, Tensor] = {}
-        for key, module in {**self._modules(), **self._target_modules()}.items():
+        for key, module in self.networks.items():
             state |= {f"{key}.{name}": tensor for name, tensor in module.state_dict().items()}
         for key, masks in self.masks.items():
             state |= {f"masks.{key}.{name}": tensor for name, tensor in masks.state_dict().items()}
@@ -253,7 +169,7 @@ class Learner:
         for name, tensor in state.items():
             section, _, rest = name.partition(".")
             groups.setdefault(section, {})[rest] = tensor
-        for key, module in {**self._modules(), **self._target_modules()}.items():
+        for key, module in self.networks.items():
             _load_module(key, module, groups.get(key, {}))
         for key, masks in self.masks.items():
             masks.load_state_dict(part(state, f"masks.{key}."))

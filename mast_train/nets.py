@@ -1,12 +1,15 @@
 """The agents' networks, grouped: a layer of all agents is one tensor [G, out, in] and one batched product.
 
-G = N: each agent its own network (the paper). G = 1: one shared network. Letters: T steps, B episodes, N agents,
-I input, H hidden, A actions.
+G = N: each agent its own network (the paper). G = 1: one shared network. Networks of several seeds side by side have
+seeds times as many, one seed's after another's, and every seed its own equal part of the batch. Letters: T steps,
+B episodes of all seeds, N agents, I input, H hidden, A actions, R rows of a group.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ class AgentNets(nn.Module):
     def __init__(self, groups: int, inputs: int, hidden: int, n_actions: int) -> None:
         super().__init__()
         self.groups, self.inputs, self.hidden, self.n_actions = groups, inputs, hidden, n_actions
+        self.seeds = 1
 
         def parameter(*shape: int, fan_in: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(groups, *shape).uniform_(-1.0, 1.0) / math.sqrt(fan_in))
@@ -56,12 +60,39 @@ class AgentNets(nn.Module):
         return self._from_groups(_linear(hidden, self.fc2_weight, self.fc2_bias), 1, b, n)[0], hidden
 
     def _to_groups(self, x: Tensor) -> Tensor:
-        """[T,B,N,F] -> [G,T,R,F]."""
-        return x.permute(2, 0, 1, 3) if self.groups > 1 else x.flatten(1, 2)[None]
+        """[T,B,N,F] -> [G,T,R,F]: a group's rows are its seed's episodes, batch-major."""
+        t, b, n, width = x.shape
+        seeds, own = self.seeds, self.groups // self.seeds
+        parts = x.view(t, seeds, b // seeds, own, n // own, width)
+        return parts.permute(1, 3, 0, 2, 4, 5).reshape(self.groups, t, -1, width)
 
     def _from_groups(self, x: Tensor, t: int, b: int, n: int) -> Tensor:
         """[G,T*R,F] -> [T,B,N,F]."""
-        return x.view(n, t, b, -1).permute(1, 2, 0, 3) if self.groups > 1 else x.view(t, b, n, -1)
+        seeds, own = self.seeds, self.groups // self.seeds
+        parts = x.view(seeds, own, t, b // seeds, n // own, -1)
+        return parts.permute(2, 0, 3, 1, 4, 5).reshape(t, b, n, -1)
+
+
+def joined(nets: Sequence[AgentNets]) -> AgentNets:
+    """The networks of several seeds side by side. Their parameters become views of the joint ones, in one memory."""
+    joint = copy.deepcopy(nets[0])
+    joint.groups, joint.seeds = sum(net.groups for net in nets), len(nets)
+    for name, parameter in nets[0].named_parameters():
+        whole = share_memory([getattr(net, name) for net in nets])
+        setattr(joint, name, nn.Parameter(whole, requires_grad=parameter.requires_grad))
+    return joint
+
+
+def share_memory(tensors: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape end to end; each becomes, wherever it is held, a view of its part of the result."""
+    whole = torch.cat([tensor.detach() for tensor in tensors])
+    rows = len(whole) // len(tensors)
+    for k, tensor in enumerate(tensors):
+        view, tensor.grad = whole[k * rows : (k + 1) * rows], None
+        if isinstance(tensor, nn.Parameter):
+            view = nn.Parameter(view, requires_grad=tensor.requires_grad)
+        torch.utils.swap_tensors(tensor, view)
+    return whole
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ def _play(env: VecEnv, policy: Policy, pictures: list[Picture] | None) -> list[T
     observation, steps = env.reset(), []
     _look(env, pictures)
     while not steps or not bool(steps[-1].terminated | steps[-1].truncated):
-        actions: Tensor = policy(len(steps), observation)
+        actions: Tensor = policy(len(steps), observation, [True])
         steps.append(env.step(actions))
         observation = steps[-1].next
         _look(env, pictures)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import mmap
 import os
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -72,6 +73,10 @@ class EpisodeBuffer:
 
         The share of the recent buffer follows the paper's b1:b2 (section 4.3).
         """
+        return self.gather(self.draw(generator))
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Which episodes a sample takes: their ages [replay.batch], for `gather`."""
         recent = self.config.recent_batch
         newest = min(self.size, self.config.recent_capacity)
         ages = [torch.randperm(self.size, generator=generator)[: self.config.batch - recent]]
@@ -82,24 +87,14 @@ class EpisodeBuffer:
                 if repeat
                 else torch.randperm(newest, generator=generator)[:recent]
             )
-        return self.gather(torch.cat(ages))
+        return torch.cat(ages)
 
     def gather(self, ages: Tensor) -> EpisodeBatch:
         """The episodes that many additions old (0: the newest) as one padded batch."""
-        slots = (self._next - 1 - ages) % self.config.capacity
-        length = self._length[slots]
-        t = int(length.max())
-        rows = self._rows[slots, : t + 1].to(self.device)
-        data = {}
-        for name, stored in self._data.items():
-            index = rows[:, :t] if name in _BETWEEN else rows
-            data[name] = stored.index_select(0, index.reshape(-1)).view(*index.shape, *stored.shape[1:])
-        length = length.to(self.device)
-        step = torch.arange(t, device=self.device)
-        filled = step < length[:, None]
-        ended = step == length[:, None] - 1
-        terminated = ended & self._terminated[slots].to(self.device)[:, None]
-        return EpisodeBatch(**data, terminated=terminated, truncated=ended & ~terminated, filled=filled)
+        return gather([self], [ages])
+
+    def _slots(self, ages: Tensor) -> Tensor:
+        return (self._next - 1 - ages) % self.config.capacity
 
     def drop_oldest(self, n: int) -> None:
         """Forget the n oldest episodes (never below one batch)."""
@@ -167,6 +162,36 @@ class EpisodeBuffer:
             f"replay.capacity = {c.capacity}: {rows:,} steps of {self._map} need {rows * self._row_bytes / 1e9:.0f} "
             f"GB, more than this machine has; try --set replay.capacity={max(c.batch, c.capacity // 4)}"
         )
+
+
+def gather(
+    buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor], memory: dict[str, Tensor] | None = None
+) -> EpisodeBatch:
+    """Equally many episodes of each of several buffers, by age as of EpisodeBuffer.gather, as one padded batch.
+
+    memory: what the batch is written into, kept by the caller for the next one. New memory of this size would be given
+    back to the system every time, and its pages be cleared again.
+    """
+    memory = {} if memory is None else memory
+    device, pairs = buffers[0].device, list(zip(buffers, map(EpisodeBuffer._slots, buffers, ages), strict=True))
+    length = torch.cat([buffer._length[slots] for buffer, slots in pairs])
+    t = int(length.max())
+    rows = [buffer._rows[slots, : t + 1].to(device) for buffer, slots in pairs]
+    data = {}
+    for name, stored in buffers[0]._data.items():
+        steps = t + (name not in _BETWEEN)
+        count = length.numel() * steps
+        if name not in memory or len(memory[name]) < count:
+            memory[name] = stored.new_empty(count, *stored.shape[1:])
+        data[name] = memory[name][:count].view(length.numel(), steps, *stored.shape[1:])
+        places = data[name].flatten(0, 1).tensor_split(len(buffers))
+        for buffer, index, place in zip(buffers, rows, places, strict=True):
+            torch.index_select(buffer._data[name], 0, index[:, :steps].reshape(-1), out=place)
+    terminates = torch.cat([buffer._terminated[slots] for buffer, slots in pairs]).to(device)
+    step, length = torch.arange(t, device=device), length.to(device)
+    filled, ended = step < length[:, None], step == length[:, None] - 1
+    terminated = ended & terminates[:, None]
+    return EpisodeBatch(**data, terminated=terminated, truncated=ended & ~terminated, filled=filled)
 
 
 def _reserve(rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

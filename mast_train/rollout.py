@@ -1,20 +1,23 @@
-"""Environments and agents to whole episodes."""
+"""Environments and agents to whole episodes, of one seed or of several at once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from mast_train.envs.base import EnvSpec, Observation, VecEnv
+from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.episodes import EpisodeBatch
 
-Policy = Callable[[int, Observation], Tensor]
-"""(step index, observation of E environments) -> actions [E,N] int64, each available. Step 0 starts an episode."""
+Policy = Callable[[int, Observation, Sequence[bool]], Tensor]
+"""(step index, observation of E environments, which seeds still play) -> actions [E,N] int64, each available.
+
+Step 0 starts an episode. The environments of several seeds are in equal parts, one after another.
+"""
 
 
 @dataclass
@@ -46,16 +49,21 @@ class Rollout:
         return cls(episodes, state.get("won"), state["returns"])
 
 
-def rollout(env: VecEnv, policy: Policy) -> Rollout:
+def rollout(env: Stepped, policy: Policy) -> Rollout:
     """Play one episode in every environment. Environments that finish early wait, unrecorded."""
+    return rollouts(env, policy, 1)[0]
+
+
+def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
+    """`rollout` in the environments of several seeds at once; the result of each is as long as its own episodes."""
     storage = _allocate(env.spec, env.num_envs, env.device)
     observation = env.reset()
     _record(storage, 0, observation)
     active = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     won: Tensor | None = torch.zeros_like(active)
-    t = 0
-    while bool(active.any()):
-        actions = policy(t, observation)
+    t, ends = 0, [0] * seeds
+    while any(playing := active.view(seeds, -1).any(1).tolist()):
+        actions = policy(t, observation, playing)
         transition = env.step(actions)
         observation = transition.next
         storage.actions[:, t] = actions.masked_fill(~active[:, None], 0)
@@ -65,15 +73,18 @@ def rollout(env: VecEnv, policy: Policy) -> Rollout:
         storage.truncated[:, t] = active & transition.truncated
         won = None if won is None or transition.won is None else won | (active & transition.won)
         t += 1
+        ends = [t if plays else end for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
         active = active & ~(transition.terminated | transition.truncated)
-    return Rollout(_crop(storage, t), won, storage.reward[:, :t].sum(1))
+    wins = [None] * seeds if won is None else won.tensor_split(seeds)
+    parts = zip(storage.split(seeds), wins, ends, strict=True)
+    return [Rollout(_crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
 
 
 def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:
     """Uniform over available actions: the floor every learned policy is compared with."""
 
-    def act(_: int, observation: Observation) -> Tensor:
+    def act(_: int, observation: Observation, __: Sequence[bool]) -> Tensor:
         return random_actions(observation.avail_actions, generator)
 
     return act
@@ -118,21 +129,25 @@ class Actor(Protocol):
     def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+class Exploration(NamedTuple):
+    """The share of one seed's actions that are random, and the stream that they are drawn from."""
+
+    epsilon: float
+    generator: torch.Generator
+
+
 class AgentPolicy:
     """Epsilon-greedy decisions of the agents' networks; keeps the recurrent state and last actions of an episode."""
 
     def __init__(
-        self,
-        agents: Actor,
-        inputs: Callable[[Tensor, Tensor], Tensor],
-        epsilon: float = 0.0,
-        generator: torch.Generator | None = None,
+        self, agents: Actor, inputs: Callable[[Tensor, Tensor], Tensor], exploration: Sequence[Exploration] = ()
     ) -> None:
-        self._agents, self._inputs, self._epsilon, self._generator = agents, inputs, epsilon, generator
+        """exploration: of each seed; none: greedy."""
+        self._agents, self._inputs, self._exploration = agents, inputs, exploration
         self.seconds = 0.0
 
     @torch.no_grad()
-    def __call__(self, t: int, observation: Observation) -> Tensor:
+    def __call__(self, t: int, observation: Observation, playing: Sequence[bool]) -> Tensor:
         started = time.perf_counter()
         avail = observation.avail_actions
         e, n, _ = avail.shape
@@ -141,8 +156,20 @@ class AgentPolicy:
             self._last = torch.full((e, n), -1, device=avail.device)
         q, self._hidden = self._agents.step(self._inputs(observation.obs, self._last), self._hidden)
         self._last = q.masked_fill(~avail, -torch.inf).argmax(-1)
-        if self._epsilon > 0.0 and self._generator is not None:
-            explore = torch.rand((e, n), generator=self._generator, device=self._generator.device).to(avail.device)
-            self._last = torch.where(explore < self._epsilon, random_actions(avail, self._generator), self._last)
+        if self._exploration:
+            each = e // len(playing)
+            parts = zip(self._exploration, avail.split(each), self._last.split(each), playing, strict=True)
+            # A seed whose episodes are over draws no more numbers: its stream goes on as it would without the others.
+            self._last = torch.cat(
+                [_explore(own, free, greedy) if plays else greedy for own, free, greedy, plays in parts]
+            )
         self.seconds += time.perf_counter() - started
         return self._last
+
+
+def _explore(exploration: Exploration, avail: Tensor, greedy: Tensor) -> Tensor:
+    epsilon, generator = exploration
+    if epsilon <= 0.0:
+        return greedy
+    explore = torch.rand(greedy.shape, generator=generator, device=generator.device).to(avail.device)
+    return torch.where(explore < epsilon, random_actions(avail, generator), greedy)

@@ -210,7 +210,7 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if kind is not None and self.status != "finished":
             self.status = "failed"
         self._write_info()
         self._metrics.close()

@@ -1,4 +1,4 @@
-"""One training run as a user sees it: its folder, its log, its display, and Ctrl-C."""
+"""Training as a user sees it, of one run or several seeds: folders, logs, display, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import asdict
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -16,24 +16,31 @@ from rich.console import Console
 
 from mast_train.config import Config, validate
 from mast_train.display import TrainingDisplay
+from mast_train.events import Evaluation, Event, Progress
 from mast_train.flops import costs
+from mast_train.lockstep import Lockstep
 from mast_train.runs import RunLog, locked, new_run
-from mast_train.trainer import Evaluation, Progress, Saved, Trainer
+from mast_train.trainer import Trainer
 
 
-def start(config: Config, root: Path, name: str | None, console: Console) -> Path:
-    """Train a new run to its end or to Ctrl-C; returns its folder. Raises UserError."""
-    validate(config)
+def start(config: Config, root: Path, name: str | None, console: Console, seeds: int = 1) -> list[Path]:
+    """Train new runs to their end or to Ctrl-C, of `seeds` seeds from the config's on; returns their folders.
+
+    A name is that of one run; several get their seed appended. Raises UserError.
+    """
+    for seed in (config.seed, config.seed + seeds - 1):
+        validate(replace(config, seed=seed))
     torch.set_num_threads(config.threads)
-    trainer = Trainer(config)
-    trainer.folder = folder = new_run(root, config, name)
-    try:
-        with locked(folder):
-            _train(trainer, folder, console, resumed=False)
-    finally:
-        if not (folder / "run.json").exists():
-            shutil.rmtree(folder)
-    return folder
+    runs = [Trainer(replace(config, seed=config.seed + k)) for k in range(seeds)]
+    rounds = Lockstep(runs) if seeds > 1 else runs[0].rounds
+    with ExitStack() as stack:
+        for k, run in enumerate(runs):
+            own = f"{name}-seed{config.seed + k}" if name and seeds > 1 else name
+            run.folder = new_run(root, replace(config, seed=config.seed + k), own)
+            stack.callback(_remove_unless_begun, run.folder)
+            stack.enter_context(locked(run.folder))
+        _train(rounds, console, resumed=False)
+    return [run.folder for run in runs if run.folder]
 
 
 def resume(folder: Path, console: Console) -> Path:
@@ -42,47 +49,69 @@ def resume(folder: Path, console: Console) -> Path:
         trainer = Trainer.resume(folder)
         torch.set_num_threads(trainer.config.threads)
         console.print(f"resuming {folder} at step {trainer.step:,}")
-        _train(trainer, folder, console, resumed=True)
+        _train(trainer.rounds, console, resumed=True)
     return folder
 
 
-def _train(trainer: Trainer, folder: Path, console: Console, resumed: bool) -> None:
-    config, spec = trainer.config, trainer.spec
+def _remove_unless_begun(folder: Path) -> None:
+    if not (folder / "run.json").exists():
+        shutil.rmtree(folder)
+
+
+def _train(rounds: Lockstep, console: Console, resumed: bool) -> None:
+    runs, config, spec = rounds.runs, rounds.config, rounds.runs[0].spec
+    several, seeds = len(runs) > 1, [run.config.seed for run in runs]
     console.print(
         f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
-        f"actions {spec.n_actions}, state {spec.state_dim}; seed {config.seed}, {trainer.device}; {folder}/"
+        f"actions {spec.n_actions}, state {spec.state_dim}; {'seeds' if several else 'seed'} "
+        f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
-    log = RunLog(folder, config, spec, (trainer.step, trainer.next_eval) if resumed else None)
-    display = TrainingDisplay(console, config.train.total_steps, trainer.step, trainer.learner.sparsity())
-    with closing(trainer), log, display, _interrupt_stops(trainer):
-        for event in trainer.events():
+    display = TrainingDisplay(console, config.train.total_steps, runs[0].step, runs[0].learner.sparsity(), seeds)
+    with closing(rounds), ExitStack() as stack:
+        logs = [stack.enter_context(_log(run, resumed)) for run in runs]
+        stack.enter_context(display)
+        stack.enter_context(_interrupt_stops(runs[0]))
+        for run, event in rounds.events():
+            k = runs.index(run)
+            _write(logs[k], run, event)
             if isinstance(event, Progress):
-                log.row(
-                    "train",
-                    event.step,
-                    {"updates": event.updates, "epsilon": event.epsilon, **event.metrics, "seconds": event.seconds},
-                )
-                display.round(event)
+                display.round(event, k)
             elif isinstance(event, Evaluation):
-                log.row("evaluation", event.step, {**asdict(event), "win_rate": event.win_rate})
-                display.evaluation(event)
-            elif isinstance(event, Saved) and event.reason != "interval":
-                log.status = event.reason
-                if event.reason == "finished":
-                    log.row("summary", event.step, costs(trainer.learner.counts(), trainer.training_flops()))
+                display.evaluation(event, k)
+    for run, log in zip(runs, logs, strict=True):
+        console.print(_outcome(run, log), end="")
+
+
+def _log(run: Trainer, resumed: bool) -> RunLog:
+    assert run.folder is not None
+    return RunLog(run.folder, run.config, run.spec, (run.step, run.next_eval) if resumed else None)
+
+
+def _write(log: RunLog, run: Trainer, event: Event) -> None:
+    if isinstance(event, Progress):
+        values = {"updates": event.updates, "epsilon": event.epsilon, **event.metrics, "seconds": event.seconds}
+        log.row("train", event.step, values)
+    elif isinstance(event, Evaluation):
+        log.row("evaluation", event.step, {**asdict(event), "win_rate": event.win_rate})
+    elif event.reason != "interval":
+        log.status = event.reason
+        if event.reason == "finished":
+            log.row("summary", event.step, costs(run.learner.counts(), run.training_flops()))
+
+
+def _outcome(run: Trainer, log: RunLog) -> str:
+    """What a person is told when the training of a run has ended."""
     if log.status == "interrupted":
-        console.print(
-            f"saved {folder}/checkpoint.safetensors at step {trainer.step:,}; "
-            f"continue with: mast train --resume --name {folder}"
+        return (
+            f"saved {run.folder}/checkpoint.safetensors at step {run.step:,}; "
+            f"continue with: mast train --resume --name {run.folder}\n"
         )
-    else:
-        flops = trainer.training_flops()
-        console.print(
-            f"training FLOPs per sample: {flops.sparse.paper_flops:,.0f} by the paper's count, "
-            f"{flops.paper_reduction:.1f}x below dense; everything counted {flops.sparse.counted_flops:,.0f}, "
-            f"{flops.counted_reduction:.1f}x below"
-        )
-        console.print(f"finished {trainer.step:,} steps; next: mast export {folder}")
+    flops = run.training_flops()
+    return (
+        f"training FLOPs per sample: {flops.sparse.paper_flops:,.0f} by the paper's count, "
+        f"{flops.paper_reduction:.1f}x below dense; everything counted {flops.sparse.counted_flops:,.0f}, "
+        f"{flops.counted_reduction:.1f}x below\nfinished {run.step:,} steps; next: mast export {run.folder}\n"
+    )
 
 
 @contextmanager

@@ -1,12 +1,9 @@
-"""The training loop as a generator of events. Logging, display and files other than checkpoints are outside it."""
+"""One run: its state, its evaluations and its checkpoints. The loop is in lockstep.py, logging and display outside."""
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,74 +16,18 @@ from mast_train.envs import ENVS, make_env
 from mast_train.envs.base import VecEnv
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
+from mast_train.events import Clock, Evaluation, Event, Progress, Saved
 from mast_train.flops import Schedule, TrainingComparison, compare
 from mast_train.learner import Learner, part, stream_seed
+from mast_train.lockstep import Lockstep
 from mast_train.networks import agent_inputs
 from mast_train.presets import tiny_widths
 from mast_train.replay import EpisodeBuffer
-from mast_train.rollout import Actor, AgentPolicy, Policy, Rollout, rollout
+from mast_train.rollout import AgentPolicy, Policy, Rollout, rollout
 from mast_train.tickets import ticket
 
 TRACE_STEPS = 200
 """Recorded observations on which every export is verified (docs/format.md)."""
-
-
-@dataclass
-class Progress:
-    """After a round of episodes and its updates. seconds: time spent so far on environment, acting and learning.
-
-    With train.overlap these run at once: they add up to more than the time that passed, and include the round ahead.
-    """
-
-    step: int
-    updates: int
-    epsilon: float
-    metrics: dict[str, float]
-    seconds: dict[str, float]
-
-
-@dataclass
-class Evaluation:
-    """Greedy decentralised episodes. return_mean is undiscounted and in the learner's reward scale.
-
-    wins and win_rate are None where the environment does not say what winning is.
-    value_estimate, value_realised: what the online networks expected of these episodes at their first step, and their
-    discounted return; means, None where there is no mixer at hand. A truncated episode realises less than it was worth.
-    """
-
-    step: int
-    episodes: int
-    wins: int | None
-    return_mean: float
-    length_mean: float
-    value_estimate: float | None = None
-    value_realised: float | None = None
-
-    @property
-    def win_rate(self) -> float | None:
-        return None if self.wins is None else self.wins / self.episodes
-
-
-@dataclass
-class Saved:
-    """A resumable checkpoint is on the disk. reason: "interval", "interrupted" or "finished"."""
-
-    step: int
-    path: Path
-    reason: str
-
-
-Event = Progress | Evaluation | Saved
-
-
-@dataclass
-class _Clock:
-    environment: float = 0.0
-    acting: float = 0.0
-    learning: float = 0.0
-
-    def as_dict(self) -> dict[str, float]:
-        return {"environment": self.environment, "acting": self.acting, "learning": self.learning}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -145,12 +86,12 @@ class Trainer:
         self.sampling = torch.Generator().manual_seed(stream_seed(config.seed, "sampling"))
         self.step = 0
         self.stop_requested = False
-        self._clock = _Clock()
-        self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, (config.threads,))
-        self._ahead: Rollout | None = None
+        self.clock = Clock()
+        self.ahead: Rollout | None = None
         self._next_eval = 0
-        self._inputs = partial(agent_inputs, self.config, self.spec)
+        self.inputs = partial(agent_inputs, self.config, self.spec)
         self._last_eval: Evaluation | None = None
+        self.rounds = Lockstep([self])
 
     @property
     def epsilon(self) -> float:
@@ -161,19 +102,8 @@ class Trainer:
 
     def events(self) -> Iterator[Event]:
         """Train; set `stop_requested` to end early, at a point from which `resume` continues exactly."""
-        saved_at = time.monotonic()
-        while self.step < self.config.train.total_steps and not self.stop_requested:
-            if self.step >= self._next_eval:
-                yield self._evaluate()
-            yield self._round()
-            if self.folder and time.monotonic() - saved_at > 60 * self.config.train.save_minutes:
-                yield self._save("interval")
-                saved_at = time.monotonic()
-        finished = self.step >= self.config.train.total_steps
-        if finished:
-            yield self._evaluate()
-        if self.folder:
-            yield self._save("finished" if finished else "interrupted")
+        for _, event in self.rounds.events():
+            yield event
 
     def training_flops(self) -> TrainingComparison:
         """FLOPs per training sample beside a dense run of the same shape, at the episode length last evaluated."""
@@ -186,66 +116,30 @@ class Trainer:
 
     def close(self) -> None:
         """Release the environments (real games are processes), once no thread steps them any more."""
-        self._thread.shutdown()
-        self.env.close()
-        self.eval_env.close()
+        self.rounds.close()
 
     @property
     def next_eval(self) -> int:
         """The step from which the next evaluation is due."""
         return self._next_eval
 
-    def _round(self) -> Progress:
-        """One episode in every environment, then the updates they pay for; with `train.overlap` also the next round's
-        episodes, by the agents as they are before these updates."""
-        c = self.config.train
-        played = self._ahead or self._play(self._policy(self.learner.actor))
-        self._ahead = None
-        self.step += played.steps
-        if not c.overlap or self.step >= c.total_steps:
-            metrics = self._learn(played)
-        else:
-            ahead = self._thread.submit(self._play, self._policy(self.learner.frozen_actor()))
-            try:
-                metrics = self._learn(played)
-            finally:
-                self._ahead = ahead.result()
-        return Progress(self.step, self.learner.updates, self.epsilon, metrics, self._clock.as_dict())
+    @property
+    def finished(self) -> bool:
+        """Whether all steps were taken."""
+        return self.step >= self.config.train.total_steps
 
-    def _policy(self, actor: Actor) -> AgentPolicy:
-        return AgentPolicy(actor, self._inputs, self.epsilon, self.exploration)
+    def progress(self, metrics: dict[str, float]) -> Progress:
+        """Where the run is, after a round with these means."""
+        return Progress(self.step, self.learner.updates, self.epsilon, metrics, self.clock.as_dict())
 
-    def _play(self, policy: AgentPolicy) -> Rollout:
-        """Touches only the environments, the exploration's random stream and two fields of the clock."""
-        started = time.perf_counter()
-        played = rollout(self.env, policy)
-        self._clock.acting += policy.seconds
-        self._clock.environment += time.perf_counter() - started - policy.seconds
-        return played
+    def adapt_replay(self) -> None:
+        """After an update: RLx2's dynamic capacity, where it is on and due."""
+        c = self.config.replay
+        if c.dynamic_capacity and self.learner.updates % c.dynamic_interval == 0:
+            self._shrink_replay()
 
-    def _learn(self, played: Rollout) -> dict[str, float]:
-        """Store a round of episodes and take its updates; returns means for the log. Raises UserError."""
-        c, started, rows = self.config, time.perf_counter(), []
-        self.replay.add(played.episodes)
-        for _ in range(c.env.num_envs // c.train.episodes_per_update):
-            if self.replay.can_sample():
-                rows.append(self.learner.update(self.replay.sample(self.sampling), self.step))
-                if c.replay.dynamic_capacity and self.learner.updates % c.replay.dynamic_interval == 0:
-                    self._shrink_replay()
-        metrics = {key: float(torch.stack([row[key].cpu() for row in rows]).mean()) for key in rows[0]} if rows else {}
-        if not math.isfinite(metrics.get("loss", 0.0)):
-            raise UserError(
-                f"the loss became {metrics['loss']} at step {self.step:,}: lower train.lr (now {c.train.lr:g}); "
-                "the last checkpoint is untouched"
-            )
-        metrics["train_return"] = float(played.returns.mean())
-        if played.won is not None:
-            metrics["train_win_rate"] = float(played.won.float().mean())
-        self._clock.learning += time.perf_counter() - started
-        return metrics
-
-    def _evaluate(self) -> Evaluation:
-        policy = AgentPolicy(self.learner.actor, self._inputs)
+    def evaluate(self) -> Evaluation:
+        policy = AgentPolicy(self.learner.actor, self.inputs)
         rounds = play(self.eval_env, policy, self.config.train.eval_episodes)
         estimate, realised = self._values(rounds, self.config.train.eval_episodes)
         outcome = summarise(rounds, self.step, self.config.train.eval_episodes)
@@ -265,7 +159,7 @@ class Trainer:
         )
         actor = self.learner.actor
         nothing_done = torch.full(obs.shape[:2], -1, device=obs.device)
-        q, _ = actor.step(self._inputs(obs, nothing_done), actor.initial_hidden(*obs.shape[:2]))
+        q, _ = actor.step(self.inputs(obs, nothing_done), actor.initial_hidden(*obs.shape[:2]))
         greedy = q.masked_fill(~avail, -torch.inf).amax(-1)
         returns = []
         for r in rounds:
@@ -289,7 +183,7 @@ class Trainer:
             "step": self.step,
             "next_eval": self._next_eval,
             "sparsity": self.learner.sparsity(),
-            "seconds": self._clock.as_dict(),
+            "seconds": self.clock.as_dict(),
             "env_state": self.env.state_dict(),
             "eval_env_state": self.eval_env.state_dict(),
             "evaluation": None if evaluation is None else asdict(evaluation),
@@ -309,7 +203,7 @@ class Trainer:
             trace[name] = steps.repeat(repeats, *[1] * (steps.dim() - 1))[:TRACE_STEPS]
         checkpoint.write(self.folder / "trace.safetensors", trace, self.config, self.spec, {"step": self.step})
 
-    def _save(self, reason: str) -> Saved:
+    def save(self, reason: str) -> Saved:
         """The episodes under a name of their own first, then the checkpoint that names them, then the old ones go: a
         failure at any point leaves a pair that resumes. A finished run keeps its networks, not its episodes."""
         assert self.folder is not None
@@ -319,8 +213,8 @@ class Trainer:
         meta = self._meta()
         if reason != "finished":
             episodes = self.replay.state_dict()
-            if self._ahead is not None:
-                episodes |= {f"ahead.{name}": tensor for name, tensor in self._ahead.state_dict().items()}
+            if self.ahead is not None:
+                episodes |= {f"ahead.{name}": tensor for name, tensor in self.ahead.state_dict().items()}
             checkpoint.write(replay_path, episodes, self.config, self.spec, {"step": self.step})
         checkpoint.write(path, tensors, self.config, self.spec, meta)
         for old in self.folder.glob("replay-*.safetensors"):
@@ -341,7 +235,7 @@ class Trainer:
         try:
             trainer.learner.load_state_dict(part(tensors, "learner."))
             trainer.replay.load_state_dict(episodes)
-            trainer._ahead = Rollout.from_state_dict(ahead, trainer.env.device) if ahead else None
+            trainer.ahead = Rollout.from_state_dict(ahead, trainer.env.device) if ahead else None
         except (ValueError, KeyError, RuntimeError) as error:
             raise UserError(f"{folder}: the checkpoint does not fit its configuration: {error}") from error
         trainer.exploration.set_state(tensors["exploration"])
@@ -350,7 +244,7 @@ class Trainer:
         if trainer.eval_env is not trainer.env:
             trainer.eval_env.load_state_dict(header["eval_env_state"])
         trainer.step, trainer._next_eval = header["step"], header["next_eval"]
-        trainer._clock = _Clock(**header["seconds"])
+        trainer.clock = Clock(**header["seconds"])
         trainer._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
         return trainer
 

@@ -55,7 +55,7 @@ def agents(train, level, threads, groups, hidden, t, b, n, full):
     given = (*at(x), strides(x), observed, *at(last), strides(last), int(groups == 1), *at(order, lengths))
     rows = b * n // groups
     saved = np.empty(train.saved_size(network, t) * groups * -(-rows // 32), np.float32)
-    head = level, threads, (groups, t, b, n), at(*parameters), given
+    head = level, threads, (groups, t, b, n, 1), at(*parameters), given
     train.forward(network, *head, *at(q), strides(q), *at(None, None, saved))
     grads = [np.zeros_like(parameter) for parameter in parameters]
     grad_q = floats(*q.shape)
@@ -64,7 +64,7 @@ def agents(train, level, threads, groups, hidden, t, b, n, full):
     hidden_out, q = np.empty_like(hidden_in), np.zeros((1, b, n, actions), np.float32)
     given = (*at(one), strides(one), inputs, 0, (0, 0, 0), 0, 0, 0)
     train.forward(
-        network, level, threads, (groups, 1, b, n), at(*parameters), given, *at(q), strides(q),
+        network, level, threads, (groups, 1, b, n, 1), at(*parameters), given, *at(q), strides(q),
         *at(hidden_in, hidden_out, None),
     )  # fmt: skip
     assert all(np.isfinite(array).all() for array in [q, hidden_out, *grads])

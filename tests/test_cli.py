@@ -115,6 +115,36 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
     assert len(info["sessions"]) == 2 and info["status"] == "interrupted"
 
 
+def test_seeds_in_one_process_become_runs_of_their_own(tmp_path):
+    command = [sys.executable, str(ROOT / "cli.py"), *TRAIN, "--seeds", "2", "--seed", "3", "--steps", "1000000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folders = [tmp_path / "runs" / f"two_step-qmix-mast-seed{seed}" for seed in (3, 4)]
+    metrics, deadline = folders[1] / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 20):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "seeds 3, 4" in out and "seed 4 step" in out
+    for seed, folder in zip((3, 4), folders, strict=True):
+        assert f"continue with: mast train --resume --name runs/{folder.name}" in out
+        info = json.loads((folder / "run.json").read_text())
+        assert info["seed"] == seed and info["status"] == "interrupted"
+        assert f"seed = {seed}\n" in (folder / "config.toml").read_text()
+        assert (folder / "checkpoint.safetensors").is_file() and (folder / "trace.safetensors").is_file()
+        assert list((folder / "snapshots").iterdir()) and list((folder / "tensorboard").iterdir())
+        assert "verified over" in ok("export", folder, cwd=tmp_path)
+        result = json.loads(ok("eval", folder, "--episodes", "8", "--json", cwd=tmp_path))
+        assert result["episodes"] == 8
+
+
+def test_a_name_for_several_seeds_is_a_stem_and_folders_that_exist_stop_all(tmp_path):
+    out = ok(*TRAIN, "--steps", "40", "--seeds", "2", "--name", "pair", cwd=tmp_path)
+    assert out.count("next: mast export runs/pair-seed") == 2
+    again = mast(*TRAIN, "--steps", "40", "--seeds", "3", "--seed", "1", "--name", "pair", cwd=tmp_path)
+    assert again.returncode == 2 and "pair-seed1: a run of this name exists" in again.stderr
+    assert {p.name for p in (tmp_path / "runs").iterdir()} == {"pair-seed0", "pair-seed1"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -127,6 +157,9 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
         pytest.param(("train", "--device", "cuda"), ("CUDA",), marks=WITHOUT_GPU),
         (("train", "--seed", "-1", "--env", "matrix"), ("seed", "-1")),
         (("train", "--resume", "--steps", "5"), ("--resume", "--name")),
+        (("train", "--resume", "--seeds", "2"), ("--resume", "--name")),
+        (("train", "--env", "matrix", "--seeds", "2", "--set", "train.overlap=true"), ("train.overlap", "--seeds")),
+        (("train", "--env", "matrix", "--seeds", "2", "--seed", str(2**31 - 1)), ("seed", str(2**31))),
         (("train", "--name", "a/b", "--env", "matrix"), ("a/b", "--runs")),
         (("train", "--steps", "many"), ("--steps", "integer")),
         (("trian",), ("trian", "train")),

@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     }  # fmt: skip
     root, log = tmp_path_factory.mktemp("runs"), tmp_path_factory.mktemp("out") / "log"
     with log.open("w") as file:
-        run = start(override(preset("mast"), settings), root, "run", Console(file=file, width=200))
+        (run,) = start(override(preset("mast"), settings), root, "run", Console(file=file, width=200))
     shown = [line for line in log.read_text().splitlines() if "greedy episodes" in line]
     assert len(shown) == 3 and all("return 63.00" in line and "win" not in line for line in shown), shown
     return run

@@ -9,7 +9,7 @@ import torch
 
 from mast_train import native
 from mast_train.native import SparseSequence
-from mast_train.nets import WEIGHTS, AgentNets
+from mast_train.nets import WEIGHTS, AgentNets, joined, share_memory
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
 
@@ -289,3 +289,36 @@ def test_misuse_is_refused(monkeypatch):
     assert not native.available() and native.levels() == () and "not built" in native.status()
     with pytest.raises(ValueError, match="not built"):
         SparseSequence(nets, masks)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("groups", "agents"), [(3, 3), (1, 3), (1, 1)])
+def test_networks_of_several_seeds_side_by_side_are_each_what_they_are_alone(level, groups, agents):
+    """To the bit, on episodes of other lengths, in the parameters' own memory."""
+    seeds, t, b = 3, 7, 18
+    alone = [make(groups, 9, 20, 5, seed=seed) for seed in range(seeds)]
+    members = copy.deepcopy(alone)
+    nets = joined([net for net, _ in members])
+    masks = {name: share_memory([worn[name] for _, worn in members]) for name in WEIGHTS}
+    x, lengths = torch.randn(t, seeds * b, agents, 9), torch.randint(1, t + 1, (seeds * b,))
+    grad_q, hidden = torch.randn(t, seeds * b, agents, 5), torch.randn(seeds * groups, b * agents // groups, 20)
+    sequence = SparseSequence(nets, masks, level)
+    q, (acted, after) = sequence.forward(x, lengths=lengths), sequence.step(x[0], hidden)
+    found = gradients(nets, q, grad_q)
+    for k, (net, worn) in enumerate(alone):
+        part, own = slice(k * b, (k + 1) * b), slice(k * groups, (k + 1) * groups)
+        single = SparseSequence(net, worn, level)
+        q_alone = single.forward(x[:, part], lengths=lengths[part])
+        assert torch.equal(q[:, part], q_alone)
+        for name, expected in gradients(net, q_alone, grad_q[:, part]).items():
+            assert torch.equal(found[name][own], expected), name
+        acted_alone, after_alone = single.step(x[0, part], hidden[own])
+        assert torch.equal(acted[part], acted_alone) and torch.equal(after[own], after_alone)
+    with torch.no_grad():
+        members[1][0].fc2_bias.add_(1.0)
+        members[2][1]["weight_hh"].logical_not_()
+    moved = SparseSequence(nets, masks, level).forward(x, lengths=lengths)
+    changed = [not torch.equal(q[:, k * b : (k + 1) * b], moved[:, k * b : (k + 1) * b]) for k in range(seeds)]
+    assert changed == [False, True, True]
+    with pytest.raises(ValueError, match="B a multiple of 3"):
+        sequence.forward(x[:, 1:])

@@ -53,7 +53,7 @@ def test_resume_is_exact_to_the_bit(tmp_path, method, algorithm, overlap):
     straight = [e for e in run(whole) if isinstance(e, Evaluation)]
     part = [e for e in run(first, until=500) if isinstance(e, Evaluation)]
     second = Trainer.resume(tmp_path / "b")
-    assert second.step == first.step and second.epsilon == first.epsilon and second._clock == first._clock
+    assert second.step == first.step and second.epsilon == first.epsilon and second.clock == first.clock
     part += [e for e in run(second) if isinstance(e, Evaluation)]
     assert part == straight
     assert_same(whole, second)
@@ -88,7 +88,7 @@ class InTurn(Executor):
 def test_overlapping_changes_no_bit_whatever_thread_is_faster(kernel):
     settings = config(kernel=kernel, **{"train.overlap": True})
     trainers = [Trainer(settings) for _ in range(3)]
-    trainers[1]._thread, trainers[2]._thread = InTurn(late=False), InTurn(late=True)
+    trainers[1].rounds._thread, trainers[2].rounds._thread = InTurn(late=False), InTurn(late=True)
     events = [[e for e in run(trainer) if isinstance(e, Evaluation)] for trainer in trainers]
     assert events[0] == events[1] == events[2] and trainers[0].learner.updates > 200
     assert_same(trainers[0], trainers[1])
@@ -98,7 +98,7 @@ def test_overlapping_changes_no_bit_whatever_thread_is_faster(kernel):
 def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates():
     trainer = Trainer(config(**{"train.overlap": True, "sparse.update_interval": 2}))
     agents, masks, acted = trainer.learner.agents, trainer.learner.masks["agents"], []
-    play_once = trainer._play
+    play_once = trainer.rounds._play
 
     def played(policy):
         actor = policy._agents
@@ -106,22 +106,22 @@ def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates()
         acted.append((nets.weight_hh.clone(), nets is not agents))
         return play_once(policy)
 
-    trainer._play = played
+    trainer.rounds._play = played
     before, worn = [], []
-    learn = trainer._learn
+    learn = trainer.rounds._learn
 
     def learned(episodes):
         before.append(agents.weight_hh.detach().clone())
         worn.append(masks["weight_hh"].clone())
         return learn(episodes)
 
-    trainer._learn = learned
+    trainer.rounds._learn = learned
     run(trainer, until=500)
     assert len(acted) == len(before) + 1 and not acted[0][1] and all(copied for _, copied in acted[1:])
     assert all(torch.equal(weight, now) for (weight, _), now in zip(acted[1:], before, strict=True))
     assert not torch.equal(before[0], before[-1]) and not torch.equal(worn[0], worn[-1])
     if isinstance(trainer.learner.actor, SparseSequence):
-        frozen = trainer.learner.frozen_actor()
+        frozen = trainer.learner.execution.frozen_actor()
         assert frozen.structure() is frozen.structure() is not trainer.learner.actor.structure()
         observed = torch.randn(4, 2, agents.inputs), agents.initial_hidden(4, 2)
         assert torch.equal(frozen.step(*observed)[0], trainer.learner.actor.step(*observed)[0])
@@ -142,7 +142,7 @@ def test_what_the_thread_raises_ends_the_run_and_the_environments_are_closed_aft
         run(trainer)
     assert calls == [True] * 2 + [False] * 5
     trainer.close()
-    assert not any(thread.is_alive() for thread in trainer._thread._threads)
+    assert not any(thread.is_alive() for thread in trainer.rounds._thread._threads)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
@@ -173,7 +173,7 @@ def test_qmix_reaches_the_optimum_of_the_two_step_game_and_vdn_does_not():
 def test_the_value_estimate_is_the_mixed_greedy_value_and_the_realised_one_its_discounted_return():
     trainer = Trainer(config(**{"train.gamma": 0.5}))
     run(trainer, until=300)
-    rounds = play(trainer.eval_env, AgentPolicy(trainer.learner.actor, trainer._inputs), 16)
+    rounds = play(trainer.eval_env, AgentPolicy(trainer.learner.actor, trainer.inputs), 16)
     estimate, realised = trainer._values(rounds, 12)
     learner, estimates, returns = trainer.learner, [], []
     with torch.no_grad():
@@ -235,7 +235,7 @@ def test_saving_on_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         calls.clear()
         monkeypatch.setattr(bundle_module.os, "fsync", full_at(failing))
         with pytest.raises(UserError, match="No space left"):
-            trainer._save("interrupted")
+            trainer.save("interrupted")
         assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
         assert not list(tmp_path.glob(".*tmp"))
         assert Trainer.resume(tmp_path).step == saved_at
@@ -302,7 +302,7 @@ class OneStepLimit:
 
 
 def test_a_rollout_keeps_truncation_apart_from_termination():
-    episodes = rollout(OneStepLimit(), lambda t, o: torch.zeros(2, 1, dtype=torch.int64)).episodes
+    episodes = rollout(OneStepLimit(), lambda t, o, playing: torch.zeros(2, 1, dtype=torch.int64)).episodes
     assert episodes.filled.tolist() == [[True, False], [True, True]]
     assert episodes.terminated.tolist() == [[True, False], [False, False]]
     assert episodes.truncated.tolist() == [[False, False], [False, True]]

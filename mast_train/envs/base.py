@@ -60,7 +60,7 @@ class Transition:
     won: torch.Tensor | None
 
 
-class VecEnv(Protocol):
+class Stepped(Protocol):
     """E copies of one map. Tensors it returns may alias simulator memory: copy before writing or keeping."""
 
     spec: EnvSpec
@@ -74,6 +74,10 @@ class VecEnv(Protocol):
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape."""
         ...
+
+
+class VecEnv(Stepped, Protocol):
+    """Such copies with a random stream of their own."""
 
     def state_dict(self) -> dict[str, Any]:
         """The random stream (JSON-ready), valid between episodes."""

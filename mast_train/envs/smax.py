@@ -5,6 +5,7 @@ Source: Rutherford et al., JaxMARL: Multi-Agent RL Environments and Algorithms i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -27,7 +28,7 @@ class SmaxEnv:
         self, map_name: str, num_envs: int, seed: int, device: torch.device, reward_scale: float = 10.0
     ) -> None:
         """Raises UserError for an unknown map or a missing JaxMARL. Compiling waits for the first reset and step."""
-        self.num_envs, self.device = num_envs, device
+        self.num_envs, self.device, self._reward_scale = num_envs, device, reward_scale
         self._jax_device = smax_jax.find_device(device.type, device.index or 0)
         self.spec = _spec(map_name)
         self._programs = smax_jax.programs(map_name, num_envs, reward_scale)
@@ -41,16 +42,26 @@ class SmaxEnv:
 
     def reset(self) -> Observation:
         """Start E fresh battles. The first call compiles."""
-        self._key, self._carry = self._programs.reset(self._key)
-        return self._transition(self._carry).next
+        self._carry = self.begin()
+        return self._seen(self._carry).next
+
+    def begin(self) -> smax_jax.Carry:
+        """Draw E fresh battles, for somebody else to step."""
+        self._key, carry = self._programs.reset(self._key)
+        return carry
+
+    def joint_programs(self) -> smax_jax.JointPrograms:
+        """For these battles beside those of other seeds."""
+        in_lanes = self._jax_device.platform != "cpu"
+        return smax_jax.joint_programs(self.spec.map, self.num_envs, self._reward_scale, in_lanes)
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape. The first call compiles."""
         check_actions(actions, self.num_envs, self.spec.n_agents)
         if self._carry is None:
             raise ValueError("step was called before reset")
-        self._carry = self._programs.step(self._carry, self._to_jax(actions))
-        return self._transition(self._carry)
+        self._carry = self._programs.step(self._carry, self.to_jax(actions))
+        return self._seen(self._carry)
 
     def state_dict(self) -> dict[str, Any]:
         """The key from which the next reset draws whole episodes, as two integers."""
@@ -86,25 +97,68 @@ class SmaxEnv:
 
         self._key = jax.device_put(np.array(key, dtype=np.uint32), self._jax_device)
 
-    def _to_jax(self, actions: torch.Tensor) -> Any:
+    def to_jax(self, actions: torch.Tensor) -> Any:
+        """Actions as the compiled step takes them, where it runs."""
         if self._jax_device.platform == "cpu":
             return actions.cpu().numpy()
         import jax
 
         return jax.dlpack.from_dlpack(actions.to(torch.int32).contiguous())
 
-    def _transition(self, carry: smax_jax.Carry) -> Transition:
-        view = carry.view
-        # DLPack shares memory that JAX may still be writing; one program writes all of it.
-        view.obs.block_until_ready()
-        shown = smax_jax.View(*(torch.from_dlpack(array).to(self.device) for array in view))
-        return Transition(
-            Observation(shown.obs, shown.state, shown.avail_actions),
-            shown.reward,
-            shown.terminated,
-            shown.truncated,
-            shown.won,
-        )
+    def _seen(self, carry: smax_jax.Carry) -> Transition:
+        return _transition(shared_with_torch(carry.view, self.device))
+
+
+class SmaxTogether:
+    """The battles of several SmaxEnv alike in one compiled step, each begun from the key of its own.
+
+    places: for how many of them the step is compiled.
+    """
+
+    def __init__(self, envs: Sequence[SmaxEnv], places: int) -> None:
+        first, self._envs, self._places = envs[0], list(envs), places
+        self.spec, self.device, self.num_envs = first.spec, first.device, len(envs) * first.num_envs
+        self._programs = first.joint_programs()
+        self._carry: smax_jax.Carry | None = None
+
+    def reset(self) -> Observation:
+        """Start fresh battles everywhere. The first call compiles."""
+        carries = [env.begin() for env in self._envs]
+        spare = carries[:1] * (self._places - len(carries))
+        self._carry = self._programs.join(len(carries), *carries, *spare)
+        return self._seen(self._carry).next
+
+    def step(self, actions: torch.Tensor) -> Transition:
+        """actions [E,N] int64 of all, each available. Raises ValueError for a wrong shape. The first call compiles."""
+        check_actions(actions, self.num_envs, self.spec.n_agents)
+        if self._carry is None:
+            raise ValueError("step was called before reset")
+        each = self._envs[0].num_envs
+        placed = torch.nn.functional.pad(actions, (0, 0, 0, self._places * each - self.num_envs))
+        placed = placed.view(self._places, each, self.spec.n_agents)
+        self._carry = self._programs.step(self._carry, self._envs[0].to_jax(placed))
+        return self._seen(self._carry)
+
+    def _seen(self, carry: smax_jax.Carry) -> Transition:
+        shown = shared_with_torch(carry.view, self.device)
+        return _transition(smax_jax.View(*(tensor.flatten(0, 1)[: self.num_envs] for tensor in shown)))
+
+
+def shared_with_torch(view: smax_jax.View, device: torch.device) -> smax_jax.View:
+    """A view's arrays as tensors, on a CPU of the same memory."""
+    # DLPack shares memory that JAX may still be writing; one program writes all of it.
+    view.obs.block_until_ready()
+    return smax_jax.View(*(torch.from_dlpack(array).to(device) for array in view))
+
+
+def _transition(shown: smax_jax.View) -> Transition:
+    return Transition(
+        Observation(shown.obs, shown.state, shown.avail_actions),
+        shown.reward,
+        shown.terminated,
+        shown.truncated,
+        shown.won,
+    )
 
 
 def _spec(map_name: str) -> EnvSpec:

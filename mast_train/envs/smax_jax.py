@@ -47,6 +47,14 @@ class Programs(NamedTuple):
     step: Callable[[Carry, Any], Carry]
 
 
+class JointPrograms(NamedTuple):
+    """For K seeds. join: (how many are there, K times Carry) -> Carry of [K,E,...], the battles of the others over;
+    step: (that, actions [K,E,N]) -> the same."""
+
+    join: Callable[..., Carry]
+    step: Callable[[Carry, Any], Carry]
+
+
 def import_jax() -> Any:
     """The package `jax`, told not to reserve most of a GPU's memory, and to keep what it compiles.
 
@@ -203,3 +211,35 @@ def programs(map_name: str, num_envs: int, reward_scale: float) -> Programs:
         return key, jax.vmap(reset_one)(jax.random.split(episodes_key, num_envs))
 
     return Programs(jax.jit(reset), jax.jit(jax.vmap(step_one)))
+
+
+@lru_cache
+def joint_programs(map_name: str, num_envs: int, reward_scale: float, in_lanes: bool) -> JointPrograms:
+    """The battles of K seeds in one call. in_lanes: all at once, as an accelerator likes it; else seed by seed.
+
+    XLA compiles other rounding into programs of other widths. Seed by seed each has the width it has alone, and so the
+    same bits; on a CPU that is also the faster way, and a seed whose battles are over costs nothing.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    step_seed = programs(map_name, num_envs, reward_scale).step
+
+    def join(present: Any, *carries: Carry) -> Carry:
+        joint = jax.tree.map(lambda *leaves: jnp.stack(leaves), *carries)
+        absent = (jnp.arange(len(carries)) >= present)[:, None]
+        return joint._replace(view=joint.view._replace(terminated=joint.view.terminated | absent))
+
+    def waited(carry: Carry, _: Any) -> Carry:
+        return carry._replace(view=carry.view._replace(reward=jnp.zeros_like(carry.view.reward)))
+
+    def step_or_wait(given: tuple[Carry, Any]) -> Carry:
+        view = given[0].view
+        return jax.lax.cond((view.terminated | view.truncated).all(), waited, step_seed, *given)
+
+    def step(joint: Carry, actions: Any) -> Carry:
+        if in_lanes:
+            return jax.vmap(step_seed)(joint, actions)
+        return jax.lax.map(step_or_wait, (joint, actions))
+
+    return JointPrograms(jax.jit(join), jax.jit(step))

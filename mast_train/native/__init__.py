@@ -2,7 +2,7 @@
 
 One call carries tiles of 32 rows of one group through all steps; weights are read, and gradients made, only where the
 masks have connections. Needs float32 on the CPU. Letters: G groups, T steps, B episodes, N agents, I input, H hidden,
-A actions, R = B*N/G rows of a group.
+A actions, R rows of a group; of several seeds (AgentNets) each takes its part of B.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class SparseSequence:
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
         updates that grow connections. Raises ValueError.
         """
-        inputs = _Inputs.of(x, last_action, lengths)
+        inputs = _Inputs.of(x, last_action, lengths, self.nets.seeds)
         if not torch.is_grad_enabled():
             return self._run(inputs)
         if self._masks is None:
@@ -168,17 +168,19 @@ class SparseSequence:
         masks = [mask.contiguous() for mask in masks]
         return _train.build(self.nets.groups, *self._widths(), tuple(mask.data_ptr() for mask in masks))
 
-    def _shape(self, inputs: _Inputs) -> tuple[int, int, int, int]:
-        """G, T, B, N. Raises ValueError."""
-        groups, (t, b, n, width) = self.nets.groups, inputs.x.shape
+    def _shape(self, inputs: _Inputs) -> tuple[int, int, int, int, int]:
+        """G, T, B, N, seeds. Raises ValueError."""
+        seeds, groups, (t, b, n, width) = self.nets.seeds, self.nets.groups, inputs.x.shape
         one_hot = 0 if inputs.last_action is None else self.nets.n_actions
-        if self.nets.inputs - width - one_hot not in (0, n) or groups not in (1, n) or min(t, b, n) < 1:
+        fits = self.nets.inputs - width - one_hot in (0, n) and groups in (seeds, seeds * n) and b % seeds == 0
+        if not fits or min(t, b, n) < 1:
             raise ValueError(
-                f"x is {list(inputs.x.shape)}, expected [T,B,N,{self.nets.inputs}], N = {groups} groups or 1 group"
+                f"x is {list(inputs.x.shape)}, expected [T,B,N,{self.nets.inputs}], B a multiple of {seeds} and "
+                f"N = {groups // seeds} groups or 1 group"
             )
         if inputs.last_action is not None and inputs.last_action.shape != (t, b, n):
             raise ValueError(f"last_action is {list(inputs.last_action.shape)}, expected {[t, b, n]}")
-        return groups, t, b, n
+        return groups, t, b, n, seeds
 
     def _run(
         self,
@@ -188,7 +190,7 @@ class SparseSequence:
         final: Tensor | None = None,
     ) -> Tensor:
         shape = self._shape(inputs)
-        q = inputs.x.new_zeros(*shape[1:], self.nets.n_actions)
+        q = inputs.x.new_zeros(*shape[1:4], self.nets.n_actions)
         _train.forward(
             self.structure(),
             self.level,
@@ -201,9 +203,9 @@ class SparseSequence:
         )
         return q
 
-    def _memory(self, shape: tuple[int, int, int, int]) -> Tensor:
+    def _memory(self, shape: tuple[int, int, int, int, int]) -> Tensor:
         """For what a forward pass saves: that of a backward pass which is over, or new."""
-        groups, t, b, n = shape
+        groups, t, b, n, _ = shape
         size = _train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES)
         while self._spare:
             memory = self._spare.pop()
@@ -234,7 +236,8 @@ class SparseSequence:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B] longest first and their lengths int32."""
+    """x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B], each seed's
+    longest first, and their lengths int32."""
 
     x: Tensor
     last_action: Tensor | None
@@ -242,14 +245,15 @@ class _Inputs:
     lengths: Tensor | None
 
     @classmethod
-    def of(cls, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None) -> _Inputs:
+    def of(cls, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None, seeds: int = 1) -> _Inputs:
         if last_action is not None and last_action.dtype != torch.int64:
             raise ValueError(f"last_action is {last_action.dtype}, expected int64")
         if lengths is None:
             return cls(_plain(x), last_action, None, None)
         if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
             raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
-        falling, order = lengths.sort(descending=True, stable=True)
+        falling, order = lengths.reshape(seeds, -1).sort(dim=1, descending=True, stable=True)
+        order = order + torch.arange(0, lengths.numel(), order.shape[1]).unsqueeze(1)
         return cls(_plain(x), last_action, order.int(), falling.int())
 
     def located(self, nets: AgentNets) -> tuple[Any, ...]:

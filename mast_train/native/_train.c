@@ -134,7 +134,7 @@ static void set_inputs(train_call *c, const input_addresses *from)
     c->order = address(from->order), c->length = address(from->length);
 }
 
-/* forward(network, level, threads, (groups, T, B, N), parameters, inputs, q, q strides, initial, final, saved) */
+/* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, initial, final, saved) */
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -144,9 +144,9 @@ static PyObject *forward(PyObject *self, PyObject *args)
     train_call c = {0};
     input_addresses inputs;
     unsigned long long p[PARAMETERS], q, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiii)" ADDRESSES INPUTS LOCATED "KKK", &capsule, &level, &threads, &c.groups,
-                          &c.steps, &c.batch, &c.agents, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q), &initial,
-                          &final, &saved))
+    if (!PyArg_ParseTuple(args, "Osi(iiiii)" ADDRESSES INPUTS LOCATED "KKK", &capsule, &level, &threads, &c.groups,
+                          &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q),
+                          &initial, &final, &saved))
         return NULL;
     const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
@@ -171,8 +171,8 @@ static int make_partial(train_call *c)
     return c->partial != NULL;
 }
 
-/* backward(network, gradients' network, level, threads, (groups, T, B, N), parameters, inputs, gradient of q, its strides,
- * saved, parameters' gradients) */
+/* backward(network, gradients' network, level, threads, (groups, T, B, N, seeds), parameters, inputs, gradient of q, its
+ * strides, saved, parameters' gradients) */
 static PyObject *backward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -182,9 +182,9 @@ static PyObject *backward(PyObject *self, PyObject *args)
     train_call c = {0};
     input_addresses inputs;
     unsigned long long p[PARAMETERS], g[PARAMETERS], q, saved;
-    if (!PyArg_ParseTuple(args, "OOsi(iiii)" ADDRESSES INPUTS LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
-                          &threads, &c.groups, &c.steps, &c.batch, &c.agents, EIGHT(p), READ_INPUTS(c, inputs), &q,
-                          STRIDES(c.q), &saved, EIGHT(g)))
+    if (!PyArg_ParseTuple(args, "OOsi(iiiii)" ADDRESSES INPUTS LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
+                          &threads, &c.groups, &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs),
+                          &q, STRIDES(c.q), &saved, EIGHT(g)))
         return NULL;
     const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);

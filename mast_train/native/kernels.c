@@ -30,11 +30,12 @@ typedef struct {
 /* Unused lanes repeat the tile's first row: harmless forward, and their gradients are set to zero. */
 static void find_rows(const train_call *c, int32_t group, int32_t tile, tile_rows *rows)
 {
-    const int32_t first = tile * TRAIN_LANES;
+    const int32_t first = tile * TRAIN_LANES, seed = group / (c->groups / c->seeds);
     rows->lanes = at_most(train_rows(c) - first, TRAIN_LANES);
     for (int32_t i = 0; i < TRAIN_LANES; i++) {
         const int32_t row = first + (i < rows->lanes ? i : 0);
-        const int32_t place = c->groups == 1 ? row / c->agents : row, agent = c->groups == 1 ? row % c->agents : group;
+        const int32_t place = seed * (c->batch / c->seeds) + (train_shared(c) ? row / c->agents : row);
+        const int32_t agent = (train_shared(c) ? row : group) % c->agents;
         const int32_t batch = c->order ? c->order[place] : place;
         rows->length[i] = i >= rows->lanes ? 0 : c->length ? c->length[place] : c->steps;
         rows->agent[i] = agent;

@@ -50,18 +50,19 @@ typedef struct {
     ptrdiff_t step, batch, agent;
 } train_tensor;
 
-/* One call. Group g owns agent g, or all agents when groups = 1; its rows are numbered batch-major. */
+/* One call. The batch is `seeds` parts of equal size, each with groups / seeds groups of its own: group g of a part owns
+ * agent g, or all agents where it is the only one. A group's rows are numbered batch-major within its part. */
 typedef struct {
     const train_network *network;
     const train_network *gradients; /* where weight gradients are wanted: network, or a full one */
-    int32_t groups, steps, batch, agents;
+    int32_t groups, steps, batch, agents, seeds;
     const float *parameter[PARAMETERS]; /* [groups, ...] */
     train_tensor x; /* the first `observed` inputs */
     int32_t observed;
     const int64_t *last_action; /* [steps, batch, agents]: the next inputs are its one-hot, none where negative; or NULL */
     train_tensor last;          /* its strides */
     int32_t identity;           /* whether the one-hot of the agent ends the inputs */
-    const int32_t *order;       /* [batch] episodes, longest first, or NULL: as they are */
+    const int32_t *order;       /* [batch] episodes, each part's longest first, or NULL: as they are */
     const int32_t *length;      /* [batch] their steps, in the same order; q and its gradient are 0 from there on */
     train_tensor q; /* forward: result; backward: its gradient */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
@@ -90,7 +91,11 @@ static inline const train_topology *train_topology_of(const train_network *n, in
 {
     return &n->topology[group % n->topologies];
 }
-static inline int32_t train_rows(const train_call *c) { return c->batch * (c->groups == 1 ? c->agents : 1); }
+static inline int train_shared(const train_call *c) { return c->groups == c->seeds; }
+static inline int32_t train_rows(const train_call *c)
+{
+    return c->batch / c->seeds * (train_shared(c) ? c->agents : 1);
+}
 static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) + TRAIN_LANES - 1) / TRAIN_LANES; }
 
 /* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. */

@@ -1,0 +1,163 @@
+"""One gradient step of several learners at once: what an update computes, from its batch to the losses.
+
+Letters: B episodes, T steps, N agents, A actions, S state, R real transitions of all seeds; `sizes` are each seed's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mast_train import targets
+from mast_train.episodes import EpisodeBatch, Rows, pick, taken
+from mast_train.execution import Execution
+from mast_train.losses import central_weight, optimistic_weight, td_loss
+
+if TYPE_CHECKING:
+    from mast_train.learner import Learner
+
+
+class Cohort:
+    """Learners that differ in nothing but their seed. The agents of all run as one network of seeds x N groups.
+
+    Each becomes what it becomes alone: to the bit where networks run in C, and in torch as far as its products give the
+    same bits beside other groups and padding. From here on the learners' agents share one memory.
+    """
+
+    def __init__(self, learners: Sequence[Learner]) -> None:
+        self.learners, first = list(learners), learners[0]
+        self.config, self._weighted = first.config, first.central is not None
+        networks, masks = [learner.networks for learner in learners], [learner.masks for learner in learners]
+        self.execution = Execution(first.config, first.spec, networks, masks, first.native)
+        if len(self.learners) > 1:
+            for learner in self.learners:
+                learner.settle()
+
+    def update(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> list[dict[str, Tensor]]:
+        """One step of every learner on its equal part of the episodes; of each, scalars for the log, still on the
+        device. Learners on two sides of a point of their schedule go one after another."""
+        stages = {learner.stage(steps) for learner, steps in zip(self.learners, env_steps, strict=True)}
+        if len(stages) > 1:
+            parts = zip(self.learners, batch.split(len(self.learners)), env_steps, strict=True)
+            return [learner.update(part, steps) for learner, part, steps in parts]
+        evolving, delayed = stages.pop()
+        rows, inputs = batch.rows, self.execution.inputs(batch)
+        sizes = batch.filled.reshape(len(self.learners), -1).sum(1).tolist()
+        q = self.execution.sequence("agents", inputs, evolving)
+        q_taken = taken(q, rows, pick(batch.actions, rows.transition))
+        q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), sizes, evolving)
+        with torch.no_grad():
+            q_target = self.execution.sequence("target_agents", inputs)
+            y = pick(self._targets(batch, rows, sizes, q_target, q.detach(), delayed), rows.transition)
+            weight = self._weight(batch, rows, sizes, q_tot, y, q_target, q)
+        losses = {"loss": _td_losses(sizes, q_tot, y, weight)}
+        if self._weighted:
+            q = self.execution.sequence("central_agents", inputs, evolving)
+            values = taken(q, rows, pick(batch.actions, rows.transition))
+            q_central = self.execution.mix("central_mixer", values, pick(batch.state, rows.now), sizes, evolving)
+            losses["central_loss"] = _td_losses(sizes, q_central, y)
+        if self.config.algorithm == "res":
+            returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
+            distances = _td_losses(sizes, q_tot, pick(returns, rows.transition))
+            losses["return_loss"] = [self.config.res.return_weight * distance for distance in distances]
+        means = {"q_taken": q_taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
+        logs = {name: [part.mean() for part in values.detach().split(sizes)] for name, values in means.items()}
+        return self._step(losses, logs, env_steps, evolving)
+
+    def _step(
+        self,
+        losses: dict[str, list[Tensor]],
+        logs: dict[str, list[Tensor]],
+        env_steps: Sequence[int],
+        evolving: bool,
+    ) -> list[dict[str, Tensor]]:
+        """The backward pass of all losses and every learner's own step; losses and logs of each seed by name. The
+        logged "loss" is the sum of a seed's losses."""
+        losses["loss"] = [torch.stack(terms).sum() for terms in zip(*losses.values(), strict=True)]
+        for learner in self.learners:
+            learner.clear_gradients()
+        torch.stack(losses["loss"]).sum().backward()
+        self.execution.hand_out_gradients()
+        rows = []
+        for k, (learner, steps) in enumerate(zip(self.learners, env_steps, strict=True)):
+            row = {name: values[k].detach() for name, values in (losses | logs).items()}
+            rows.append(row | learner.step(steps, evolving))
+        return rows
+
+    def _targets(
+        self, batch: EpisodeBatch, rows: Rows, sizes: list[int], q: Tensor, q_online: Tensor, delayed: bool
+    ) -> Tensor:
+        """y [B,T]: target values q, q_online [T+1,B,N,A] reduced and mixed on every next state, then one-step, n-step
+        or TD(lambda) returns."""
+        c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
+        values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
+        avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
+        select = pick(q_online, after) if self._online_selects else None
+        following = values(pick(q, after), avail, select, state, sizes)
+        value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
+        if c.returns == "one_step" or delayed:
+            return targets.one_step(batch.reward, value, batch.terminated, gamma)
+        if c.returns == "n_step":
+            return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
+        return self.execution.pure.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
+
+    def _weight(
+        self, batch: EpisodeBatch, rows: Rows, sizes: list[int], q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor
+    ) -> Tensor | None:
+        """WQMIX's weight of every real transition [R], None for the other algorithms."""
+        low = self.config.wqmix.weight
+        if self.config.algorithm == "owqmix":
+            return optimistic_weight(q_tot, y, low)
+        if self.config.algorithm != "cwqmix":
+            return None
+        greedy = targets.greedy_actions(pick(q, rows.step_major), pick(batch.avail_actions, rows.now))
+        values = targets.value_of(pick(q_target, rows.step_major), greedy)
+        q_greedy = self.execution.mix("target_mixer", values, pick(batch.state, rows.now), sizes)
+        return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
+
+    @property
+    def _online_selects(self) -> bool:
+        """Whether the online values choose or weigh actions. Beside Q* they always do: an unrestricted mixer gives the
+        order of its agents' values no meaning."""
+        return self.config.target.double_q or self._weighted or self.config.algorithm == "res"
+
+    def _mixed(self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor, sizes: list[int]) -> Tensor:
+        """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
+        if self.config.target.scale == "spread":
+            # The unit is one seed's own: its spread is over that seed's transitions.
+            selects = [None] * len(sizes) if select is None else select.split(sizes)
+            parts = zip(q.split(sizes), avail.split(sizes), selects, strict=True)
+            reduced = torch.cat([self._reduce(*part, float(targets.spread(*part[:2]))) for part in parts])
+        else:
+            reduced = self._reduce(q, avail, select, 1.0)
+        return self.execution.mix("target_mixer", reduced, state, sizes)
+
+    def _joint_softmax(
+        self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor, sizes: list[int]
+    ) -> Tensor:
+        """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
+        assert select is not None
+        greedy = targets.greedy_actions(select, avail)
+        online = self.execution.mix("mixer", targets.neighbours(select, greedy), state, sizes)
+        target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, sizes)
+        return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
+
+    def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None, unit: float) -> Tensor:
+        """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
+        c = self.config.target
+        if c.operator == "max":
+            return targets.greedy_value(q, avail, select)
+        if c.operator == "softmax":
+            return targets.softmax_value(q, avail, c.alpha / unit, select)
+        if c.operator == "mellowmax":
+            return targets.mellowmax(q, avail, c.omega / unit)
+        return self.execution.pure.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
+
+
+def _td_losses(sizes: list[int], q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
+    """losses.td_loss of each seed's transitions."""
+    weights = [None] * len(sizes) if weight is None else weight.split(sizes)
+    return [td_loss(*part) for part in zip(q_tot.split(sizes), y.split(sizes), weights, strict=True)]
