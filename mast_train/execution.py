@@ -18,6 +18,7 @@ from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
 from mast_train.mixers import QMIX
+from mast_train.native import Inputs as NativeInputs
 from mast_train.native import SparseSequence, available, status
 from mast_train.native import targets as native_targets
 from mast_train.native.mixer import SparseMixer
@@ -26,8 +27,8 @@ from mast_train.nets import AgentNets
 from mast_train.networks import agent_inputs
 from mast_train.sparse.masks import Masks
 
-Inputs = tuple[Tensor, ...]
-"""What agents' networks read, for all steps: x [T+1,B,N,I], or where they run in C the parts that it is made of."""
+Inputs = Tensor | NativeInputs
+"""What agents' networks read, for all steps: x [T+1,B,N,I], or what it is made of where they run in C."""
 
 
 def use_native(config: Config, device: torch.device) -> bool:
@@ -94,13 +95,13 @@ class Execution:
         """What `sequence` takes."""
         last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
         if not self._sequences or not self._config.net.last_action:
-            return (agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1),)
-        return batch.obs.transpose(0, 1), last_action.transpose(0, 1), batch.lengths + 1
+            return agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
+        return NativeInputs.of(batch.obs.transpose(0, 1), last_action.transpose(0, 1), batch.lengths + 1)
 
     def sequence(self, key: str, inputs: Inputs, evolving: bool = False) -> Tensor:
         """Action values [T+1,B,N,A]; gradients of absent weights only when `evolving`."""
         native = self._sequences.get(key)
-        return self._modules[key](*inputs)[0] if native is None else native.forward(*inputs, dense_gradients=evolving)
+        return self._modules[key](inputs)[0] if native is None else native.forward(inputs, dense_gradients=evolving)
 
     def mix(self, key: str, q: Tensor, state: Tensor, evolving: bool = False) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`."""

@@ -63,6 +63,8 @@ typedef struct {
     int32_t identity;           /* whether the one-hot of the agent ends the inputs */
     const int32_t *order;       /* [batch] episodes, longest first, or NULL: as they are */
     const int32_t *length;      /* [batch] their steps, in the same order; q and its gradient are 0 from there on */
+    float *lanes; /* [groups, tiles, steps, inputs, TRAIN_LANES]: all of the inputs; NULL: forward keeps them not */
+    int32_t laid_out; /* whether they are there already; the way back needs them */
     train_tensor q; /* forward: result; backward: its gradient */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
     float *final;         /* likewise, or NULL */
@@ -95,6 +97,10 @@ static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) +
 
 /* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. */
 static inline size_t train_record(const train_network *n) { return 6 * (size_t)n->hidden * TRAIN_LANES; }
+static inline size_t train_lanes_size(const train_network *n, int32_t steps)
+{
+    return (size_t)steps * (size_t)n->inputs * TRAIN_LANES;
+}
 static inline size_t train_saved_size(const train_network *n, int32_t steps)
 {
     return ((size_t)steps + 1) * train_record(n);
