@@ -72,8 +72,7 @@ static PyObject *connections(PyObject *self, PyObject *capsule)
     const train_network *n = PyCapsule_GetPointer(capsule, NETWORK);
     size_t sum = 0;
     for (int32_t g = 0; n && g < n->topologies; g++)
-        sum += (size_t)n->topology[g].fc1.values + (size_t)n->topology[g].gru.values
-               + (size_t)n->topology[g].fc2.values;
+        sum += train_values(&n->topology[g]);
     return n ? PyLong_FromSize_t(sum) : NULL;
 }
 

@@ -152,6 +152,8 @@ static void forward(const void *call, int32_t index, float *work, int32_t *packe
     const size_t own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
     float *const saved = c->saved ? c->saved + own * train_saved_size(n, c->steps) : NULL;
     float *const x_lanes = lanes_of(c, own);
+    if (saved)
+        memcpy(saved + (size_t)(c->steps + 1) * record, values, train_values(t) * sizeof(float));
     float *now = saved ? saved : work;
     if (c->initial)
         to_lanes(c->initial, rows.hidden, 0, h, now + gate, TRAIN_LANES);
@@ -265,13 +267,14 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
     float *const sums = work + TRAIN_CHUNK * delta_step, *const values = sums + 4 * gradients;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
+    const float *saved = c->saved + own * train_saved_size(n, c->steps), *x_lanes = lanes_of(c, own);
     if (*packed_group != group) {
-        pack(&t->gru_back, parameter(c, group, WEIGHT_IH), parameter(c, group, WEIGHT_HH), 3 * h * h, values);
-        pack(&t->fc2_back, parameter(c, group, FC2_WEIGHT), NULL, INT32_MAX, values + t->gru_back.values);
+        const float *from = saved + (size_t)(c->steps + 1) * record + t->fc1.values;
+        pack(&t->gru_back, from, NULL, INT32_MAX, values);
+        pack(&t->fc2_back, from + t->gru.values, NULL, INT32_MAX, values + t->gru_back.values);
     }
     *packed_group = group;
     memset(sums, 0, 4 * gradients * sizeof(float));
-    const float *saved = c->saved + own * train_saved_size(n, c->steps), *x_lanes = lanes_of(c, own);
     float *grad = work + (TRAIN_CHUNK - 1) * delta_step + 5 * gate;
     memset(grad, 0, (size_t)gate * sizeof(float));
     for (int32_t step = rows.steps - 1, made = 0, before = 16; step >= 0; step--) {

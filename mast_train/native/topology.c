@@ -95,12 +95,12 @@ static int by_shape(const void *left, const void *right)
     return a->row < b->row ? -1 : 1;
 }
 
-/* Columns and positions of the panels, in their order. */
-static void fill(const grid *g, train_matrix *m)
+/* Columns and positions of the panels, in their order. From here on a cell's position is that of its value. */
+static void fill(grid *g, train_matrix *m)
 {
     int32_t column = 0, value = 0;
     for (train_panel *p = m->panel; p < m->panel + m->panels; p++) {
-        const cell *next[TRAIN_PANEL], *end[TRAIN_PANEL];
+        cell *next[TRAIN_PANEL], *end[TRAIN_PANEL];
         for (int32_t r = 0; r < p->height; r++) {
             next[r] = g->cells + g->start[p->row + r];
             end[r] = g->cells + g->start[p->row + r + 1];
@@ -112,14 +112,19 @@ static void fill(const grid *g, train_matrix *m)
             int32_t least = INT32_MAX;
             for (int32_t r = 0; r < p->height; r++)
                 least = next[r] < end[r] && next[r]->column < least ? next[r]->column : least;
-            for (int32_t r = 0; r < p->height; r++)
-                m->position[value++] = next[r] < end[r] && next[r]->column == least ? (next[r]++)->position : -1;
+            for (int32_t r = 0; r < p->height; r++, value++) {
+                m->position[value] = -1;
+                if (next[r] < end[r] && next[r]->column == least) {
+                    m->position[value] = next[r]->position;
+                    (next[r]++)->position = value;
+                }
+            }
             m->column[column++] = least * TRAIN_LANES;
         }
     }
 }
 
-static int make_matrix(const grid *g, train_matrix *m)
+static int make_matrix(grid *g, train_matrix *m)
 {
     const size_t columns = (size_t)g->columns + 1;
     usage u = {0, 0, 0, malloc(columns * sizeof(int32_t)), malloc(columns), calloc(columns, 1)};
@@ -142,6 +147,7 @@ static int make_matrix(const grid *g, train_matrix *m)
     return made;
 }
 
+/* The transpose; its positions count through the values of the matrix that g became. */
 static int make_back(const grid *g, train_matrix *m)
 {
     grid turned;
@@ -240,7 +246,7 @@ size_t train_work_size(const train_call *call)
     for (int32_t g = 0; g < call->groups; g++) {
         const train_topology *t = train_topology_of(n, g);
         const size_t h = (size_t)n->hidden, a = (size_t)n->actions;
-        size_t forward = (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 4 * h;
+        size_t forward = train_values(t) + 4 * h;
         forward += 2 * train_record(n) + ((size_t)n->inputs + a) * TRAIN_LANES;
         size_t backward = (size_t)t->gru_back.values + (size_t)t->fc2_back.values;
         backward += TRAIN_CHUNK * (6 * h + a) * TRAIN_LANES;

@@ -28,7 +28,8 @@ typedef struct {
     int32_t panels, columns, values;
     train_panel *panel;
     int32_t *column;   /* times TRAIN_LANES */
-    int32_t *position; /* of each value in its layer's weights; -1: no connection */
+    int32_t *position; /* of each value in its layer's weights, or in the values of what this is the transpose of; -1: no
+                          connection */
 } train_matrix;
 
 /* The GRU is one matrix: rows r, z, the input part of n, the hidden part of n; columns y, then the state before.
@@ -95,7 +96,12 @@ static inline const train_topology *train_topology_of(const train_network *n, in
 static inline int32_t train_rows(const train_call *c) { return c->batch * (c->groups == 1 ? c->agents : 1); }
 static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) + TRAIN_LANES - 1) / TRAIN_LANES; }
 
-/* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. */
+/* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. What a tile saves are the records of
+ * its steps, one more for the state after them, and the packed weights. */
+static inline size_t train_values(const train_topology *t)
+{
+    return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values;
+}
 static inline size_t train_record(const train_network *n) { return 6 * (size_t)n->hidden * TRAIN_LANES; }
 static inline size_t train_lanes_size(const train_network *n, int32_t steps)
 {
@@ -103,14 +109,18 @@ static inline size_t train_lanes_size(const train_network *n, int32_t steps)
 }
 static inline size_t train_saved_size(const train_network *n, int32_t steps)
 {
-    return ((size_t)steps + 1) * train_record(n);
+    size_t most = 0;
+    for (int32_t g = 0; g < n->topologies; g++) {
+        const size_t values = train_values(&n->topology[g]);
+        most = most > values ? most : values;
+    }
+    return ((size_t)steps + 1) * train_record(n) + most;
 }
 
 /* Floats of a tile's gradients: fc1, GRU, fc2 values, then biases of fc1, the GRU's four rows, fc2. */
 static inline size_t train_gradient_size(const train_network *n, const train_topology *t)
 {
-    return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 5 * (size_t)n->hidden
-           + (size_t)n->actions;
+    return train_values(t) + 5 * (size_t)n->hidden + (size_t)n->actions;
 }
 
 size_t train_work_size(const train_call *call);
