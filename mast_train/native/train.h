@@ -96,8 +96,8 @@ static inline const train_topology *train_topology_of(const train_network *n, in
 static inline int32_t train_rows(const train_call *c) { return c->batch * (c->groups == 1 ? c->agents : 1); }
 static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) + TRAIN_LANES - 1) / TRAIN_LANES; }
 
-/* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. What a tile saves are the records of
- * its steps, one more for the state after them, and the packed weights. */
+/* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. A tile saves those of its steps, one
+ * more for the state after them, and the packed weights, rounded up so that the next tile's begin at a cache line. */
 static inline size_t train_values(const train_topology *t)
 {
     return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values;
@@ -114,7 +114,7 @@ static inline size_t train_saved_size(const train_network *n, int32_t steps)
         const size_t values = train_values(&n->topology[g]);
         most = most > values ? most : values;
     }
-    return ((size_t)steps + 1) * train_record(n) + most;
+    return ((size_t)steps + 1) * train_record(n) + (most + TRAIN_LANES - 1) / TRAIN_LANES * TRAIN_LANES;
 }
 
 /* Floats of a tile's gradients: fc1, GRU, fc2 values, then biases of fc1, the GRU's four rows, fc2. */
