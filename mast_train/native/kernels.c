@@ -264,7 +264,8 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
     const size_t record = train_record(n), own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
     const size_t gradients = train_gradient_size(n, train_topology_of(c->gradients, group));
     const size_t delta_step = (size_t)train_delta(n);
-    float *const sums = work + TRAIN_CHUNK * delta_step, *const values = sums + 4 * gradients;
+    const int32_t chunk = train_chunk(n);
+    float *const sums = work + (size_t)chunk * delta_step, *const values = sums + 4 * gradients;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
     const float *saved = c->saved + own * train_saved_size(n, c->steps), *x_lanes = lanes_of(c, own);
@@ -275,7 +276,7 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
     }
     *packed_group = group;
     memset(sums, 0, 4 * gradients * sizeof(float));
-    float *grad = work + (TRAIN_CHUNK - 1) * delta_step + 5 * gate;
+    float *grad = work + (size_t)(chunk - 1) * delta_step + 5 * gate;
     memset(grad, 0, (size_t)gate * sizeof(float));
     for (int32_t step = rows.steps - 1, made = 0, before = 16; step >= 0; step--) {
         const int32_t count = rows_at(&rows, step), lanes = lanes_for(count);
@@ -294,7 +295,7 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
         grad = delta + 5 * gate;
         if (step > 0)
             fetch(y - record, 6 * h, lanes);
-        if (++made == TRAIN_CHUNK || step == 0 || wider) {
+        if (++made == chunk || step == 0 || wider) {
             const float *x = x_lanes + train_lanes_size(n, step + made - 1);
             add_gradients(c, group, y + (size_t)(made - 1) * record, x, work, made, lanes, sums);
             made = 0;

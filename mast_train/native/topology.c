@@ -249,7 +249,7 @@ size_t train_work_size(const train_call *call)
         size_t forward = train_values(t) + 4 * h;
         forward += 2 * train_record(n) + ((size_t)n->inputs + a) * TRAIN_LANES;
         size_t backward = (size_t)t->gru_back.values + (size_t)t->fc2_back.values;
-        backward += TRAIN_CHUNK * (6 * h + a) * TRAIN_LANES;
+        backward += (size_t)train_chunk(n) * (6 * h + a) * TRAIN_LANES;
         backward += call->gradients ? 4 * train_gradient_size(n, train_topology_of(call->gradients, g)) : 0;
         most = most > forward ? most : forward;
         most = most > backward ? most : backward;

@@ -16,8 +16,7 @@
 #define TRAIN_X86_LEVELS
 #endif
 
-/* A chunk is the steps whose weight gradients are taken together: what a core's cache holds. */
-enum { TRAIN_LANES = 32, TRAIN_PANEL = 8, TRAIN_CHUNK = 8 };
+enum { TRAIN_LANES = 32, TRAIN_PANEL = 8 };
 
 /* Rows row to row + height share columns[first..end); their values are [column][height] from `value` on. */
 typedef struct {
@@ -93,6 +92,8 @@ static inline const train_topology *train_topology_of(const train_network *n, in
 {
     return &n->topology[group % n->topologies];
 }
+/* A chunk is the steps whose weight gradients are taken together: what a core's cache holds. */
+static inline int32_t train_chunk(const train_network *n) { return n->hidden > 128 ? 4 : 8; }
 static inline int32_t train_rows(const train_call *c) { return c->batch * (c->groups == 1 ? c->agents : 1); }
 static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) + TRAIN_LANES - 1) / TRAIN_LANES; }
 
