@@ -105,7 +105,8 @@ class Execution:
 
     def mix(self, key: str, q: Tensor, state: Tensor, evolving: bool = False) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`."""
-        return (self._modules[key] if evolving else self._mixers.get(key, self._modules[key]))(q, state)
+        native = self._mixers.get(key)
+        return self._modules[key](q, state) if native is None else native(q, state, dense_gradients=evolving)
 
     def step(self, max_norm: float) -> Tensor:
         """Mask the gradients, clip them by their global norm, step; returns the norm before clipping."""

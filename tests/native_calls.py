@@ -79,11 +79,13 @@ def mixer(train, level, threads, n, states, embed, hidden, repeats, rows):
     weights, biases = [floats(*size) for size in sizes], [floats(size[0]) for size in sizes]
     masks = [some(*size) for size in sizes[:-1]] + [None]
     network = train.mixer_build(n, states, embed, hidden, at(*masks))
+    full = train.mixer_build(n, states, embed, hidden, (0,) * 7)
     state, q, q_tot = floats(rows, states), floats(repeats, rows, n), np.empty((repeats, rows), np.float32)
-    head = network, level, threads, (repeats, rows), at(*weights), at(*biases), *at(state, q)
-    train.mixer_forward(*head, *at(q_tot))
+    head = level, threads, (repeats, rows), at(*weights), at(*biases), *at(state, q)
+    train.mixer_forward(network, *head, *at(q_tot))
     grad_q, grads = np.empty_like(q), [np.zeros_like(array) for array in [*weights, *biases]]
-    train.mixer_backward(*head, *at(floats(repeats, rows), grad_q), at(*grads[:7]), at(*grads[7:]))
+    for wanted in (full, network):
+        train.mixer_backward(network, wanted, *head, *at(floats(repeats, rows), grad_q), at(*grads[:7]), at(*grads[7:]))
     assert all(np.isfinite(array).all() for array in [q_tot, grad_q, *grads])
     step(train, level, [*zip([*weights, *biases], grads, [*masks, *[None] * 7], strict=True)])
 

@@ -168,7 +168,7 @@ static void mixer_backward_tile(const mixer_call *c, const mixer_layout *at, int
 static void mixer_backward(const void *call, int32_t index, float *work, int32_t *packed)
 {
     const mixer_call *c = call;
-    const mixer_network *n = c->network;
+    const mixer_network *n = c->gradients;
     const mixer_layout at = mixer_layout_of(n);
     const size_t size = mixer_gradient_size(n);
     float *const values = work + MIXER_CHUNK * at.size, *const sums = pack_mixer(c, values, packed);
