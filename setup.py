@@ -10,7 +10,7 @@ TRAIN_SOURCES = (
 )
 TRAIN_HEADERS = (
     *("calls.h", "threads.h", "train.h", "mixer.h", "optimizer.h", "train_vector.h", "train_products.h"),
-    *("targets.h", "mixer_kernels.h", "optimizer_kernels.h", "targets_kernels.h", "kernels.c"),
+    *("grid.h", "targets.h", "mixer_kernels.h", "optimizer_kernels.h", "targets_kernels.h", "kernels.c"),
 )
 LIMITED_API = "0x030B0000"
 """CPython 3.11: one binary serves every later version."""

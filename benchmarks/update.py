@@ -4,9 +4,9 @@
                                 [--json FILE]
 
 Every row is a whole learner at a map's sizes, one network an agent, on the same batches of 32 random episodes of 10 to
-30 steps. An "evolving update" changes the topology as well: one in a hundred does. Rows take turns, round after round:
-a time is the median over the rounds, a ratio the median of the rounds' ratios. `--clock cpu` counts processor time
-instead, for a machine where something else runs; it means one thread.
+30 steps. An "evolving update" changes the topology as well: one in two hundred does. Rows take turns, round after
+round: a time is the median over the rounds, a ratio the median of the rounds' ratios. `--clock cpu` counts processor
+time instead, for a machine where something else runs; it means one thread.
 `--profile` adds what the agents' pass computes and moves, against what this machine does at best.
 """
 
@@ -173,12 +173,12 @@ def limits(clock: Callable[[], float]) -> dict[str, float]:
 
 def agents_work(learner: Learner, batch: EpisodeBatch) -> dict[str, float]:
     """What forward and backward of the agents compute and move: multiply-adds at the connections, three times; the six
-    activations a unit that the forward pass keeps, written and read; observations, read twice."""
+    activations a unit that the forward pass keeps, written and read; observations read, put into lanes, read there."""
     steps = float((batch.lengths + 1).sum())
     parameters = [p for name, p in learner.agents.named_parameters() if "weight" in name]
     masks = learner.masks["agents"].state_dict()
     connections = sum(int(m.sum()) for m in masks.values()) if masks else sum(p.numel() for p in parameters)
-    kept = 2 * 6 * learner.config.net.hidden + 2 * learner.spec.obs_dim
+    kept = 2 * 6 * learner.config.net.hidden + 3 * learner.spec.obs_dim
     return {"flops": 6.0 * connections * steps, "bytes": 4.0 * kept * steps * learner.spec.n_agents}
 
 

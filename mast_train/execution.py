@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -20,6 +21,7 @@ from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
 from mast_train.errors import UserError
 from mast_train.mixers import QMIX
+from mast_train.native import Inputs as NativeInputs
 from mast_train.native import SparseSequence, available, status
 from mast_train.native import targets as native_targets
 from mast_train.native.mixer import SparseMixer
@@ -28,8 +30,8 @@ from mast_train.nets import AgentNets, joined, share_memory
 from mast_train.networks import agent_inputs
 from mast_train.sparse.masks import Masks
 
-Inputs = tuple[Tensor, ...]
-"""What agents' networks read, for all steps: x [T+1,B,N,I], or where they run in C the parts that it is made of."""
+Inputs = Tensor | NativeInputs
+"""What agents' networks read, for all steps: x [T+1,B,N,I], or what it is made of where they run in C."""
 
 
 def use_native(config: Config, device: torch.device) -> bool:
@@ -88,22 +90,23 @@ class Execution:
         """What `sequence` takes."""
         last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
         if not self._native or not self._config.net.last_action:
-            return (agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1),)
-        return batch.obs.transpose(0, 1), last_action.transpose(0, 1), batch.lengths + 1
+            return agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
+        observed, acted = batch.obs.transpose(0, 1), last_action.transpose(0, 1)
+        return NativeInputs.of(observed, acted, batch.lengths + 1, len(self._modules))
 
     def sequence(self, key: str, inputs: Inputs, evolving: bool = False) -> Tensor:
         """Action values [T+1,B,N,A]; gradients of absent weights only when `evolving`."""
         actor = self._agents[key].actor
-        return actor(*inputs)[0] if isinstance(actor, AgentNets) else actor.forward(*inputs, dense_gradients=evolving)
+        return actor(inputs)[0] if isinstance(actor, AgentNets) else actor.forward(inputs, dense_gradients=evolving)
 
     def mix(self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`.
 
         sizes: how many of the R rows are each seed's, in order; None for a single one.
         """
-        modules = self._mixers.get(key)
-        if evolving or modules is None:
-            modules = [named[key] for named in self._modules]
+        modules: list[Any] = [named[key] for named in self._modules]
+        if key in self._mixers:
+            modules = [partial(mixer, dense_gradients=evolving) for mixer in self._mixers[key]]
         if sizes is None or len(sizes) == 1:
             return modules[0](q, state)
         parts = zip(modules, q.split(sizes, -2), state.split(sizes), strict=True)

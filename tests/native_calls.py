@@ -52,17 +52,19 @@ def agents(train, level, threads, groups, hidden, t, b, n, full):
     x, last = floats(t, b, n, observed), rng.integers(-1, actions, (t, b, n))
     lengths = np.sort(rng.integers(0, t + 1, b).astype(np.int32))[::-1].copy()
     order, q = rng.permutation(b).astype(np.int32), np.zeros((t, b, n, actions), np.float32)
-    given = (*at(x), strides(x), observed, *at(last), strides(last), int(groups == 1), *at(order, lengths))
     rows = b * n // groups
-    saved = np.empty(train.saved_size(network, t) * groups * -(-rows // 32), np.float32)
-    head = level, threads, (groups, t, b, n, 1), at(*parameters), given
-    train.forward(network, *head, *at(q), strides(q), *at(None, None, saved))
+    tiles = groups * -(-rows // 32)
+    saved, lanes = (np.empty(tiles * size, np.float32) for size in (train.saved_size(network, t), t * inputs * 32))
+    given = (*at(x), strides(x), observed, *at(last), strides(last), int(groups == 1), *at(order, lengths, lanes))
+    head = level, threads, (groups, t, b, n, 1), at(*parameters)
+    train.forward(network, *head, (*given, 0), *at(q), strides(q), *at(None, None, saved))
+    train.forward(network, *head, (*given, 1), *at(q), strides(q), *at(None, None, None))
     grads = [np.zeros_like(parameter) for parameter in parameters]
-    grad_q = floats(*q.shape)
+    grad_q, head = floats(*q.shape), (*head, (*given, 1))
     train.backward(network, wanted, *head, *at(grad_q), strides(grad_q), *at(saved), at(*grads))
     one, hidden_in = floats(1, b, n, inputs), floats(groups, rows, hidden)
     hidden_out, q = np.empty_like(hidden_in), np.zeros((1, b, n, actions), np.float32)
-    given = (*at(one), strides(one), inputs, 0, (0, 0, 0), 0, 0, 0)
+    given = (*at(one), strides(one), inputs, 0, (0, 0, 0), 0, 0, 0, 0, 0)
     train.forward(
         network, level, threads, (groups, 1, b, n, 1), at(*parameters), given, *at(q), strides(q),
         *at(hidden_in, hidden_out, None),
@@ -77,11 +79,13 @@ def mixer(train, level, threads, n, states, embed, hidden, repeats, rows):
     weights, biases = [floats(*size) for size in sizes], [floats(size[0]) for size in sizes]
     masks = [some(*size) for size in sizes[:-1]] + [None]
     network = train.mixer_build(n, states, embed, hidden, at(*masks))
+    full = train.mixer_build(n, states, embed, hidden, (0,) * 7)
     state, q, q_tot = floats(rows, states), floats(repeats, rows, n), np.empty((repeats, rows), np.float32)
-    head = network, level, threads, (repeats, rows), at(*weights), at(*biases), *at(state, q)
-    train.mixer_forward(*head, *at(q_tot))
+    head = level, threads, (repeats, rows), at(*weights), at(*biases), *at(state, q)
+    train.mixer_forward(network, *head, *at(q_tot))
     grad_q, grads = np.empty_like(q), [np.zeros_like(array) for array in [*weights, *biases]]
-    train.mixer_backward(*head, *at(floats(repeats, rows), grad_q), at(*grads[:7]), at(*grads[7:]))
+    for wanted in (full, network):
+        train.mixer_backward(network, wanted, *head, *at(floats(repeats, rows), grad_q), at(*grads[:7]), at(*grads[7:]))
     assert all(np.isfinite(array).all() for array in [q_tot, grad_q, *grads])
     step(train, level, [*zip([*weights, *biases], grads, [*masks, *[None] * 7], strict=True)])
 

@@ -48,15 +48,17 @@ def assert_agrees(mixer, masks, q, state, level):
     expected = exact(exact_q, state.double())
     wanted = gradients(exact, expected, exact_q, grad.double())
     subject, own = SparseMixer(mixer, masks, level), q.detach().clone().requires_grad_()
-    q_tot = subject(own, state)
-    torch.testing.assert_close(q_tot.double(), expected, atol=1e-5, rtol=1e-5)
-    for name, actual in gradients(mixer, q_tot, own, grad).items():
-        reference = wanted[name] * masks[name] if name in masks else wanted[name]
-        scale = reference.abs().max().clamp(min=1e-3).item()
-        torch.testing.assert_close(
-            actual.double(), reference, atol=1e-5 * scale, rtol=0.0, msg=lambda m, name=name: f"{name}: {m}"
-        )
-        assert name not in masks or not actual[~masks[name]].any()
+    for dense_gradients in (True, False):
+        q_tot = subject(own, state, dense_gradients=dense_gradients)
+        torch.testing.assert_close(q_tot.double(), expected, atol=1e-5, rtol=1e-5)
+        for name, actual in gradients(mixer, q_tot, own, grad).items():
+            masked = name in masks and not dense_gradients
+            reference = wanted[name] * masks[name] if masked else wanted[name]
+            scale = reference.abs().max().clamp(min=1e-3).item()
+            torch.testing.assert_close(
+                actual.double(), reference, atol=1e-5 * scale, rtol=0.0, msg=lambda m, name=name: f"{name}: {m}"
+            )
+            assert not masked or not actual[~masks[name]].any()
     with torch.no_grad():
         assert torch.equal(subject(own, state), q_tot)
         torch.testing.assert_close(SparseMixer(mixer, None, level)(own, state), q_tot, atol=1e-5, rtol=1e-5)

@@ -145,7 +145,7 @@ def test_one_pass_serves_all_seeds_and_fewer_once_one_has_finished(monkeypatch):
     sequence, act = Execution.sequence, AgentPolicy.__call__
 
     def recorded(self, key, inputs, evolving=False):
-        passes.append(inputs[0].shape[1])
+        passes.append(inputs.x.shape[1])
         return sequence(self, key, inputs, evolving)
 
     def decided(self, t, observation, playing):

@@ -78,7 +78,7 @@ def assert_agrees(nets, masks, x, level, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("hidden", [1, 7, 9, 63, 64, 65])
+@pytest.mark.parametrize("hidden", [1, 7, 9, 63, 64, 65, 129])
 @pytest.mark.parametrize(("steps", "batch"), [(1, 1), (2, 3), (40, 31), (2, 33), (1, 65)])
 def test_sizes(level, hidden, steps, batch):
     nets, masks = make(2, 2 * hidden + 3, hidden, hidden % 6 + 1, 0.8)

@@ -8,8 +8,9 @@ A actions, R rows of a group; of several seeds (AgentNets) each takes its part o
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -97,14 +98,14 @@ class SparseSequence:
         self._masks = masks
         self._structure = Watched(self._build)
         self._full: Any = None
-        self._spare: list[Tensor] = []
+        self._memory = _Memory()
         self._gradients = Gradients()
         self._parameters = [getattr(nets, name) for name in PARAMETERS]
         check_parameters(self._parameters)
 
     def forward(
         self,
-        x: Tensor,
+        x: Tensor | Inputs,
         last_action: Tensor | None = None,
         lengths: Tensor | None = None,
         *,
@@ -114,17 +115,19 @@ class SparseSequence:
 
         With last_action [T,B,N] int64 (-1: none yet), x may be observations alone: the one-hots of the action and,
         where the networks have that many inputs more, of the agent follow as in networks.agent_inputs. lengths [B]
-        int64: each episode's steps; q is 0, and its gradient ignored, from there on.
+        int64: each episode's steps; q is 0, and its gradient ignored, from there on. Inputs made of them once may be
+        given in their place: what several networks read is then brought into lanes once.
         Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
         updates that grow connections. Raises ValueError.
         """
-        inputs = _Inputs.of(x, last_action, lengths, self.nets.seeds)
-        if not torch.is_grad_enabled():
+        learning = torch.is_grad_enabled()
+        inputs = x if isinstance(x, Inputs) else Inputs.of(x, last_action, lengths, self.nets.seeds, keep=learning)
+        if not learning:
             return self._run(inputs)
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Sequence.apply(self, dense_gradients, inputs, x, *self._parameters)
+        return _Sequence.apply(self, dense_gradients, inputs, inputs.x, *self._parameters)
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -137,7 +140,7 @@ class SparseSequence:
             raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
         hidden = hidden.detach().contiguous()
         after = torch.empty_like(hidden)
-        return self._run(_Inputs.of(x[None]), initial=hidden, final=after)[0], after
+        return self._run(Inputs.of(x[None], keep=False), initial=hidden, final=after)[0], after
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
@@ -168,10 +171,12 @@ class SparseSequence:
         masks = [mask.contiguous() for mask in masks]
         return _train.build(self.nets.groups, *self._widths(), tuple(mask.data_ptr() for mask in masks))
 
-    def _shape(self, inputs: _Inputs) -> tuple[int, int, int, int, int]:
+    def _shape(self, inputs: Inputs) -> tuple[int, int, int, int, int]:
         """G, T, B, N, seeds. Raises ValueError."""
         seeds, groups, (t, b, n, width) = self.nets.seeds, self.nets.groups, inputs.x.shape
         one_hot = 0 if inputs.last_action is None else self.nets.n_actions
+        if inputs.laid_out not in (None, (groups, *self._widths())):
+            raise ValueError(f"inputs laid out for {inputs.laid_out}, expected {(groups, *self._widths())}")
         fits = self.nets.inputs - width - one_hot in (0, n) and groups in (seeds, seeds * n) and b % seeds == 0
         if not fits or min(t, b, n) < 1:
             raise ValueError(
@@ -184,7 +189,7 @@ class SparseSequence:
 
     def _run(
         self,
-        inputs: _Inputs,
+        inputs: Inputs,
         saved: Tensor | None = None,
         initial: Tensor | None = None,
         final: Tensor | None = None,
@@ -201,19 +206,16 @@ class SparseSequence:
             *_located(q),
             *addresses([initial, final, saved]),
         )
+        if inputs.keep:
+            inputs.laid_out = (shape[0], *self._widths())
         return q
 
-    def _memory(self, shape: tuple[int, int, int, int, int]) -> Tensor:
-        """For what a forward pass saves: that of a backward pass which is over, or new."""
+    def _saved(self, shape: tuple[int, int, int, int, int]) -> Tensor:
+        """For what a forward pass saves."""
         groups, t, b, n, _ = shape
-        size = _train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES)
-        while self._spare:
-            memory = self._spare.pop()
-            if memory.numel() >= size:
-                return memory
-        return torch.empty(size)
+        return self._memory.take(_train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES))
 
-    def _backward(self, structure: Any, wanted: Any, inputs: _Inputs, saved: Tensor, grad_q: Tensor) -> None:
+    def _backward(self, structure: Any, wanted: Any, inputs: Inputs, saved: Tensor, grad_q: Tensor) -> None:
         shape, grad_q, parameters = self._shape(inputs), _plain(grad_q), self._parameters
 
         def fill(gradients: Sequence[Tensor]) -> None:
@@ -231,47 +233,95 @@ class SparseSequence:
             )
 
         self._gradients.write(parameters, wanted, fill)
-        self._spare.append(saved)
+        self._memory.give(saved)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B], each seed's
-    longest first, and their lengths int32."""
+class _Memory:
+    """Memory that is used again: the system's work on new pages takes longer than many a pass over them."""
+
+    def __init__(self) -> None:
+        self._spare: list[Tensor] = []
+
+    def take(self, size: int) -> Tensor:
+        """At least `size` floats, given back or new."""
+        while self._spare:
+            memory = self._spare.pop()
+            if memory.numel() >= size:
+                return memory
+        return torch.empty(size)
+
+    def give(self, memory: Tensor) -> None:
+        """For the next."""
+        self._spare.append(memory)
+
+
+_LANES = _Memory()
+
+
+@dataclass
+class Inputs:
+    """What networks of the same groups and widths read. The first pass over it brings it into lanes for the others.
+
+    x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B], each seed's longest first, and their lengths
+    int32. keep: whether the lanes stay for another pass, as a backward one needs; laid_out: the groups and widths that
+    they suit.
+    """
 
     x: Tensor
     last_action: Tensor | None
     order: Tensor | None
     lengths: Tensor | None
+    keep: bool = True
+    laid_out: tuple[int, ...] | None = field(default=None, init=False)
+    _lanes: Tensor | None = field(default=None, init=False)
 
     @classmethod
-    def of(cls, x: Tensor, last_action: Tensor | None = None, lengths: Tensor | None = None, seeds: int = 1) -> _Inputs:
+    def of(
+        cls,
+        x: Tensor,
+        last_action: Tensor | None = None,
+        lengths: Tensor | None = None,
+        seeds: int = 1,
+        *,
+        keep: bool = True,
+    ) -> Inputs:
+        """As SparseSequence.forward takes them. Raises ValueError."""
         if last_action is not None and last_action.dtype != torch.int64:
             raise ValueError(f"last_action is {last_action.dtype}, expected int64")
         if lengths is None:
-            return cls(_plain(x), last_action, None, None)
+            return cls(_plain(x), last_action, None, None, keep)
         if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
             raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
         falling, order = lengths.reshape(seeds, -1).sort(dim=1, descending=True, stable=True)
         order = order + torch.arange(0, lengths.numel(), order.shape[1]).unsqueeze(1)
-        return cls(_plain(x), last_action, order.int(), falling.int())
+        return cls(_plain(x), last_action, order.int(), falling.int(), keep)
 
     def located(self, nets: AgentNets) -> tuple[Any, ...]:
         """As the extension takes them."""
         last, width = self.last_action, self.x.shape[3]
         ahead = (0, (0, 0, 0)) if last is None else (last.data_ptr(), last.stride())
         identity = nets.inputs - width - (0 if last is None else nets.n_actions)
-        return *_located(self.x), width, *ahead, int(identity > 0), *addresses([self.order, self.lengths])
+        ahead = *_located(self.x), width, *ahead, int(identity > 0)
+        return *ahead, *addresses([self.order, self.lengths, self._lanes_for(nets)]), int(self.laid_out is not None)
+
+    def _lanes_for(self, nets: AgentNets) -> Tensor | None:
+        """Memory for the lanes, where they are kept: [G,tiles,T,I,LANES]."""
+        if self.keep and self._lanes is None:
+            t, b, n = self.x.shape[:3]
+            tiles = nets.groups * -(-(b * n // nets.groups) // LANES)
+            self._lanes = _LANES.take(tiles * t * nets.inputs * LANES)
+            weakref.finalize(self, _LANES.give, self._lanes)
+        return self._lanes
 
 
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: _Inputs, x: Tensor, *parameters: Tensor
+        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: Inputs, x: Tensor, *parameters: Tensor
     ) -> Tensor:
         ctx.sequence, ctx.structure = sequence, sequence.structure()
         ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
-        ctx.saved = sequence._memory(sequence._shape(inputs))
+        ctx.saved = sequence._saved(sequence._shape(inputs))
         ctx.inputs = inputs
         ctx.save_for_backward(x, *parameters)
         return sequence._run(inputs, ctx.saved)

@@ -55,27 +55,29 @@ PyObject *mixer_values(PyObject *self, PyObject *args)
     set_parameters(&c, weight, bias);
     c.state = address(state), c.q = address(q), c.q_tot = address(q_tot);
     Py_BEGIN_ALLOW_THREADS
-    done = train_run(train_level(level)->mixer_forward, &c, mixer_tasks(&c), mixer_work_size(c.network), threads);
+    done = train_run(train_level(level)->mixer_forward, &c, mixer_tasks(&c), mixer_work_size(&c), threads);
     Py_END_ALLOW_THREADS
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
-/* mixer_backward(mixer, level, threads, (repeats, rows), weights, biases, state, q, gradient of q_tot, of q, of weights,
+/* mixer_backward(mixer, gradients' mixer, level, threads, (repeats, rows), weights, biases, state, q, gradient of q_tot, of q, of weights,
  * of biases) */
 PyObject *mixer_gradients(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *capsule;
+    PyObject *capsule, *wanted;
     const char *level;
     int threads, done = 0;
     mixer_call c = {0};
     unsigned long long weight[MIXER_LAYERS], bias[MIXER_LAYERS], to_weight[MIXER_LAYERS], to_bias[MIXER_LAYERS];
     unsigned long long state, q, grad, grad_q;
-    if (!PyArg_ParseTuple(args, "Osi(ii)" SEVEN SEVEN "KKKK" SEVEN SEVEN, &capsule, &level, &threads, &c.repeats,
-                          &c.rows, ALL(weight), ALL(bias), &state, &q, &grad, &grad_q, ALL(to_weight), ALL(to_bias)))
+    if (!PyArg_ParseTuple(args, "OOsi(ii)" SEVEN SEVEN "KKKK" SEVEN SEVEN, &capsule, &wanted, &level, &threads,
+                          &c.repeats, &c.rows, ALL(weight), ALL(bias), &state, &q, &grad, &grad_q, ALL(to_weight),
+                          ALL(to_bias)))
         return NULL;
     c.network = PyCapsule_GetPointer(capsule, MIXER);
-    if (!c.network)
+    c.gradients = PyCapsule_GetPointer(wanted, MIXER);
+    if (!c.network || !c.gradients)
         return NULL;
     set_parameters(&c, weight, bias);
     c.state = address(state), c.q = address(q), c.grad = address(grad), c.grad_q = address(grad_q);
@@ -83,9 +85,9 @@ PyObject *mixer_gradients(PyObject *self, PyObject *args)
     for (int l = 0; l < MIXER_LAYERS; l++)
         weights[l] = address(to_weight[l]), biases[l] = address(to_bias[l]);
     Py_BEGIN_ALLOW_THREADS
-    c.partial = malloc(mixer_gradient_size(c.network) * (size_t)mixer_tasks(&c) * sizeof(float));
+    c.partial = malloc(mixer_gradient_size(c.gradients) * (size_t)mixer_tasks(&c) * sizeof(float));
     done = c.partial
-           && train_run(train_level(level)->mixer_backward, &c, mixer_tasks(&c), mixer_work_size(c.network), threads);
+           && train_run(train_level(level)->mixer_backward, &c, mixer_tasks(&c), mixer_work_size(&c), threads);
     if (done)
         mixer_collect(&c, weights, biases);
     free(c.partial);

@@ -16,7 +16,7 @@ PyObject *mellow_values(PyObject *self, PyObject *args)
     c.q = address(q), c.select = address(select), c.avail = address(avail), c.value = address(value);
     Py_BEGIN_ALLOW_THREADS
     done = train_run(train_level(level)->soft_mellowmax, &c, (c.rows + TRAIN_LANES - 1) / TRAIN_LANES,
-                     4 * (size_t)c.actions * TRAIN_LANES, threads);
+                     5 * (size_t)c.actions * TRAIN_LANES, threads);
     Py_END_ALLOW_THREADS
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }

@@ -72,8 +72,7 @@ static PyObject *connections(PyObject *self, PyObject *capsule)
     const train_network *n = PyCapsule_GetPointer(capsule, NETWORK);
     size_t sum = 0;
     for (int32_t g = 0; n && g < n->topologies; g++)
-        sum += (size_t)n->topology[g].fc1.values + (size_t)n->topology[g].gru.values
-               + (size_t)n->topology[g].fc2.values;
+        sum += train_values(&n->topology[g]);
     return n ? PyLong_FromSize_t(sum) : NULL;
 }
 
@@ -109,7 +108,7 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
 
 #define ADDRESSES "(KKKKKKKK)"
 #define LOCATED "K(nnn)"
-#define INPUTS "(" LOCATED "i" LOCATED "iKK)"
+#define INPUTS "(" LOCATED "i" LOCATED "iKKKi)"
 #define STRIDES(tensor) &(tensor).step, &(tensor).batch, &(tensor).agent
 #define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
 
@@ -119,19 +118,19 @@ static void set_parameters(train_call *call, const unsigned long long from[PARAM
         call->parameter[i] = address(from[i]);
 }
 
-/* inputs: x, its strides, observed, last_action, its strides, identity, order, length */
+/* inputs: x, its strides, observed, last_action, its strides, identity, order, length, lanes, laid out */
 typedef struct {
-    unsigned long long x, last_action, order, length;
+    unsigned long long x, last_action, order, length, lanes;
 } input_addresses;
 
 #define READ_INPUTS(c, from)                                                                                           \
     &(from).x, STRIDES((c).x), &(c).observed, &(from).last_action, STRIDES((c).last), &(c).identity, &(from).order,    \
-        &(from).length
+        &(from).length, &(from).lanes, &(c).laid_out
 
 static void set_inputs(train_call *c, const input_addresses *from)
 {
     c->x.data = address(from->x), c->last_action = address(from->last_action);
-    c->order = address(from->order), c->length = address(from->length);
+    c->order = address(from->order), c->length = address(from->length), c->lanes = address(from->lanes);
 }
 
 /* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, initial, final, saved) */

@@ -59,12 +59,11 @@ static int32_t rows_at(const tile_rows *rows, int32_t step)
 /* How many lanes to compute for that many rows. */
 static int32_t lanes_for(int32_t rows) { return rows <= 16 ? 16 : TRAIN_LANES; }
 
-/* x [inputs][lane] of a step; `way`, 1 or -1, is to the step that comes next. */
-static void load_x(const train_call *c, const tile_rows *rows, int32_t step, int32_t way, float *to, int32_t lanes)
+/* x [inputs][lane] of a step. */
+static void load_x(const train_call *c, const tile_rows *rows, int32_t step, float *to, int32_t lanes)
 {
-    const int more = step + way >= 0 && step + way < c->steps;
     const int32_t inputs = c->network->inputs, agents = c->identity ? c->agents : 0;
-    to_lanes(c->x.data + step * c->x.step, rows->x, more ? way * c->x.step : 0, c->observed, to, lanes);
+    to_lanes(c->x.data + step * c->x.step, rows->x, step + 1 < c->steps ? c->x.step : 0, c->observed, to, lanes);
     memset(to + c->observed * TRAIN_LANES, 0, (size_t)(inputs - c->observed) * TRAIN_LANES * sizeof(float));
     for (int32_t i = 0; c->last_action && i < lanes; i++) {
         const int64_t action = c->last_action[step * c->last.step + rows->last[i]];
@@ -73,6 +72,12 @@ static void load_x(const train_call *c, const tile_rows *rows, int32_t step, int
     }
     for (int32_t i = 0; c->identity && i < lanes; i++)
         to[(inputs - agents + rows->agent[i]) * TRAIN_LANES + i] = 1.0f;
+}
+
+/* The inputs in lanes that belong to a tile, numbered through all groups; NULL where they are not kept. */
+static float *lanes_of(const train_call *c, size_t tile)
+{
+    return c->lanes ? c->lanes + tile * train_lanes_size(c->network, c->steps) : NULL;
 }
 
 static const float *parameter(const train_call *c, int32_t group, int which)
@@ -86,6 +91,13 @@ static const float *parameter(const train_call *c, int32_t group, int which)
 #define EACH_VECTOR(i, rows, lanes)                                                                                    \
     for (int32_t row = 0; row < (rows) * TRAIN_LANES; row += TRAIN_LANES)                                              \
         for (int32_t i = row; i < row + (lanes); i += 16)
+
+/* Bring the first `lanes` lanes of [rows][lane] nearer. */
+static void fetch(const float *from, int32_t rows, int32_t lanes)
+{
+    EACH_VECTOR(i, rows, lanes)
+        __builtin_prefetch(from + i, 0, 2);
+}
 
 static void rectify(float *y, int32_t rows, int32_t lanes)
 {
@@ -131,16 +143,18 @@ static void forward(const void *call, int32_t index, float *work, int32_t *packe
     const train_topology *t = train_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
     const size_t record = train_record(n);
-    float *const x = work + 2 * record, *const q = x + n->inputs * TRAIN_LANES;
+    float *const own_x = work + 2 * record, *const q = own_x + n->inputs * TRAIN_LANES;
     float *const bias = q + n->actions * TRAIN_LANES, *const values = bias + 4 * h;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
     if (*packed_group != group)
         pack_forward(c, group, values, bias);
     *packed_group = group;
-    float *saved = c->saved ? c->saved + ((size_t)group * (size_t)train_tiles(c) + (size_t)tile)
-                                             * train_saved_size(n, c->steps)
-                            : NULL;
+    const size_t own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
+    float *const saved = c->saved ? c->saved + own * train_saved_size(n, c->steps) : NULL;
+    float *const x_lanes = lanes_of(c, own);
+    if (saved)
+        memcpy(saved + (size_t)(c->steps + 1) * record, values, train_values(t) * sizeof(float));
     float *now = saved ? saved : work;
     if (c->initial)
         to_lanes(c->initial, rows.hidden, 0, h, now + gate, TRAIN_LANES);
@@ -149,7 +163,11 @@ static void forward(const void *call, int32_t index, float *work, int32_t *packe
     for (int32_t k = 0; k < rows.steps; k++) {
         const int32_t count = rows_at(&rows, k), lanes = lanes_for(count);
         float *next = saved ? now + record : work + (k % 2 ? 0 : record);
-        load_x(c, &rows, k, 1, x, lanes);
+        float *x = x_lanes ? x_lanes + train_lanes_size(n, k) : own_x;
+        if (!c->laid_out)
+            load_x(c, &rows, k, x, lanes);
+        else if (k + 1 < rows.steps)
+            fetch(x + train_lanes_size(n, 1), n->inputs, lanes);
         multiply(&t->fc1, values, x, parameter(c, group, FC1_BIAS), now, lanes);
         rectify(now, h, lanes);
         multiply(&t->gru, values + t->fc1.values, now, bias, now + 2 * gate, lanes);
@@ -203,23 +221,20 @@ static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step
     clear_lanes(to, actions, count);
 }
 
-/* Floats of a step in a chunk: gradients of the gates, of y, of the state, of q, then x. */
-static ptrdiff_t train_delta(const train_network *n)
-{
-    return (ptrdiff_t)(6 * n->hidden + n->actions + n->inputs) * TRAIN_LANES;
-}
+/* Floats of a step in a chunk: gradients of the gates, of y, of the state, of q. */
+static ptrdiff_t train_delta(const train_network *n) { return (ptrdiff_t)(6 * n->hidden + n->actions) * TRAIN_LANES; }
 
-/* Weight and bias gradients of a chunk of steps, the last of them in `record`, deltas in the order they were made. */
-static void add_gradients(const train_call *c, int32_t group, const float *record, const float *delta, int32_t steps,
-                          int32_t lanes, float *sums)
+/* Weight and bias gradients of a chunk of steps, the last of them in `record` and x, deltas in the order they were made. */
+static void add_gradients(const train_call *c, int32_t group, const float *record, const float *x, const float *delta,
+                          int32_t steps, int32_t lanes, float *sums)
 {
     const train_network *n = c->network;
     const train_topology *t = train_topology_of(c->gradients, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
     const ptrdiff_t in_step = -(ptrdiff_t)train_record(n), delta_step = train_delta(n);
-    const float *q = delta + 6 * gate, *x = q + n->actions * TRAIN_LANES;
+    const float *q = delta + 6 * gate;
     const outer_range gru = {delta, record, delta_step, in_step, steps, lanes};
-    const outer_range fc1 = {delta + 4 * gate, x, delta_step, delta_step, steps, lanes};
+    const outer_range fc1 = {delta + 4 * gate, x, delta_step, -(ptrdiff_t)train_lanes_size(n, 1), steps, lanes};
     const outer_range fc2 = {q, record + gate - in_step, delta_step, in_step, steps, lanes};
     outer(&t->fc1, &fc1, sums);
     sums += 4 * (size_t)t->fc1.values;
@@ -250,17 +265,19 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
     const size_t record = train_record(n), own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
     const size_t gradients = train_gradient_size(n, train_topology_of(c->gradients, group));
     const size_t delta_step = (size_t)train_delta(n);
-    float *const sums = work + TRAIN_CHUNK * delta_step, *const values = sums + 4 * gradients;
+    const int32_t chunk = train_chunk(n);
+    float *const sums = work + (size_t)chunk * delta_step, *const values = sums + 4 * gradients;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
+    const float *saved = c->saved + own * train_saved_size(n, c->steps), *x_lanes = lanes_of(c, own);
     if (*packed_group != group) {
-        pack(&t->gru_back, parameter(c, group, WEIGHT_IH), parameter(c, group, WEIGHT_HH), 3 * h * h, values);
-        pack(&t->fc2_back, parameter(c, group, FC2_WEIGHT), NULL, INT32_MAX, values + t->gru_back.values);
+        const float *from = saved + (size_t)(c->steps + 1) * record + t->fc1.values;
+        pack(&t->gru_back, from, NULL, INT32_MAX, values);
+        pack(&t->fc2_back, from + t->gru.values, NULL, INT32_MAX, values + t->gru_back.values);
     }
     *packed_group = group;
     memset(sums, 0, 4 * gradients * sizeof(float));
-    const float *saved = c->saved + own * train_saved_size(n, c->steps);
-    float *grad = work + (TRAIN_CHUNK - 1) * delta_step + 5 * gate;
+    float *grad = work + (size_t)(chunk - 1) * delta_step + 5 * gate;
     memset(grad, 0, (size_t)gate * sizeof(float));
     for (int32_t step = rows.steps - 1, made = 0, before = 16; step >= 0; step--) {
         const int32_t count = rows_at(&rows, step), lanes = lanes_for(count);
@@ -271,15 +288,17 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
             clear_lanes(grad, h, before);
         before = lanes;
         load_grad_q(c, &rows, step, delta + 6 * gate, count);
-        load_x(c, &rows, step, -1, delta + 6 * gate + n->actions * TRAIN_LANES, lanes);
         multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad, lanes);
         activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, h, lanes);
         memset(delta + 4 * gate, 0, (size_t)gate * sizeof(float));
         multiply(&t->gru_back, values, delta, NULL, delta + 4 * gate, lanes);
         rectify_back(y, delta + 4 * gate, h, lanes);
         grad = delta + 5 * gate;
-        if (++made == TRAIN_CHUNK || step == 0 || wider) {
-            add_gradients(c, group, y + (size_t)(made - 1) * record, work, made, lanes, sums);
+        if (step > 0)
+            fetch(y - record, 6 * h, lanes);
+        if (++made == chunk || step == 0 || wider) {
+            const float *x = x_lanes + train_lanes_size(n, step + made - 1);
+            add_gradients(c, group, y + (size_t)(made - 1) * record, x, work, made, lanes, sums);
             made = 0;
         }
     }

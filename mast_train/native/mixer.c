@@ -43,9 +43,10 @@ size_t mixer_gradient_size(const mixer_network *n)
 }
 
 /* A chunk's tiles, the packed weights and those of the way back, four partial sums of each gradient. */
-size_t mixer_work_size(const mixer_network *n)
+size_t mixer_work_size(const mixer_call *c)
 {
-    size_t size = MIXER_CHUNK * mixer_layout_of(n).size + 4 * mixer_gradient_size(n);
+    const mixer_network *n = c->network;
+    size_t size = MIXER_CHUNK * mixer_layout_of(n).size + (c->gradients ? 4 * mixer_gradient_size(c->gradients) : 0);
     for (int l = 0; l < MIXER_LAYERS; l++)
         size += (size_t)n->layer[l].values + (size_t)n->back[l].values;
     return size;
@@ -82,14 +83,14 @@ void mixer_free(mixer_network *network)
 
 void mixer_collect(const mixer_call *c, float *const weight[MIXER_LAYERS], float *const bias[MIXER_LAYERS])
 {
-    const size_t size = mixer_gradient_size(c->network);
+    const size_t size = mixer_gradient_size(c->gradients);
     float *sum = c->partial;
     for (int32_t task = 1; task < mixer_tasks(c); task++)
         for (size_t i = 0; i < size; i++)
             sum[i] += c->partial[(size_t)task * size + i];
     for (int l = 0; l < MIXER_LAYERS; l++) {
-        const train_matrix *m = &c->network->layer[l];
-        const int32_t outputs = mixer_outputs(c->network, l);
+        const train_matrix *m = &c->gradients->layer[l];
+        const int32_t outputs = mixer_outputs(c->gradients, l);
         train_scatter(m, sum, weight[l], NULL, INT32_MAX);
         memcpy(bias[l], sum + m->values, (size_t)outputs * sizeof(float));
         sum += m->values + outputs;

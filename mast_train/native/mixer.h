@@ -18,6 +18,7 @@ typedef struct {
 
 typedef struct {
     const mixer_network *network;
+    const mixer_network *gradients; /* where weight gradients are wanted: network, or a full one; NULL: forward */
     int32_t rows, repeats;
     const float *weight[MIXER_LAYERS], *bias[MIXER_LAYERS];
     const float *state;  /* [rows, states] */
@@ -37,7 +38,7 @@ mixer_layout mixer_layout_of(const mixer_network *n);
 int32_t mixer_outputs(const mixer_network *n, int layer);
 int32_t mixer_inputs(const mixer_network *n, int layer);
 size_t mixer_gradient_size(const mixer_network *n);
-size_t mixer_work_size(const mixer_network *n);
+size_t mixer_work_size(const mixer_call *call);
 static inline int32_t mixer_tiles(const mixer_call *c) { return (c->rows + TRAIN_LANES - 1) / TRAIN_LANES; }
 static inline int32_t mixer_tasks(const mixer_call *c) { return (mixer_tiles(c) + MIXER_CHUNK - 1) / MIXER_CHUNK; }
 

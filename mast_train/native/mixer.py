@@ -5,7 +5,7 @@ Letters: K repeats, R rows (transitions), N agents, S state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,14 +36,15 @@ class SparseMixer:
         self._weights, self._biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         self._parameters = [*self._weights, *self._biases]
         self._structure = native.Watched(self._build)
+        self._full: Any = None
         self._gradients = Gradients()
         native.check_parameters(self._parameters)
 
-    def __call__(self, q: Tensor, state: Tensor) -> Tensor:
+    def __call__(self, q: Tensor, state: Tensor, *, dense_gradients: bool = False) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; the hypernetworks run once for the K of a row.
 
         Differentiable, once, in q and the parameters: the backward pass sets the parameters' .grad itself, 0 off the
-        masks. The state gets no gradient. Raises ValueError.
+        masks or, with dense_gradients, torch's. The state gets no gradient. Raises ValueError.
         """
         if q.shape[-2:] != (state.shape[0], self.mixer.n_agents) or state.shape[1] != self.mixer.w1_in.in_features:
             raise ValueError(
@@ -54,53 +55,65 @@ class SparseMixer:
             return self._run(_plain(q), _plain(state))
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Mixing.apply(self, q, state, *self._parameters)
+        return _Mixing.apply(self, dense_gradients, q, state, *self._parameters)
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
         return self._structure.current(self._weights if self._masks is None else list(self._masks.values()))
 
+    def full_structure(self) -> Any:
+        """That of full masks."""
+        if self._full is None:
+            self._full = self._built([None] * len(LAYERS))
+        return self._full
+
     def _build(self) -> Any:
-        mixer = self.mixer
         if self._masks is None:
-            masks: list[Tensor | None] = [weight != 0 for weight in self._weights]
-        else:
-            masks = [self._masks.get(f"{name}.weight") for name in LAYERS]
+            return self._built([weight != 0 for weight in self._weights])
+        return self._built([self._masks.get(f"{name}.weight") for name in LAYERS])
+
+    def _built(self, masks: Sequence[Tensor | None]) -> Any:
+        mixer = self.mixer
         sizes = (mixer.n_agents, mixer.w1_in.in_features, mixer.embed, mixer.w1_in.out_features)
         return native.extension().mixer_build(*sizes, native.addresses(masks))
 
-    def _inputs(self, structure: Any, q: Tensor, state: Tensor) -> tuple[Any, ...]:
-        """What both calls begin with, up to q's address."""
+    def _inputs(self, q: Tensor, state: Tensor) -> tuple[Any, ...]:
+        """What both calls take after the structure, up to q's address."""
         size = (q.numel() // max(1, q.shape[-2] * q.shape[-1]), state.shape[0])
         parameters = native.addresses(self._weights), native.addresses(self._biases)
-        return structure, self.level, torch.get_num_threads(), size, *parameters, state.data_ptr(), q.data_ptr()
+        return self.level, torch.get_num_threads(), size, *parameters, state.data_ptr(), q.data_ptr()
 
     def _run(self, q: Tensor, state: Tensor) -> Tensor:
         q_tot = q.new_empty(q.shape[:-1])
-        native.extension().mixer_forward(*self._inputs(self.structure(), q, state), q_tot.data_ptr())
+        native.extension().mixer_forward(self.structure(), *self._inputs(q, state), q_tot.data_ptr())
         return q_tot
 
-    def _backward(self, structure: Any, q: Tensor, state: Tensor, grad: Tensor) -> Tensor:
+    def _backward(self, structure: Any, wanted: Any, q: Tensor, state: Tensor, grad: Tensor) -> Tensor:
         grad, grad_q = _plain(grad), torch.empty_like(q)
         layers = len(LAYERS)
 
         def fill(gradients: Any) -> None:
             native.extension().mixer_backward(
-                *self._inputs(structure, q, state),
+                structure,
+                wanted,
+                *self._inputs(q, state),
                 grad.data_ptr(),
                 grad_q.data_ptr(),
                 native.addresses(gradients[:layers]),
                 native.addresses(gradients[layers:]),
             )
 
-        self._gradients.write(self._parameters, structure, fill)
+        self._gradients.write(self._parameters, wanted, fill)
         return grad_q
 
 
 class _Mixing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, mixer: SparseMixer, q: Tensor, state: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, mixer: SparseMixer, dense_gradients: bool, q: Tensor, state: Tensor, *parameters: Tensor
+    ) -> Tensor:
         ctx.mixer, ctx.structure = mixer, mixer.structure()
+        ctx.wanted = mixer.full_structure() if dense_gradients else ctx.structure
         q, state = _plain(q), _plain(state)
         ctx.save_for_backward(q, state, *parameters)
         return mixer._run(q, state)
@@ -109,8 +122,8 @@ class _Mixing(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         q, state, *parameters = ctx.saved_tensors  # raises when one was changed since the forward pass
-        grad_q = ctx.mixer._backward(ctx.structure, q, state, grad_outputs[0])
-        return None, grad_q, None, *[None for _ in parameters]
+        grad_q = ctx.mixer._backward(ctx.structure, ctx.wanted, q, state, grad_outputs[0])
+        return None, None, grad_q, None, *[None for _ in parameters]
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -105,15 +105,20 @@ static void mix_back(const mixer_call *c, const mixer_layout *at, const mixer_ro
 static float *pack_mixer(const mixer_call *c, float *values, int32_t *packed)
 {
     const int known = *packed == 0;
-    for (int way = 0; way < 2; way++)
-        for (int l = 0; l < MIXER_LAYERS; l++) {
-            const train_matrix *m = way ? &c->network->back[l] : &c->network->layer[l];
-            if (!known)
-                pack(m, c->weight[l], NULL, INT32_MAX, values);
-            values += m->values;
+    const mixer_network *n = c->network;
+    float *back = values;
+    for (int l = 0; l < MIXER_LAYERS; l++)
+        back += n->layer[l].values;
+    for (int l = 0; l < MIXER_LAYERS; l++) {
+        if (!known) {
+            pack(&n->layer[l], c->weight[l], NULL, INT32_MAX, values);
+            pack(&n->back[l], values, NULL, INT32_MAX, back);
         }
+        values += n->layer[l].values;
+        back += n->back[l].values;
+    }
     *packed = 0;
-    return values;
+    return back;
 }
 
 static void mixer_forward(const void *call, int32_t index, float *work, int32_t *packed)
@@ -163,7 +168,7 @@ static void mixer_backward_tile(const mixer_call *c, const mixer_layout *at, int
 static void mixer_backward(const void *call, int32_t index, float *work, int32_t *packed)
 {
     const mixer_call *c = call;
-    const mixer_network *n = c->network;
+    const mixer_network *n = c->gradients;
     const mixer_layout at = mixer_layout_of(n);
     const size_t size = mixer_gradient_size(n);
     float *const values = work + MIXER_CHUNK * at.size, *const sums = pack_mixer(c, values, packed);

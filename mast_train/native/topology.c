@@ -1,4 +1,5 @@
 /* From masks to panels: once per topology. */
+#include "grid.h"
 #include "train.h"
 
 #include <stdlib.h>
@@ -6,56 +7,29 @@
 /* Measured time of one column of a panel by its height, in units of an eighth of a dense panel's. */
 static const float COST[TRAIN_PANEL + 1] = {[1] = 2.2f, [2] = 3.0f, [4] = 4.6f, [8] = 8.0f};
 
-/* Positions of a matrix's connections, -1 where there is none. Panels stay inside a segment of rows. */
+/* The columns that a panel's rows from `row` on use, one entry each: one bit a row. seen [columns] is 0 between calls. */
 typedef struct {
-    int32_t rows, columns, segment;
-    int32_t *cell;
-} grid;
-
-static int grid_make(grid *g, int32_t rows, int32_t columns, int32_t segment)
-{
-    const size_t cells = (size_t)rows * (size_t)columns;
-    *g = (grid){rows, columns, segment, malloc((cells ? cells : 1) * sizeof(int32_t))};
-    for (size_t i = 0; g->cell && i < cells; i++)
-        g->cell[i] = -1;
-    return g->cell != NULL;
-}
-
-/* mask [rows, columns] (NULL: full) goes to row + ..., column + ... of the grid; positions count from `position`. */
-static void grid_put(grid *g, const uint8_t *mask, int32_t rows, int32_t columns, int32_t row, int32_t column,
-                     int32_t position)
-{
-    for (int32_t r = 0; r < rows; r++)
-        for (int32_t c = 0; c < columns; c++)
-            if (!mask || mask[(size_t)r * (size_t)columns + (size_t)c])
-                g->cell[(size_t)(row + r) * (size_t)g->columns + (size_t)(column + c)] = position + r * columns + c;
-}
-
-static int grid_transpose(const grid *g, grid *to)
-{
-    if (!grid_make(to, g->columns, g->rows, g->columns))
-        return 0;
-    for (int32_t r = 0; r < g->rows; r++)
-        for (int32_t c = 0; c < g->columns; c++)
-            to->cell[(size_t)c * (size_t)g->rows + (size_t)r] = g->cell[(size_t)r * (size_t)g->columns + (size_t)c];
-    return 1;
-}
-
-/* Of a panel's rows from `row` on, which use each column: one bit a row. */
-typedef struct {
-    int32_t row, end, columns;
-    uint8_t *rows;
+    int32_t row, end, used;
+    int32_t *column;
+    uint8_t *rows, *seen;
 } usage;
 
 static void find_usage(const grid *g, int32_t row, int32_t end, usage *u)
 {
     u->row = row;
     u->end = end;
-    for (int32_t c = 0; c < u->columns; c++)
-        u->rows[c] = 0;
-    for (int32_t r = 0; r < TRAIN_PANEL && row + r < end; r++)
-        for (int32_t c = 0; c < u->columns; c++)
-            u->rows[c] |= (uint8_t)((g->cell[(size_t)(row + r) * (size_t)u->columns + (size_t)c] >= 0) << r);
+    u->used = 0;
+    for (int32_t r = row; r < row + TRAIN_PANEL && r < end; r++)
+        for (int32_t i = g->start[r]; i < g->start[r + 1]; i++) {
+            const int32_t column = g->cells[i].column;
+            u->column[u->used] = column;
+            u->used += !u->seen[column];
+            u->seen[column] |= (uint8_t)(1 << (r - row));
+        }
+    for (int32_t k = 0; k < u->used; k++) {
+        u->rows[k] = u->seen[u->column[k]];
+        u->seen[u->column[k]] = 0;
+    }
 }
 
 /* Columns that any of the rows first to first + height uses. */
@@ -63,8 +37,8 @@ static int32_t count(const usage *u, int32_t first, int32_t height)
 {
     const uint8_t bits = (uint8_t)(((1 << height) - 1) << first);
     int32_t sum = 0;
-    for (int32_t c = 0; c < u->columns; c++)
-        sum += (u->rows[c] & bits) != 0;
+    for (int32_t k = 0; k < u->used; k++)
+        sum += (u->rows[k] & bits) != 0;
     return sum;
 }
 
@@ -121,80 +95,88 @@ static int by_shape(const void *left, const void *right)
     return a->row < b->row ? -1 : 1;
 }
 
-/* Does any of these rows use the column? */
-static int used(const grid *g, int32_t row, int32_t height, int32_t column)
-{
-    for (int32_t r = row; r < row + height; r++)
-        if (g->cell[(size_t)r * (size_t)g->columns + (size_t)column] >= 0)
-            return 1;
-    return 0;
-}
-
-/* Columns and positions of the panels, in their order. */
-static void fill(const grid *g, train_matrix *m)
+/* Columns and positions of the panels, in their order. From here on a cell's position is that of its value. */
+static void fill(grid *g, train_matrix *m)
 {
     int32_t column = 0, value = 0;
     for (train_panel *p = m->panel; p < m->panel + m->panels; p++) {
+        cell *next[TRAIN_PANEL], *end[TRAIN_PANEL];
+        for (int32_t r = 0; r < p->height; r++) {
+            next[r] = g->cells + g->start[p->row + r];
+            end[r] = g->cells + g->start[p->row + r + 1];
+        }
+        p->end += column;
         p->first = column;
         p->value = value;
-        for (int32_t c = 0; c < g->columns; c++) {
-            if (!used(g, p->row, p->height, c))
-                continue;
-            m->column[column++] = c * TRAIN_LANES;
-            for (int32_t r = p->row; r < p->row + p->height; r++)
-                m->position[value++] = g->cell[(size_t)r * (size_t)g->columns + (size_t)c];
+        while (column < p->end) {
+            int32_t least = INT32_MAX;
+            for (int32_t r = 0; r < p->height; r++)
+                least = next[r] < end[r] && next[r]->column < least ? next[r]->column : least;
+            for (int32_t r = 0; r < p->height; r++, value++) {
+                m->position[value] = -1;
+                if (next[r] < end[r] && next[r]->column == least) {
+                    m->position[value] = next[r]->position;
+                    (next[r]++)->position = value;
+                }
+            }
+            m->column[column++] = least * TRAIN_LANES;
         }
-        p->end = column;
     }
 }
 
-static int make_matrix(const grid *g, train_matrix *m)
+static int make_matrix(grid *g, train_matrix *m)
 {
-    usage u = {0, 0, g->columns, malloc((size_t)g->columns + 1)};
-    if (!u.rows)
-        return 0;
-    split_all(g, &u, m);
-    m->panel = malloc(((size_t)m->panels + 1) * sizeof(train_panel));
-    m->column = malloc(((size_t)m->columns + 1) * sizeof(int32_t));
-    m->position = malloc(((size_t)m->values + 1) * sizeof(int32_t));
-    const int made = m->panel && m->column && m->position;
+    const size_t columns = (size_t)g->columns + 1;
+    usage u = {0, 0, 0, malloc(columns * sizeof(int32_t)), malloc(columns), calloc(columns, 1)};
+    int made = u.column && u.rows && u.seen;
+    if (made) {
+        split_all(g, &u, m);
+        m->panel = malloc(((size_t)m->panels + 1) * sizeof(train_panel));
+        m->column = malloc(((size_t)m->columns + 1) * sizeof(int32_t));
+        m->position = malloc(((size_t)m->values + 1) * sizeof(int32_t));
+        made = m->panel && m->column && m->position;
+    }
     if (made) {
         split_all(g, &u, m);
         qsort(m->panel, (size_t)m->panels, sizeof(train_panel), by_shape);
         fill(g, m);
     }
+    free(u.column);
     free(u.rows);
+    free(u.seen);
     return made;
 }
 
+/* The transpose; its positions count through the values of the matrix that g became. */
 static int make_back(const grid *g, train_matrix *m)
 {
     grid turned;
     const int made = grid_transpose(g, &turned) && make_matrix(&turned, m);
-    free(turned.cell);
+    grid_free(&turned);
+    return made;
+}
+
+/* One matrix of the parts, its transpose where `back` is given. */
+static int make_both(int32_t rows, int32_t columns, int32_t segment, const grid_part *part, int parts, train_matrix *m,
+                     train_matrix *back)
+{
+    grid g;
+    const int made = grid_make(&g, rows, columns, segment, part, parts) && make_matrix(&g, m)
+                     && (!back || make_back(&g, back));
+    grid_free(&g);
     return made;
 }
 
 static int make_topology(train_topology *t, int32_t inputs, int32_t h, int32_t actions, const uint8_t *const mask[4])
 {
-    grid fc1, gru, fc2;
-    int made = grid_make(&fc1, h, inputs, h);
-    made &= grid_make(&gru, 4 * h, 2 * h, h);
-    made &= grid_make(&fc2, actions, h, actions);
-    if (made) {
-        const int32_t square = h * h;
-        grid_put(&fc1, mask[FC1_WEIGHT], h, inputs, 0, 0, 0);
-        grid_put(&gru, mask[WEIGHT_IH], 3 * h, h, 0, 0, 0);
-        grid_put(&gru, mask[WEIGHT_HH], 2 * h, h, 0, h, 3 * square);
-        grid_put(&gru, mask[WEIGHT_HH] ? mask[WEIGHT_HH] + 2 * (size_t)square : NULL, h, h, 3 * h, h, 5 * square);
-        grid_put(&fc2, mask[FC2_WEIGHT], actions, h, 0, 0, 0);
-        made = make_matrix(&fc1, &t->fc1) && make_matrix(&gru, &t->gru) && make_matrix(&fc2, &t->fc2)
-               && make_back(&gru, &t->gru_back) && make_back(&fc2, &t->fc2_back);
-    }
-    free(fc1.cell);
-    free(gru.cell);
-    free(fc2.cell);
-    return made;
+    const int32_t square = h * h;
+    const uint8_t *hidden_n = mask[WEIGHT_HH] ? mask[WEIGHT_HH] + 2 * (size_t)square : NULL;
+    const grid_part gru[] = {{mask[WEIGHT_IH], 3 * h, h, 0, 0, 0},
+                             {mask[WEIGHT_HH], 2 * h, h, 0, h, 3 * square},
+                             {hidden_n, h, h, 3 * h, h, 5 * square}};
+    return train_matrix_build(mask[FC1_WEIGHT], h, inputs, &t->fc1, NULL)
+           && make_both(4 * h, 2 * h, h, gru, 3, &t->gru, &t->gru_back)
+           && train_matrix_build(mask[FC2_WEIGHT], actions, h, &t->fc2, &t->fc2_back);
 }
 
 train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions,
@@ -231,14 +213,8 @@ void train_matrix_free(train_matrix *matrix)
 
 int train_matrix_build(const uint8_t *mask, int32_t rows, int32_t columns, train_matrix *matrix, train_matrix *back)
 {
-    grid g;
-    int made = grid_make(&g, rows, columns, rows);
-    if (made) {
-        grid_put(&g, mask, rows, columns, 0, 0, 0);
-        made = make_matrix(&g, matrix) && (!back || make_back(&g, back));
-    }
-    free(g.cell);
-    return made;
+    const grid_part whole = {mask, rows, columns, 0, 0, 0};
+    return make_both(rows, columns, rows, &whole, 1, matrix, back);
 }
 
 void train_scatter(const train_matrix *m, const float *values, float *weight, float *rest, int32_t split)
@@ -262,7 +238,7 @@ void train_free(train_network *network)
 }
 
 /* Forward: two records, x, q, biases of the GRU, packed weights. Backward: per step of a chunk the gradients of the
- * gates, of y, of the state, of q, and x; then four partial sums of each gradient, packed weights. */
+ * gates, of y, of the state, of q; then four partial sums of each gradient, packed weights. */
 size_t train_work_size(const train_call *call)
 {
     const train_network *n = call->network;
@@ -270,10 +246,10 @@ size_t train_work_size(const train_call *call)
     for (int32_t g = 0; g < call->groups; g++) {
         const train_topology *t = train_topology_of(n, g);
         const size_t h = (size_t)n->hidden, a = (size_t)n->actions;
-        size_t forward = (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 4 * h;
+        size_t forward = train_values(t) + 4 * h;
         forward += 2 * train_record(n) + ((size_t)n->inputs + a) * TRAIN_LANES;
         size_t backward = (size_t)t->gru_back.values + (size_t)t->fc2_back.values;
-        backward += TRAIN_CHUNK * (6 * h + a + (size_t)n->inputs) * TRAIN_LANES;
+        backward += (size_t)train_chunk(n) * (6 * h + a) * TRAIN_LANES;
         backward += call->gradients ? 4 * train_gradient_size(n, train_topology_of(call->gradients, g)) : 0;
         most = most > forward ? most : forward;
         most = most > backward ? most : backward;

@@ -16,8 +16,7 @@
 #define TRAIN_X86_LEVELS
 #endif
 
-/* A chunk is the steps whose weight gradients are taken together: what a core's cache holds. */
-enum { TRAIN_LANES = 32, TRAIN_PANEL = 8, TRAIN_CHUNK = 8 };
+enum { TRAIN_LANES = 32, TRAIN_PANEL = 8 };
 
 /* Rows row to row + height share columns[first..end); their values are [column][height] from `value` on. */
 typedef struct {
@@ -28,7 +27,8 @@ typedef struct {
     int32_t panels, columns, values;
     train_panel *panel;
     int32_t *column;   /* times TRAIN_LANES */
-    int32_t *position; /* of each value in its layer's weights; -1: no connection */
+    int32_t *position; /* of each value in its layer's weights, or in the values of what this is the transpose of; -1: no
+                          connection */
 } train_matrix;
 
 /* The GRU is one matrix: rows r, z, the input part of n, the hidden part of n; columns y, then the state before.
@@ -64,6 +64,8 @@ typedef struct {
     int32_t identity;           /* whether the one-hot of the agent ends the inputs */
     const int32_t *order;       /* [batch] episodes, each part's longest first, or NULL: as they are */
     const int32_t *length;      /* [batch] their steps, in the same order; q and its gradient are 0 from there on */
+    float *lanes; /* [groups, tiles, steps, inputs, TRAIN_LANES]: all of the inputs; NULL: forward keeps them not */
+    int32_t laid_out; /* whether they are there already; the way back needs them */
     train_tensor q; /* forward: result; backward: its gradient */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
     float *final;         /* likewise, or NULL */
@@ -91,6 +93,8 @@ static inline const train_topology *train_topology_of(const train_network *n, in
 {
     return &n->topology[group % n->topologies];
 }
+/* A chunk is the steps whose weight gradients are taken together: what a core's cache holds. */
+static inline int32_t train_chunk(const train_network *n) { return n->hidden > 128 ? 4 : 8; }
 static inline int train_shared(const train_call *c) { return c->groups == c->seeds; }
 static inline int32_t train_rows(const train_call *c)
 {
@@ -98,18 +102,31 @@ static inline int32_t train_rows(const train_call *c)
 }
 static inline int32_t train_tiles(const train_call *c) { return (train_rows(c) + TRAIN_LANES - 1) / TRAIN_LANES; }
 
-/* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. */
+/* Floats. A step's record is y, the state before it, r, z, n, the hidden part of n. A tile saves those of its steps, one
+ * more for the state after them, and the packed weights, rounded up so that the next tile's begin at a cache line. */
+static inline size_t train_values(const train_topology *t)
+{
+    return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values;
+}
 static inline size_t train_record(const train_network *n) { return 6 * (size_t)n->hidden * TRAIN_LANES; }
+static inline size_t train_lanes_size(const train_network *n, int32_t steps)
+{
+    return (size_t)steps * (size_t)n->inputs * TRAIN_LANES;
+}
 static inline size_t train_saved_size(const train_network *n, int32_t steps)
 {
-    return ((size_t)steps + 1) * train_record(n);
+    size_t most = 0;
+    for (int32_t g = 0; g < n->topologies; g++) {
+        const size_t values = train_values(&n->topology[g]);
+        most = most > values ? most : values;
+    }
+    return ((size_t)steps + 1) * train_record(n) + (most + TRAIN_LANES - 1) / TRAIN_LANES * TRAIN_LANES;
 }
 
 /* Floats of a tile's gradients: fc1, GRU, fc2 values, then biases of fc1, the GRU's four rows, fc2. */
 static inline size_t train_gradient_size(const train_network *n, const train_topology *t)
 {
-    return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values + 5 * (size_t)n->hidden
-           + (size_t)n->actions;
+    return train_values(t) + 5 * (size_t)n->hidden + (size_t)n->actions;
 }
 
 size_t train_work_size(const train_call *call);

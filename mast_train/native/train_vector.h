@@ -3,11 +3,55 @@
 
 #include "train.h"
 
+#include <string.h>
+
 enum { LANE_VECS = TRAIN_LANES / 16 };
 
 /* -1, 0 or 1; magnitudes below 1e-38 give less. */
 INLINE vec16 sign16(vec16 a) { return max16(set16(-1.0f), min16(set16(1.0f), mul16(a, set16(1e38f)))); }
 INLINE vec16 sub16(vec16 a, vec16 b) { return fma16(b, set16(-1.0f), a); }
+
+/* Lane by lane: a where kept > 0, else b; and a 2^n for whole n from -126 to 127. */
+#if defined(MAST_V4)
+INLINE vec16 select16(vec16 kept, vec16 a, vec16 b)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(kept, _mm512_setzero_ps(), _CMP_GT_OQ), b, a);
+}
+INLINE vec16 times_power16(vec16 a, vec16 n) { return _mm512_scalef_ps(a, n); }
+#elif defined(MAST_V3)
+INLINE vec8 select8(vec8 kept, vec8 a, vec8 b)
+{
+    return _mm256_blendv_ps(b, a, _mm256_cmp_ps(kept, _mm256_setzero_ps(), _CMP_GT_OQ));
+}
+INLINE vec8 power8(vec8 n)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
+}
+INLINE vec16 select16(vec16 kept, vec16 a, vec16 b)
+{
+    return (vec16){select8(kept.a, a.a, b.a), select8(kept.b, a.b, b.b)};
+}
+INLINE vec16 times_power16(vec16 a, vec16 n) { return mul16(a, (vec16){power8(n.a), power8(n.b)}); }
+#else
+INLINE vec16 select16(vec16 kept, vec16 a, vec16 b)
+{
+    float which[16], x[16], y[16];
+    store16(which, kept), store16(x, a), store16(y, b);
+    UNROLL for (int i = 0; i < 16; i++) x[i] = which[i] > 0.0f ? x[i] : y[i];
+    return load16(x);
+}
+INLINE vec16 times_power16(vec16 a, vec16 n)
+{
+    float power[16];
+    store16(power, n);
+    UNROLL for (int i = 0; i < 16; i++)
+    {
+        const uint32_t bits = (uint32_t)((int32_t)power[i] + 127) << 23;
+        memcpy(&power[i], &bits, sizeof bits);
+    }
+    return mul16(a, load16(power));
+}
+#endif
 
 /* TURN rows of TURN floats, transposed in registers. Rotating the bits of (row, column) by one, as interleaving the two
  * halves does, log2(TURN) times exchanges row and column. load_some and store_some touch only the first n floats. */

@@ -125,13 +125,12 @@ class Masks:
             new = evolve(
                 grouped(mask), grouped(weight.abs()), grouped(score), fraction, layer.rows, layer.segments
             ).view(mask.shape)
-            different = new ^ mask
-            changed += int(different.count_nonzero())
+            different = (new ^ mask).flatten().nonzero().squeeze(1)
+            changed += different.numel()
             mask.copy_(new)
-            weight.mul_(new)
-            for moment in optimizer.state.get(weight, {}).values():
-                if isinstance(moment, Tensor) and moment.shape == weight.shape:
-                    moment.masked_fill_(different, 0.0)
+            moments = optimizer.state.get(weight, {}).values()
+            for tensor in (weight, *(m for m in moments if isinstance(m, Tensor) and m.shape == weight.shape)):
+                tensor.view(-1)[different] = 0.0
         return changed
 
     @property

@@ -70,7 +70,7 @@ def evolve(
     mask bool, scores float, all [G, out, in] -> new mask. The number of living blocks never changes; a block dropped
     now is not grown again in the same call (Evci et al. 2020, section 3). Ties are broken by position.
     """
-    alive = to_blocks(mask, rows, segments) > 0
+    alive = mask if rows == 1 else to_blocks(mask, rows, segments) > 0
     shape, alive = alive.shape, alive.flatten()
     living = alive.nonzero().squeeze(1)
     count = min(int(fraction * living.numel()), alive.numel() - living.numel())
@@ -91,7 +91,8 @@ def _block_means(values: Tensor, rows: int, segments: int) -> Tensor:
 def _largest(score: Tensor, count: int) -> Tensor:
     """Which `count` of score [n] are the largest: bool [n]. Of equal ones the first are."""
     cut = float(np.partition(score.cpu().numpy(), -count)[-count])
-    chosen = score > cut
-    equal = (score == cut).nonzero().squeeze(1)
-    chosen[equal[: count - int(chosen.count_nonzero())]] = True
+    chosen = score >= cut
+    surplus = int(chosen.count_nonzero()) - count
+    if surplus:
+        chosen[(score == cut).nonzero().squeeze(1)[-surplus:]] = False
     return chosen
