@@ -8,6 +8,7 @@
 #else
 #define SUMS 1
 #endif
+enum { FOURS = SUMS == 8 }; /* block panels take four columns at once, else two */
 
 /* `panels` dense panels over the same `count` inputs side by side, panels * unroll = SUMS; which ones says `at`. */
 INLINE void dense_panels(const int panels, const mast_matrix *m, const uint32_t *at, const float *x, const float *init,
@@ -91,7 +92,13 @@ INLINE vec8 block8(cursor *at, const uint16_t *end, const float *x, vec8 sum)
 {
     const uint16_t *c = at->columns;
     const float *v = at->values;
-    vec8 other = set8(0.0f);
+    vec8 other = set8(0.0f), third = other, fourth = other;
+    for (; FOURS && c + 4 <= end; c += 4, v += 32) {
+        sum = fma8(load8(v), set8(x[c[0]]), sum);
+        other = fma8(load8(v + 8), set8(x[c[1]]), other);
+        third = fma8(load8(v + 16), set8(x[c[2]]), third);
+        fourth = fma8(load8(v + 24), set8(x[c[3]]), fourth);
+    }
     for (; c + 2 <= end; c += 2, v += 16) {
         sum = fma8(load8(v), set8(x[c[0]]), sum);
         other = fma8(load8(v + 8), set8(x[c[1]]), other);
@@ -101,14 +108,20 @@ INLINE vec8 block8(cursor *at, const uint16_t *end, const float *x, vec8 sum)
         c++, v += 8;
     }
     at->columns = c, at->values = v;
-    return add8(sum, other);
+    return FOURS ? add8(add8(sum, third), add8(other, fourth)) : add8(sum, other);
 }
 
 INLINE vec16 block16(cursor *at, const uint16_t *end, const float *x, vec16 sum)
 {
     const uint16_t *c = at->columns;
     const float *v = at->values;
-    vec16 other = set16(0.0f);
+    vec16 other = set16(0.0f), third = other, fourth = other;
+    for (; FOURS && c + 4 <= end; c += 4, v += 64) {
+        sum = fma16(load16(v), set16(x[c[0]]), sum);
+        other = fma16(load16(v + 16), set16(x[c[1]]), other);
+        third = fma16(load16(v + 32), set16(x[c[2]]), third);
+        fourth = fma16(load16(v + 48), set16(x[c[3]]), fourth);
+    }
     for (; c + 2 <= end; c += 2, v += 32) {
         sum = fma16(load16(v), set16(x[c[0]]), sum);
         other = fma16(load16(v + 16), set16(x[c[1]]), other);
@@ -118,7 +131,7 @@ INLINE vec16 block16(cursor *at, const uint16_t *end, const float *x, vec16 sum)
         c++, v += 16;
     }
     at->columns = c, at->values = v;
-    return add16(sum, other);
+    return FOURS ? add16(add16(sum, third), add16(other, fourth)) : add16(sum, other);
 }
 
 #if defined(MAST_V4)

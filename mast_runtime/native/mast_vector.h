@@ -133,18 +133,24 @@ INLINE vec16 min16(vec16 a, vec16 b) { return (vec16){min8(a.a, b.a), min8(a.b, 
 INLINE vec16 max16(vec16 a, vec16 b) { return (vec16){max8(a.a, b.a), max8(a.b, b.b)}; }
 #endif
 
-/* offset + x P(x^2) / Q(x^2), x clamped to +-limit; p holds P's coefficients from the constant on, q those of Q but its
+/* c[0] + c[1] u + c[2] u^2 + c[3] u^3: pairs of terms first where there are registers for it, the steps that wait for one
+ * another being what a single agent's gates take their time for. */
+INLINE vec16 cubic16(vec16 u, const float c[4])
+{
+#if defined(MAST_V4)
+    return fma16(mul16(u, u), fma16(u, set16(c[3]), set16(c[2])), fma16(u, set16(c[1]), set16(c[0])));
+#else
+    return fma16(u, fma16(u, fma16(u, set16(c[3]), set16(c[2])), set16(c[1])), set16(c[0]));
+#endif
+}
+
+/* x P(x^2) / Q(x^2), x clamped to +-limit; p holds P's coefficients from the constant on, q those of Q but its
  * constant 1. NaN stays NaN. */
-INLINE vec16 rational16(vec16 x, float limit, const float p[4], const float q[4], float offset)
+INLINE vec16 rational16(vec16 x, float limit, const float p[4], const float q[4])
 {
     x = max16(set16(-limit), min16(set16(limit), x));
     const vec16 u = mul16(x, x);
-    vec16 above = fma16(u, set16(p[3]), set16(p[2])), below = fma16(u, set16(q[3]), set16(q[2]));
-    above = fma16(u, above, set16(p[1]));
-    below = fma16(u, below, set16(q[1]));
-    above = mul16(x, fma16(u, above, set16(p[0])));
-    below = fma16(u, fma16(u, below, set16(q[0])), set16(1.0f));
-    return add16(div16(above, below), set16(offset));
+    return div16(mul16(x, cubic16(u, p)), fma16(u, cubic16(u, q), set16(1.0f)));
 }
 
 /* Minimax fit of degree 7 over 8 on +-7.9: fitted error 1.2e-7, with float rounding below MAST_TANH_ERROR. */
@@ -152,21 +158,24 @@ INLINE vec16 tanh16(vec16 x)
 {
     static const float p[4] = {9.999994040e-01f, 1.292268634e-01f, 2.948511858e-03f, 1.141467965e-05f};
     static const float q[4] = {4.625580609e-01f, 2.380351350e-02f, 2.383954416e-04f, 2.457241237e-07f};
-    return rational16(x, 7.9f, p, q, 0.0f);
+    return rational16(x, 7.9f, p, q);
 }
 
-/* 1/2 + tanh(x / 2) / 2 with the halves in the coefficients. */
-INLINE vec16 sigmoid16(vec16 x)
+/* tanh(x / 2) / 2 with the halves in the coefficients. */
+INLINE vec16 centred_sigmoid16(vec16 x)
 {
     static const float p[4] = {2.499998510e-01f, 8.076678962e-03f, 4.607049777e-05f, 4.458859237e-08f};
     static const float q[4] = {1.156395152e-01f, 1.487719594e-03f, 3.724928774e-06f, 9.598598583e-10f};
-    return rational16(x, 15.8f, p, q, 0.5f);
+    return rational16(x, 15.8f, p, q);
 }
+
+INLINE vec16 sigmoid16(vec16 x) { return add16(centred_sigmoid16(x), set16(0.5f)); }
 
 /* The GRU's new state of sixteen units from their gates (n's input and recurrent part apart) and their state. */
 INLINE vec16 gru16(vec16 r, vec16 z, vec16 n_input, vec16 n_recurrent, vec16 h)
 {
-    const vec16 n = tanh16(fma16(sigmoid16(r), n_recurrent, n_input));
+    const vec16 at_half = fma16(n_recurrent, set16(0.5f), n_input); /* ready before r is */
+    const vec16 n = tanh16(fma16(centred_sigmoid16(r), n_recurrent, at_half));
     return fma16(sigmoid16(z), fma16(n, set16(-1.0f), h), n);
 }
 
