@@ -134,21 +134,58 @@ static vec16 lanes_gru(const float *gates, const float *h, float *next, vec16 po
     return poison;
 }
 
+/* x [feature][TURN lanes of MAST_LANES] from `used` rows of `width` features, zero in the other lanes. */
+INLINE void turn_rows(const float *const from[TURN], const int32_t used, int32_t width, float *x)
+{
+    for (int32_t f = 0; f < width; f += TURN) {
+        turn_row row[TURN];
+        UNROLL for (int i = 0; i < TURN; i++) row[i] = load_some(from[i] + f, i < used ? width - f : 0);
+        turn(row);
+        UNROLL for (int i = 0; i < TURN; i++)
+            if (f + i < width)
+                store_some(x + (size_t)(f + i) * MAST_LANES, row[i], TURN);
+    }
+}
+
 /* x [input][lane] of a tile: observations turned, one-hots set, unused lanes zero. */
 static void lanes_input(const mast_network *n, const mast_tile *t, float *x)
 {
+    const int32_t width = (int32_t)n->obs, lanes = (int32_t)t->lanes;
     const uint32_t inputs = mast_inputs(n);
-    for (size_t i = 0; i < (size_t)inputs * MAST_LANES; i++)
-        x[i] = 0.0f;
+    for (int32_t lane = 0; lane < (int32_t)MAST_LANES; lane += TURN) {
+        const float *from[TURN];
+        UNROLL for (int i = 0; i < TURN; i++)
+            from[i] = t->obs + (size_t)t->member[at_most(lane + i, lanes - 1)] * n->obs;
+        if (lane + TURN <= lanes)
+            turn_rows(from, TURN, width, x + lane);
+        else
+            turn_rows(from, lanes - lane, width, x + lane);
+    }
+    for (size_t i = (size_t)n->obs * MAST_LANES; i < (size_t)inputs * MAST_LANES; i += 16)
+        store16(x + i, set16(0.0f));
     for (uint32_t l = 0; l < t->lanes; l++) {
         const int32_t i = t->member[l];
-        const float *obs = t->obs + (size_t)i * n->obs;
-        for (uint32_t f = 0; f < n->obs; f++)
-            x[f * MAST_LANES + l] = obs[f];
         if (n->last_action && t->last_action[i] >= 0)
             x[(n->obs + (uint32_t)t->last_action[i]) * MAST_LANES + l] = 1.0f;
         if (n->agent_id)
             x[(inputs - n->agents + (uint32_t)t->id[i]) * MAST_LANES + l] = 1.0f;
+    }
+}
+
+/* q [n][actions] of the tile's agents from q [action][lane]. */
+static void lanes_output(const mast_network *n, const mast_tile *t, const float *q)
+{
+    const int32_t width = (int32_t)n->actions;
+    for (int32_t lane = 0; lane < (int32_t)t->lanes; lane += TURN) {
+        for (int32_t a = 0; a < width; a += TURN) {
+            turn_row row[TURN];
+            UNROLL for (int i = 0; i < TURN; i++)
+                row[i] = load_some(q + (size_t)at_most(a + i, width - 1) * MAST_LANES + lane, TURN);
+            turn(row);
+            UNROLL for (int i = 0; i < TURN; i++)
+                if (lane + i < (int32_t)t->lanes)
+                    store_some(t->q + (size_t)t->member[lane + i] * n->actions + a, row[i], width - a);
+        }
     }
 }
 
@@ -185,12 +222,8 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
         poison = poison16(poison, load16(q + i));
     if (poisoned(poison))
         return MAST_OVERFLOW;
+    lanes_output(n, t, q);
     for (uint32_t l = 0; l < t->lanes; l++) {
-        float *to = t->q + (size_t)t->member[l] * n->actions;
-        for (uint32_t a = 0; a < n->actions; a++)
-            to[a] = q[a * MAST_LANES + l];
-    }
-    for (uint32_t l = 0; l < t->lanes; l++) { /* apart: what was just stored in pieces is slow to load as a vector */
         const size_t i = (size_t)t->member[l], first = i * n->actions;
         t->action[i] = choose(t->q + first, t->avail ? t->avail + first : NULL, n->actions);
     }
