@@ -20,16 +20,23 @@ INLINE void spread4(const float *v, vec16 w[4])
 #endif
 }
 
-/* Four column numbers, at one load on x86-64: loads are what these kernels are short of. */
+/* Where four inputs' lanes begin, in bytes from the first: the columns at one load on x86-64, loads being what these
+ * kernels are short of. */
 INLINE void unpack4(const uint16_t *c, size_t at[4])
 {
+    enum { STRIDE = MAST_LANES * sizeof(float) };
 #if defined(MAST_V4)
     uint64_t four;
     __builtin_memcpy(&four, c, sizeof four);
-    UNROLL for (int i = 0; i < 4; i++) at[i] = four >> (16 * i) & 0xffffu;
+    UNROLL for (int i = 0; i < 4; i++) at[i] = (four >> (16 * i) & 0xffffu) * STRIDE;
 #else
-    UNROLL for (int i = 0; i < 4; i++) at[i] = c[i];
+    UNROLL for (int i = 0; i < 4; i++) at[i] = (size_t)c[i] * STRIDE;
 #endif
+}
+
+INLINE const float *bytes_after(const float *x, size_t bytes)
+{
+    return (const float *)(const void *)((const char *)x + bytes);
 }
 
 /* Rows `first` to `end`, whole windows, of out = init + W x: x [input][lane], out [row - first][lane], init [row - first]
@@ -59,7 +66,7 @@ static void lanes_slices(const mast_matrix *m, uint32_t first, uint32_t end, con
                     }
                     UNROLL for (int r = 0; r < LANE_ROWS; r++)
                         UNROLL for (int t = 0; t < LANE_STEP; t++)
-                            sum[r][t] = fma16(w[r], load16(from + at[r] * MAST_LANES + 16 * t), sum[r][t]);
+                            sum[r][t] = fma16(w[r], load16(bytes_after(from, at[r]) + 16 * t), sum[r][t]);
                 }
                 UNROLL for (int r = 0; r < LANE_ROWS; r++)
                     UNROLL for (int t = 0; t < LANE_STEP; t++)
