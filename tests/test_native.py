@@ -188,6 +188,42 @@ def test_stored_types(level, dtype):
     compare(agent, Agent(contract, ReferenceStep(contract, network), 0, ""), episodes(contract, 20))
 
 
+def with_values(network, code):
+    """The network with its weights rounded to float16 and stored as `code`."""
+    layers = network.layers().items()
+    return replace(network, **{k: replace(x, values=x.values.astype(np.float16).astype(code)) for k, x in layers})
+
+
+@pytest.mark.parametrize("kind", ["8x1", "16x1", "mixed", "odd", "unstructured"])
+def test_half_precision(level, kind, monkeypatch):
+    """Weights widened by the kernel or at load: to the bit the same values and memory."""
+    for hidden in (1, 9, 65):
+        contract, network = build(hidden, kind, hidden + 6, 5)
+        agents = []
+        for code, limit in ((np.float16, 0), (np.float16, 10**9), (np.float32, 0)):
+            monkeypatch.setitem(packing.HALVES_FROM, "avx512", limit)
+            step = NativeStep(contract, with_values(network, code), level)
+            agents.append(new_agent(contract, step, 0))
+        for obs, avail in episodes(contract, 10):
+            assert len({agent.act(obs, avail) for agent in agents}) == 1
+            assert len({agent.q.tobytes() + agent.hidden.tobytes() for agent in agents}) == 1
+
+
+def test_half_precision_where_it_pays(monkeypatch):
+    """Only AVX-512 keeps it, for one agent, in blocks, from a number of connections on."""
+    contract, network = build(40, "16x1")
+    halves = with_values(network, np.float16)
+
+    def layouts(network, level="avx512", lanes=False):
+        return {matrix[0] for matrix in packing.pack(contract, network, level, lanes)[2] if matrix}
+
+    assert layouts(halves) == {packing.Layout.BLOCKS16}
+    monkeypatch.setitem(packing.HALVES_FROM, "avx512", network.nnz)
+    assert layouts(halves) == {packing.Layout.HALVES16}
+    for others in (layouts(network), layouts(halves, "avx2"), layouts(halves, "scalar"), layouts(halves, lanes=True)):
+        assert others == {packing.Layout.BLOCKS16}
+
+
 def test_ties_and_availability(level):
     contract, network = build(5, n_actions=20)
     flat = replace(network, fc2=Layer.from_dense(np.zeros((20, 5), np.float32), np.zeros((20, 5), bool)),
@@ -396,7 +432,7 @@ import sys
 import mast_runtime, pytest
 assert mast_runtime.__file__.startswith(sys.argv[2]), mast_runtime.__file__
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", sys.argv[1], "-k",
-                      "(as_reference and (-9- or -65-)) or density or refusals or tables or other_kinds"]))
+                      "(as_reference and (-9- or -65-)) or density or refusals or tables or other_kinds or half"]))
 """
 
 

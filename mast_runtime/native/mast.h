@@ -40,12 +40,15 @@ enum mast_layout {
     MAST_LANE_SLICES, /* likewise, the rows of a panel within one window of MAST_WINDOW rows (lanes only) */
     MAST_BLOCKS8,  /* 8 rows a panel that share columns[entry] */
     MAST_BLOCKS16, /* 16 rows a panel that share columns[entry] */
+    MAST_HALVES8,  /* MAST_BLOCKS8 and MAST_BLOCKS16 with weights in half precision (AVX-512 only, not for lanes) */
+    MAST_HALVES16,
     MAST_PERMUTED  /* 16 rows a panel; an entry's weights read inputs columns[entry] + picks[entry][row], picks below 32:
                       two registers hold those inputs (AVX-512 only) */
 };
 
 /* One matrix, [rows padded, inputs]. Entry e of a panel holds one weight for each of the panel's rows:
- * values[e][rows of a panel]; panel p has entries start[p] to start[p + 1]. Arrays that a layout does not name are NULL. */
+ * values[e][rows of a panel], or its bits in halves; panel p has entries start[p] to start[p + 1]. Arrays that a layout
+ * does not name are NULL. */
 typedef struct {
     uint32_t layout;
     uint32_t panels; /* 0: no matrix */
@@ -55,6 +58,7 @@ typedef struct {
     const uint16_t *rows;
     const uint8_t *picks;
     const float *values;
+    const uint16_t *halves; /* IEEE 754 binary16, in place of values */
 } mast_matrix;
 
 /* Everything constant. gru[0] and gru[1] add up to one matrix from [y padded | h] to the gates. These go panel by panel of
@@ -108,7 +112,7 @@ typedef struct {
 
 extern const mast_kernels mast_generic;
 #ifdef MAST_X86_LEVELS
-extern const mast_kernels mast_v3, mast_v4; /* call only where the processor has AVX2 and FMA, AVX-512 F BW DQ VL */
+extern const mast_kernels mast_v3, mast_v4; /* call only where the processor has AVX2 and FMA, AVX-512 F BW DQ VL and F16C */
 #endif
 
 static inline uint32_t mast_inputs(const mast_network *n)
