@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from enum import IntEnum
+from importlib import import_module
 from itertools import accumulate
 from math import inf
 from typing import Any, NamedTuple
@@ -53,8 +53,6 @@ first-level cache. In a smaller network, and with AVX2, widening takes as much a
 BLOCK_ROWS = {Layout.BLOCKS8: 8, Layout.HALVES8: 8, Layout.BLOCKS16: 16, Layout.HALVES16: 16}
 PERMUTED_FROM = 0.01
 """Density from which PERMUTED is faster than SLICES: below, its windows are nearly empty."""
-WINDOW = 32
-"""Inputs that PERMUTED holds in two registers."""
 LANE_WINDOW = 64
 """MAST_WINDOW of mast.h."""
 
@@ -255,32 +253,11 @@ def _pack_slices(rows: list[Row], lanes: bool) -> Parts:
 
 def _pack_permuted(rows: list[Row]) -> Parts:
     """Entry: each of a panel's 16 rows' next connection in one window of inputs; a missing one has zero weight."""
-    windows = 1 + max((row.columns[-1] // WINDOW for row in rows if row.columns), default=-1)
-    counts, columns, picks, values = [], array("H"), bytearray(), array("f")
-    for first in range(0, len(rows), PANEL):
-        panel = rows[first : first + PANEL]
-        heights = _window_heights(panel, windows)
-        starts = list(accumulate(heights, initial=0))
-        counts.append(starts[-1])
-        for window, height in enumerate(heights):
-            columns.extend([window * WINDOW] * height)
-        own_picks, own_values = bytearray(PANEL * counts[-1]), _zeros("f", PANEL * counts[-1])
-        for i, row in enumerate(panel):
-            place = [PANEL * start + i for start in starts]  # of the row's next connection in each window
-            for column, value in zip(row.columns, row.values, strict=True):
-                window = column // WINDOW
-                at = place[window]
-                own_picks[at], own_values[at] = column % WINDOW, value
-                place[window] = at + PANEL
-        picks += own_picks
-        values += own_values
-    return counts, columns, array("H"), picks, values
-
-
-def _window_heights(rows: list[Row], windows: int) -> list[int]:
-    """The most connections that one of the rows has in each window."""
-    heights = [0] * windows
+    columns, given = array("H"), array("f")
     for row in rows:
-        for window, n in Counter([column // WINDOW for column in row.columns]).items():
-            heights[window] = max(heights[window], n)
-    return heights
+        columns.extend(row.columns)
+        given += row.values
+    lengths = array("I", [len(row.values) for row in rows])
+    parts = import_module("mast_runtime.native._native").pack_windows(lengths, columns, given)
+    counts, columns, values = array("I", parts[0]), array("H", parts[1]), array("f", parts[3])
+    return list(counts), columns, array("H"), parts[2], values
