@@ -3,34 +3,39 @@
 enum { LANE_VECS = MAST_LANES / 16 };
 /* Rows times vectors of partial sums that fit the registers. */
 #if defined(MAST_V4)
-enum { LANE_ROWS = 8, LANE_STEP = LANE_VECS };
+enum { LANE_ROWS = 8, LANE_STEP = LANE_VECS, SLICE_ROWS = 8, SLICE_STEP = LANE_VECS };
 #else
-enum { LANE_ROWS = 4, LANE_STEP = 1 };
+enum { LANE_ROWS = 4, LANE_STEP = 1, SLICE_ROWS = 2, SLICE_STEP = LANE_VECS };
 #endif
 
-/* w[i] = v[i] in every lane, at one load for the four. */
-INLINE void spread4(const float *v, vec16 w[4])
+/* w[r] = v[r] in every lane; AVX-512 loads four at once, loads being what these kernels are short of. */
+INLINE void spread(const float *v, vec16 w[SLICE_ROWS])
 {
 #if defined(MAST_V4)
-    const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(v));
-    w[0] = _mm512_permute_ps(four, 0x00), w[1] = _mm512_permute_ps(four, 0x55);
-    w[2] = _mm512_permute_ps(four, 0xaa), w[3] = _mm512_permute_ps(four, 0xff);
+    UNROLL for (int r = 0; r < SLICE_ROWS; r += 4)
+    {
+        const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(v + r));
+        w[r] = _mm512_permute_ps(four, 0x00), w[r + 1] = _mm512_permute_ps(four, 0x55);
+        w[r + 2] = _mm512_permute_ps(four, 0xaa), w[r + 3] = _mm512_permute_ps(four, 0xff);
+    }
 #else
-    UNROLL for (int i = 0; i < 4; i++) w[i] = set16(v[i]);
+    UNROLL for (int r = 0; r < SLICE_ROWS; r++) w[r] = set16(v[r]);
 #endif
 }
 
-/* Where four inputs' lanes begin, in bytes from the first: the columns at one load on x86-64, loads being what these
- * kernels are short of. */
-INLINE void unpack4(const uint16_t *c, size_t at[4])
+/* Where the inputs of a row's next connections begin, in bytes from the first input's lanes; likewise. */
+INLINE void locate(const uint16_t *c, size_t at[SLICE_ROWS])
 {
     enum { STRIDE = MAST_LANES * sizeof(float) };
 #if defined(MAST_V4)
-    uint64_t four;
-    __builtin_memcpy(&four, c, sizeof four);
-    UNROLL for (int i = 0; i < 4; i++) at[i] = (four >> (16 * i) & 0xffffu) * STRIDE;
+    UNROLL for (int r = 0; r < SLICE_ROWS; r += 4)
+    {
+        uint64_t four;
+        __builtin_memcpy(&four, c + r, sizeof four);
+        UNROLL for (int i = 0; i < 4; i++) at[r + i] = (four >> (16 * i) & 0xffffu) * STRIDE;
+    }
 #else
-    UNROLL for (int i = 0; i < 4; i++) at[i] = (size_t)c[i] * STRIDE;
+    UNROLL for (int r = 0; r < SLICE_ROWS; r++) at[r] = (size_t)c[r] * STRIDE;
 #endif
 }
 
@@ -46,30 +51,27 @@ static void lanes_slices(const mast_matrix *m, uint32_t first, uint32_t end, con
 {
     for (uint32_t p = first / 8; p < end / 8; p++) {
         const uint32_t count = m->start[p + 1] - m->start[p];
-        for (uint32_t part = 0; part < 8; part += LANE_ROWS) {
+        for (uint32_t part = 0; part < 8; part += SLICE_ROWS) {
             const uint16_t *const row = m->rows + 8 * p + part;
-            for (uint32_t lane = 0; lane < MAST_LANES; lane += 16 * LANE_STEP) {
+            for (uint32_t lane = 0; lane < MAST_LANES; lane += 16 * SLICE_STEP) {
                 const uint16_t *c = m->columns + 8 * (size_t)m->start[p] + part;
                 const float *v = m->values + 8 * (size_t)m->start[p] + part, *const from = x + lane;
-                vec16 sum[LANE_ROWS][LANE_STEP];
-                UNROLL for (int r = 0; r < LANE_ROWS; r++)
-                    UNROLL for (int t = 0; t < LANE_STEP; t++)
+                vec16 sum[SLICE_ROWS][SLICE_STEP];
+                UNROLL for (int r = 0; r < SLICE_ROWS; r++)
+                    UNROLL for (int t = 0; t < SLICE_STEP; t++)
                         sum[r][t] = init ? set16(init[row[r] - first])
                                          : load16(out + (size_t)(row[r] - first) * MAST_LANES + lane + 16 * t);
                 for (uint32_t e = 0; e < count; e++, v += 8, c += 8) {
-                    vec16 w[LANE_ROWS];
-                    size_t at[LANE_ROWS];
-                    UNROLL for (int r = 0; r < LANE_ROWS; r += 4)
-                    {
-                        spread4(v + r, w + r);
-                        unpack4(c + r, at + r);
-                    }
-                    UNROLL for (int r = 0; r < LANE_ROWS; r++)
-                        UNROLL for (int t = 0; t < LANE_STEP; t++)
+                    vec16 w[SLICE_ROWS];
+                    size_t at[SLICE_ROWS];
+                    spread(v, w);
+                    locate(c, at);
+                    UNROLL for (int r = 0; r < SLICE_ROWS; r++)
+                        UNROLL for (int t = 0; t < SLICE_STEP; t++)
                             sum[r][t] = fma16(w[r], load16(bytes_after(from, at[r]) + 16 * t), sum[r][t]);
                 }
-                UNROLL for (int r = 0; r < LANE_ROWS; r++)
-                    UNROLL for (int t = 0; t < LANE_STEP; t++)
+                UNROLL for (int r = 0; r < SLICE_ROWS; r++)
+                    UNROLL for (int t = 0; t < SLICE_STEP; t++)
                         store16(out + (size_t)(row[r] - first) * MAST_LANES + lane + 16 * t, sum[r][t]);
             }
         }

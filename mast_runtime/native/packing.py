@@ -36,9 +36,9 @@ class Layout(IntEnum):
     PERMUTED = 7
 
 
-_AVX2 = {Layout.SLICES: 0.12, Layout.LANE_SLICES: 0.5, Layout.BLOCKS8: 0.6, Layout.BLOCKS16: 0.9}
+_AVX2 = {Layout.SLICES: 0.11, Layout.LANE_SLICES: 0.59, Layout.BLOCKS8: 0.64, Layout.BLOCKS16: 0.94}
 DENSE_FROM = {
-    "avx512": {**_AVX2, Layout.PERMUTED: 0.4, Layout.LANE_SLICES: 0.35},
+    "avx512": {**_AVX2, Layout.PERMUTED: 0.42, Layout.LANE_SLICES: 0.64, Layout.BLOCKS8: 0.67, Layout.BLOCKS16: 0.97},
     "avx2": _AVX2,
     "neon": _AVX2,
     "scalar": dict.fromkeys(Layout, 0.95),
