@@ -93,8 +93,8 @@ typedef struct {
     const float *obs;     /* [n][obs] */
     const uint8_t *avail; /* [n][actions] or NULL */
     const int32_t *id, *last_action;
-    const float *hidden; /* [hidden padded][MAST_LANES] */
-    float *next;         /* likewise, written */
+    float *yh;           /* [fc1 padded | hidden padded][MAST_LANES]: the second half is the state, the first is written */
+    float *next;         /* likewise; the second half is written */
     float *q;            /* [n][actions], written */
     int32_t *action;     /* [n], written; -1: no action available */
 } mast_tile;
@@ -128,8 +128,7 @@ static inline size_t mast_state_floats(const mast_network *n)
 
 static inline size_t mast_tile_floats(const mast_network *n)
 {
-    return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden)
-                         + 4u * MAST_PANEL + MAST_PAD(n->actions));
+    return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_WINDOW + MAST_PAD(n->actions));
 }
 
 /* Forget the episode. `id` is the agent's one-hot id where the network has one. */

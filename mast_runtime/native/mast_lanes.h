@@ -201,9 +201,9 @@ static void lanes_output(const mast_network *n, const mast_tile *t, const float 
 static int tile(const mast_network *n, float *work, const mast_tile *t)
 {
     const uint32_t fc1 = MAST_PAD(n->fc1_size), hidden = MAST_PAD(n->hidden);
-    float *const x = work, *const yh = x + MAST_LANES * (size_t)MAST_PAD(mast_inputs(n));
-    float *const h = yh + MAST_LANES * (size_t)fc1, *const gates = h + MAST_LANES * (size_t)hidden;
-    float *const q = gates + 4 * 16 * MAST_LANES;
+    float *const x = work, *const gates = x + MAST_LANES * (size_t)MAST_PAD(mast_inputs(n));
+    float *const q = gates + MAST_LANES * MAST_WINDOW;
+    float *const yh = t->yh, *const h = yh + MAST_LANES * (size_t)fc1, *const next = t->next + MAST_LANES * (size_t)fc1;
     vec16 poison = set16(0.0f);
 
     lanes_input(n, t, x);
@@ -217,16 +217,14 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
         store16(yh + i, positive);
         poison = poison16(poison, positive);
     }
-    for (size_t i = 0; i < (size_t)hidden * MAST_LANES; i += 16)
-        store16(h + i, load16(t->hidden + i));
     for (uint32_t g = 0; g < hidden / 16; g++) {
         lanes_multiply(&n->gru[0], 4 * g, 4, yh, n->gru_bias + 64 * (size_t)g, gates);
         if (n->gru[1].panels)
             lanes_multiply(&n->gru[1], 4 * g, 4, yh, NULL, gates);
         const size_t at = (size_t)g * 16 * MAST_LANES;
-        poison = lanes_gru(gates, h + at, t->next + at, poison);
+        poison = lanes_gru(gates, h + at, next + at, poison);
     }
-    lanes_layer(&n->fc2, MAST_PAD(n->actions), t->next, n->fc2_bias, q);
+    lanes_layer(&n->fc2, MAST_PAD(n->actions), next, n->fc2_bias, q);
     for (uint32_t i = 0; i < n->actions * MAST_LANES; i += 16)
         poison = poison16(poison, load16(q + i));
     if (poisoned(poison))
