@@ -72,15 +72,15 @@ typedef struct {
     const float *fc1_bias, *gru_bias, *fc2_bias;
 } mast_network;
 
-/* One agent's memory: pointers into one array of floats, in this order (MAST_PERMUTED reads up to a panel beyond the inputs,
- * without using it). x keeps the one-hot parts of the input up to date. */
+/* One agent's memory: pointers into one array of floats (MAST_PERMUTED reads up to a panel beyond the inputs, without using
+ * it). x keeps the one-hot parts of the input up to date. mast_commit exchanges yh and q with what is next. */
 typedef struct {
-    float *x;        /* [inputs padded] */
-    float *yh;       /* [fc1 padded | hidden padded]: the second half is the recurrent state */
-    float *gates;    /* [hidden padded / 16][4][16] */
-    float *next;     /* [hidden padded] computed by forward, taken over by mast_commit */
-    float *next_q;   /* [actions padded], likewise */
-    float *q;        /* [actions padded] of the last decision */
+    float *x;      /* [inputs padded] */
+    float *yh;     /* [fc1 padded | hidden padded]: the second half is the recurrent state */
+    float *next;   /* [hidden padded] computed by forward: the second half of another yh */
+    float *gates;  /* [hidden padded / 16][4][16] */
+    float *q;      /* [actions padded] of the last decision */
+    float *next_q; /* [actions padded] computed by forward */
     int32_t last_action; /* -1: none yet */
 } mast_state;
 
@@ -122,7 +122,7 @@ static inline uint32_t mast_inputs(const mast_network *n)
 
 static inline size_t mast_state_floats(const mast_network *n)
 {
-    return (size_t)MAST_PAD(mast_inputs(n)) + MAST_PAD(n->fc1_size) + 6u * (size_t)MAST_PAD(n->hidden)
+    return (size_t)MAST_PAD(mast_inputs(n)) + 2u * (size_t)MAST_PAD(n->fc1_size) + 6u * (size_t)MAST_PAD(n->hidden)
            + 2u * MAST_PAD(n->actions);
 }
 
@@ -147,21 +147,21 @@ static inline void mast_state_init(const mast_network *n, mast_state *s, float *
 {
     s->x = floats;
     s->yh = s->x + MAST_PAD(mast_inputs(n));
-    s->gates = s->yh + MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden);
-    s->next = s->gates + 4u * MAST_PAD(n->hidden);
-    s->next_q = s->next + MAST_PAD(n->hidden);
-    s->q = s->next_q + MAST_PAD(n->actions);
+    s->next = s->yh + 2u * MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden);
+    s->gates = s->next + MAST_PAD(n->hidden);
+    s->q = s->gates + 4u * MAST_PAD(n->hidden);
+    s->next_q = s->q + MAST_PAD(n->actions);
     mast_reset(n, s, id);
 }
 
 /* Take over what forward computed, `action` being the decision. */
 static inline void mast_commit(const mast_network *n, mast_state *s, int32_t action)
 {
-    float *const h = s->yh + MAST_PAD(n->fc1_size);
-    for (uint32_t i = 0; i < MAST_PAD(n->hidden); i++)
-        h[i] = s->next[i];
-    for (uint32_t i = 0; i < MAST_PAD(n->actions); i++)
-        s->q[i] = s->next_q[i];
+    float *const h = s->yh + MAST_PAD(n->fc1_size), *const q = s->q;
+    s->yh = s->next - MAST_PAD(n->fc1_size);
+    s->next = h;
+    s->q = s->next_q;
+    s->next_q = q;
     if (n->last_action) {
         if (s->last_action >= 0)
             s->x[n->obs + (uint32_t)s->last_action] = 0.0f;
