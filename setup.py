@@ -21,7 +21,7 @@ setup(
             "mast_runtime.native._native",
             sources=[NATIVE + name for name in ("_native.c", "mast.c", "mast_v3.c", "mast_v4.c")],
             depends=[NATIVE + name for name in ("mast.h", "mast.c", "mast_vector.h", "mast_products.h", "mast_lanes.h")]
-            + [f"{NATIVE}_{name}.h" for name in ("buffers", "packed", "network", "agent", "group", "team")],
+            + [f"{NATIVE}_{name}.h" for name in ("buffers", "packed", "windows", "network", "agent", "group", "team")],
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
             py_limited_api=True,

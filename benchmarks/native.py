@@ -3,7 +3,7 @@
     python benchmarks/native.py [--rounds 7] [--json FILE]    # the table; needs mast-marl[export]
     python benchmarks/native.py --break-even                  # the densities behind DENSE_FROM in packing.py
 
-Weights that a bundle stores as float16 or int8 are decoded at load, so they take the time of float32. All rows are
+Weights are float32, but in the rows that say f16; int8 is decoded at load and takes the time of float32. All rows are
 measured in turn, round after round; a figure is the median over the rounds, a ratio the median of the
 rounds' ratios. Random weights: time depends on the layout, not on what was learnt.
 """
@@ -15,7 +15,8 @@ import json
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from time import perf_counter
 
@@ -55,7 +56,7 @@ TARGETS = {
 class Row:
     """`measure(rounds)` returns the seconds of that many decisions; `calls` makes about ten milliseconds.
 
-    weights: those a decision multiplies by, padding included; 0: not known.
+    weights: those a decision multiplies by, padding included; 0: not known. weight_bytes: what one of them takes.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Row:
     calls: int
     agents: int = 1
     weights: int = 0
+    weight_bytes: int = 4
 
 
 def network_of(kind: str, size: str, sparsity: float = SPARSITY) -> Network:
@@ -105,8 +107,18 @@ def kernel_rows(size: str, level: str) -> list[Row]:
         team = make_team(contract, [network], [0], TEAM, level)
         lanes = NativeStep(contract, network, level, lanes=True).compiled.stored_weights
         rows.append(row(f"team {kind}", in_c(team, team_obs), TEAM, lanes))
+    for kind in ("8x1", "16x1") if network_of("8x1", size).nnz >= packing.HALVES_FROM.get(level, inf) else ():
+        step = NativeStep(contract, halved(network_of(kind, size)), level)
+        timed = row(f"{kind} f16", in_c(new_agent(contract, step, 0), obs), weights=step.compiled.stored_weights)
+        rows.append(replace(timed, weight_bytes=2))
     nothing = NativeStep(contract, empty(size), level)
     return [*rows, row("no connections", in_c(new_agent(contract, nothing, 0), obs))]
+
+
+def halved(network: Network) -> Network:
+    """The network with its weights as float16, as `mast export --dtype f16` stores them."""
+    layers = network.layers().items()
+    return replace(network, **{name: replace(layer, values=layer.values.astype(np.float16)) for name, layer in layers})
 
 
 def empty(size: str) -> Network:
@@ -185,7 +197,7 @@ def roofline(r: Row, ns: float) -> str:
     """
     if not r.weights or ns <= 0:
         return ""
-    n_bytes = 4 * r.weights
+    n_bytes = r.weight_bytes * r.weights
     rate = f"{r.weights / ns:6.1f} multiply-adds/ns"
     return f"{n_bytes / 1e3:8.1f} kB, {rate}" + ("" if r.agents > 1 else f", {n_bytes / ns:6.1f} bytes/ns")
 

@@ -43,6 +43,11 @@ def part(whole: Buffer, first: int, end: int) -> Buffer:
     return Buffer(whole.data[first * item : end * item], whole.code, (end - first, *whole.shape[1:]))
 
 
+def item_code(stored: NDArray | Buffer) -> str:
+    """The type of its items, as Buffer.code."""
+    return stored.code if isinstance(stored, Buffer) else stored.dtype.char
+
+
 def plain(stored: NDArray | Buffer, code: str) -> array[Any]:
     """The items as array(code), converted: "f" float32, "i" int32, "H" uint16, "b" int8."""
     if not isinstance(stored, Buffer):

@@ -188,6 +188,42 @@ def test_stored_types(level, dtype):
     compare(agent, Agent(contract, ReferenceStep(contract, network), 0, ""), episodes(contract, 20))
 
 
+def with_values(network, code):
+    """The network with its weights rounded to float16 and stored as `code`."""
+    layers = network.layers().items()
+    return replace(network, **{k: replace(x, values=x.values.astype(np.float16).astype(code)) for k, x in layers})
+
+
+@pytest.mark.parametrize("kind", ["8x1", "16x1", "mixed", "odd", "unstructured"])
+def test_half_precision(level, kind, monkeypatch):
+    """Weights widened by the kernel or at load: to the bit the same values and memory."""
+    for hidden in (1, 9, 65):
+        contract, network = build(hidden, kind, hidden + 6, 5)
+        agents = []
+        for code, limit in ((np.float16, 0), (np.float16, 10**9), (np.float32, 0)):
+            monkeypatch.setitem(packing.HALVES_FROM, "avx512", limit)
+            step = NativeStep(contract, with_values(network, code), level)
+            agents.append(new_agent(contract, step, 0))
+        for obs, avail in episodes(contract, 10):
+            assert len({agent.act(obs, avail) for agent in agents}) == 1
+            assert len({agent.q.tobytes() + agent.hidden.tobytes() for agent in agents}) == 1
+
+
+def test_half_precision_where_it_pays(monkeypatch):
+    """Only AVX-512 keeps it, for one agent, in blocks, from a number of connections on."""
+    contract, network = build(40, "16x1")
+    halves = with_values(network, np.float16)
+
+    def layouts(network, level="avx512", lanes=False):
+        return {matrix[0] for matrix in packing.pack(contract, network, level, lanes)[2] if matrix}
+
+    assert layouts(halves) == {packing.Layout.BLOCKS16}
+    monkeypatch.setitem(packing.HALVES_FROM, "avx512", network.nnz)
+    assert layouts(halves) == {packing.Layout.HALVES16}
+    for others in (layouts(network), layouts(halves, "avx2"), layouts(halves, "scalar"), layouts(halves, lanes=True)):
+        assert others == {packing.Layout.BLOCKS16}
+
+
 def test_ties_and_availability(level):
     contract, network = build(5, n_actions=20)
     flat = replace(network, fc2=Layer.from_dense(np.zeros((20, 5), np.float32), np.zeros((20, 5), bool)),
@@ -391,17 +427,50 @@ def test_tables_are_checked(level):
         _native.Network("sse9", False, sizes, biases, matrices)
 
 
+def test_windows_by_a_slow_loop():
+    """pack_windows: entry by entry, one connection of each of 16 rows, all in one window of 32 inputs."""
+    from mast_runtime.native import _native
+
+    rng = np.random.default_rng(5)
+    connected = rng.random((32, 200)) < 0.1
+    connected[3], connected[20:24] = True, False
+    lengths, columns = connected.sum(1).astype(np.uint32), np.nonzero(connected)[1].astype(np.uint16)
+    weights = np.where(connected, rng.standard_normal(connected.shape), 0).astype(np.float32)
+    counts, windows, picks, values = (
+        np.frombuffer(part, code)
+        for part, code in zip(_native.pack_windows(lengths, columns, weights[connected]), "IHBf", strict=True)
+    )
+    found, entry = np.zeros_like(weights), 0
+    for panel, count in enumerate(counts):
+        heights = [max(row[at : at + 32].sum() for row in connected[16 * panel : 16 * panel + 16])
+                   for at in range(0, 200, 32)]  # fmt: skip
+        assert count == sum(heights)
+        for _ in range(count):
+            for k in range(16):
+                found[16 * panel + k, windows[entry] + picks[16 * entry + k]] += values[16 * entry + k]
+            entry += 1
+    np.testing.assert_array_equal(found, weights)
+    for broken in (
+        (lengths[:-1], columns, weights[connected]),
+        (lengths + np.uint32(1), columns, weights[connected]),
+        (lengths, columns[:-1], weights[connected]),
+        (np.full_like(lengths, 2**31), columns, weights[connected]),
+    ):
+        with pytest.raises(ValueError, match="fit together"):
+            _native.pack_windows(*broken)
+
+
 SANITIZED = """
 import sys
 import mast_runtime, pytest
 assert mast_runtime.__file__.startswith(sys.argv[2]), mast_runtime.__file__
-sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", sys.argv[1], "-k",
-                      "(as_reference and (-9- or -65-)) or density or refusals or tables or other_kinds"]))
+kept = "(as_reference and (-9- or -65-)) or density or refusals or tables or other_kinds or half or windows or hostile"
+sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[3:], sys.argv[1], "-k", kept]))
 """
 
 
 def test_address_and_undefined_sanitizers(tmp_path):
-    """The same tests on an extension built with ASan and UBSan, in a process that has their runtime loaded."""
+    """The same tests, and hostile bundles, on an extension built with ASan and UBSan, their runtime loaded."""
     import shutil
     import sysconfig
 
@@ -422,8 +491,10 @@ def test_address_and_undefined_sanitizers(tmp_path):
         text=True,
     )
     assert built.returncode == 0, built.stderr
-    shutil.copy(Path(__file__).parent / "networks.py", tmp_path)
-    test = shutil.copy(__file__, tmp_path)
+    tests = Path(__file__).parent
+    for name in ("networks.py", "handmade.py"):
+        shutil.copy(tests / name, tmp_path)
+    test, hostile = shutil.copy(__file__, tmp_path), shutil.copy(tests / "test_hostile_bundle.py", tmp_path)
     environment = {
         "LD_PRELOAD": runtime,
         "ASAN_OPTIONS": "detect_leaks=0",
@@ -432,7 +503,7 @@ def test_address_and_undefined_sanitizers(tmp_path):
         "OPENBLAS_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", SANITIZED, test, str(tmp_path)],
+        [sys.executable, "-c", SANITIZED, test, str(tmp_path), hostile],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

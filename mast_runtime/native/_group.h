@@ -1,11 +1,11 @@
 /* The agents of a team that run one network. Part of _team.h. */
 
-/* Agents of one network: in lanes (hidden, next: [tile][hidden padded][MAST_LANES]), or one state each. */
+/* Agents of one network: in lanes (yh, next: of each tile, as in mast_tile), or one state each. */
 typedef struct {
     Network *network;
     uint32_t size;
     int32_t *member;
-    float *hidden, *next, *work;
+    float *yh, *next, *work;
     mast_state *states;
 } Group;
 
@@ -22,7 +22,16 @@ typedef struct {
 } Team;
 
 static uint32_t group_tiles(const Group *g) { return (g->size + MAST_LANES - 1u) / MAST_LANES; }
-static size_t tile_floats(const Group *g) { return (size_t)MAST_PAD(g->network->net.hidden) * MAST_LANES; }
+static size_t y_floats(const Group *g) { return (size_t)MAST_PAD(g->network->net.fc1_size) * MAST_LANES; }
+static size_t tile_floats(const Group *g)
+{
+    return y_floats(g) + (size_t)MAST_PAD(g->network->net.hidden) * MAST_LANES;
+}
+/* The state of the group's agent j: every MAST_LANES floats. */
+static float *lane_of(const Group *g, uint32_t j)
+{
+    return g->yh + j / MAST_LANES * tile_floats(g) + y_floats(g) + j % MAST_LANES;
+}
 
 /* (Network, members int32) -> group; the members lie within n. */
 static int take_group(Team *team, Group *g, PyObject *pair)
@@ -54,7 +63,7 @@ static int take_group(Team *team, Group *g, PyObject *pair)
     team->weights += g->network->weights * g->size;
     if (g->network->lanes) {
         const size_t size = group_tiles(g) * tile_floats(g) * sizeof(float);
-        return (g->hidden = allocate(size)) && (g->next = allocate(size))
+        return (g->yh = allocate(size)) && (g->next = allocate(size))
                        && (g->work = allocate(mast_tile_floats(n) * sizeof(float)))
                    ? 0
                    : -1;
@@ -71,11 +80,11 @@ static int group_act(Team *team, Group *g, const float *obs, const uint8_t *avai
 {
     const mast_network *n = &g->network->net;
     const mast_kernels *k = g->network->kernels;
-    for (uint32_t t = 0; g->hidden && t < group_tiles(g); t++) {
+    for (uint32_t t = 0; g->yh && t < group_tiles(g); t++) {
         const uint32_t first = t * MAST_LANES, left = g->size - first;
         const mast_tile tile = {.lanes = left < MAST_LANES ? left : MAST_LANES, .member = g->member + first, .obs = obs,
                                 .avail = avail, .id = team->id, .last_action = team->last_action,
-                                .hidden = g->hidden + t * tile_floats(g), .next = g->next + t * tile_floats(g),
+                                .yh = g->yh + t * tile_floats(g), .next = g->next + t * tile_floats(g),
                                 .q = team->next_q, .action = team->next_action};
         const int fault = k->tile(n, g->work, &tile);
         if (fault)

@@ -23,6 +23,7 @@ static PyTypeObject *network_type, *agent_type, *team_type;
 
 #include "_buffers.h"
 #include "_packed.h"
+#include "_windows.h"
 #include "_network.h"
 #include "_agent.h"
 #include "_team.h"
@@ -44,6 +45,8 @@ static PyObject *configure(PyObject *module, PyObject *args)
 }
 
 static PyMethodDef module_methods[] = {{"configure", configure, METH_VARARGS, "Set the functions this module calls."},
+                                       {"pack_windows", pack_windows, METH_VARARGS,
+                                        "pack_windows(lengths, columns, values) -> counts, columns, picks, values"},
                                        {"levels", levels, METH_NOARGS, "Instruction sets this machine runs, best first."},
                                        {0}};
 static struct PyModuleDef module_def = {

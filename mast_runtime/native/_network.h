@@ -7,7 +7,7 @@ static size_t find_levels(const mast_kernels **found)
 #ifdef MAST_X86_LEVELS
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
-        && __builtin_cpu_supports("avx512vl"))
+        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("f16c"))
         found[n++] = &mast_v4;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
         found[n++] = &mast_v3;
@@ -39,7 +39,7 @@ typedef struct {
     unsigned char *memory;
 } Network;
 
-/* Lanes run slices of their own and blocks, single agents all else; MAST_PERMUTED is for AVX-512. */
+/* Lanes run slices of their own and blocks of floats, single agents all else; MAST_PERMUTED and halves are for AVX-512. */
 static int runs_layouts(const Network *self)
 {
     const mast_matrix *const all[] = {&self->net.fc1, &self->net.gru[0], &self->net.gru[1], &self->net.fc2};
@@ -48,7 +48,7 @@ static int runs_layouts(const Network *self)
         const int block = layout == MAST_BLOCKS8 || layout == MAST_BLOCKS16;
         if (all[i]->panels && (self->lanes ? layout != MAST_LANE_SLICES && !block : layout == MAST_LANE_SLICES))
             return 0;
-        if (layout == MAST_PERMUTED && strcmp(self->kernels->name, "avx512") != 0)
+        if ((layout == MAST_PERMUTED || has_halves(layout)) && strcmp(self->kernels->name, "avx512") != 0)
             return 0;
     }
     return self->net.fc1.panels && self->net.gru[0].panels && self->net.fc2.panels;

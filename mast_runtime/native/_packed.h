@@ -29,9 +29,11 @@ static const void *take(Arena *arena, PyObject *object, size_t size, Py_ssize_t 
 
 static uint32_t panel_rows(uint32_t layout)
 {
-    static const uint8_t rows[] = {16, 8, 8, 8, 16, 16};
+    static const uint8_t rows[] = {16, 8, 8, 8, 16, 8, 16, 16};
     return layout < sizeof rows ? rows[layout] : 0;
 }
+
+static int has_halves(uint32_t layout) { return layout == MAST_HALVES8 || layout == MAST_HALVES16; }
 
 /* How many items each array of a matrix must have. */
 typedef struct {
@@ -76,6 +78,7 @@ static int take_matrix(Arena *arena, PyObject *tuple, mast_matrix *m, uint32_t r
         return 0;
     unsigned int layout, offset;
     PyObject *start, *columns, *row, *picks, *values;
+    const void *weights;
     if (!PyArg_ParseTuple(tuple, "IIOOOOO", &layout, &offset, &start, &columns, &row, &picks, &values))
         return -1;
     Py_ssize_t n_start = -1;
@@ -86,8 +89,12 @@ static int take_matrix(Arena *arena, PyObject *tuple, mast_matrix *m, uint32_t r
         || !(m->columns = take(arena, columns, sizeof(uint16_t), &found.columns))
         || !(m->rows = take(arena, row, sizeof(uint16_t), &found.rows))
         || !(m->picks = take(arena, picks, 1, &found.picks))
-        || !(m->values = take(arena, values, sizeof(float), &found.values)))
+        || !(weights = take(arena, values, has_halves(layout) ? sizeof(uint16_t) : sizeof(float), &found.values)))
         return -1;
+    if (has_halves(layout))
+        m->halves = weights;
+    else
+        m->values = weights;
     m->panels = n_start > 1 ? (uint32_t)n_start - 1u : 0u;
     if (n_start < 2 || (arena->next && !matrix_valid(m, rows, inputs, found))) {
         PyErr_SetString(PyExc_ValueError, "a matrix whose parts do not fit together");

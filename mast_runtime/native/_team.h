@@ -48,7 +48,7 @@ static void team_dealloc(PyObject *object)
     for (Py_ssize_t i = 0; self->groups && i < self->n_groups; i++) {
         Group *g = &self->groups[i];
         Py_XDECREF((PyObject *)g->network);
-        release(g->member), release(g->hidden), release(g->next), release(g->work), release(g->states);
+        release(g->member), release(g->yh), release(g->next), release(g->work), release(g->states);
     }
     release(self->groups), release(self->q), release(self->next_q);
     release(self->id), release(self->last_action), release(self->next_action);
@@ -71,8 +71,8 @@ static int team_step(Team *self, const float *obs, const uint8_t *avail)
             return MAST_NO_ACTION;
     for (Py_ssize_t i = 0; i < self->n_groups; i++) {
         Group *g = &self->groups[i];
-        float *const hidden = g->hidden;
-        g->hidden = g->next, g->next = hidden;
+        float *const yh = g->yh;
+        g->yh = g->next, g->next = yh;
         for (uint32_t j = 0; g->states && j < g->size; j++)
             mast_commit(&g->network->net, &g->states[j], self->next_action[g->member[j]]);
     }
@@ -177,7 +177,7 @@ static PyObject *team_reset(PyObject *object, PyObject *const *args, Py_ssize_t 
                 continue;
             if (g->states)
                 mast_reset(&g->network->net, &g->states[j], (uint32_t)self->id[g->member[j]]);
-            float *lane = g->hidden ? g->hidden + j / MAST_LANES * tile_floats(g) + j % MAST_LANES : NULL;
+            float *const lane = g->yh ? lane_of(g, j) : NULL;
             for (uint32_t h = 0; lane && h < g->network->net.hidden; h++)
                 lane[h * MAST_LANES] = 0.0f;
         }
@@ -214,8 +214,7 @@ static PyObject *team_hidden(PyObject *object, void *unused)
         const mast_network *n = &g->network->net;
         for (uint32_t j = 0; j < g->size; j++) {
             float *row = to + g->member[j] * self->width;
-            const float *from = g->states ? g->states[j].yh + MAST_PAD(n->fc1_size)
-                                          : g->hidden + j / MAST_LANES * tile_floats(g) + j % MAST_LANES;
+            const float *from = g->states ? g->states[j].yh + MAST_PAD(n->fc1_size) : lane_of(g, j);
             for (uint32_t h = 0; h < n->hidden; h++)
                 row[h] = from[g->states ? h : h * MAST_LANES];
         }

@@ -61,6 +61,10 @@ static vec16 gru(const mast_network *n, const mast_state *s, vec16 poison)
     if (layout == MAST_BLOCKS8)
         return gru_rows(MAST_BLOCKS8, n, s, poison);
 #if defined(MAST_V4)
+    if (layout == MAST_HALVES16)
+        return gru_rows(MAST_HALVES16, n, s, poison);
+    if (layout == MAST_HALVES8)
+        return gru_rows(MAST_HALVES8, n, s, poison);
     if (layout == MAST_PERMUTED)
         return gru_rows(MAST_PERMUTED, n, s, poison);
 #endif

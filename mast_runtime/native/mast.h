@@ -40,12 +40,15 @@ enum mast_layout {
     MAST_LANE_SLICES, /* likewise, the rows of a panel within one window of MAST_WINDOW rows (lanes only) */
     MAST_BLOCKS8,  /* 8 rows a panel that share columns[entry] */
     MAST_BLOCKS16, /* 16 rows a panel that share columns[entry] */
+    MAST_HALVES8,  /* MAST_BLOCKS8 and MAST_BLOCKS16 with weights in half precision (AVX-512 only, not for lanes) */
+    MAST_HALVES16,
     MAST_PERMUTED  /* 16 rows a panel; an entry's weights read inputs columns[entry] + picks[entry][row], picks below 32:
                       two registers hold those inputs (AVX-512 only) */
 };
 
 /* One matrix, [rows padded, inputs]. Entry e of a panel holds one weight for each of the panel's rows:
- * values[e][rows of a panel]; panel p has entries start[p] to start[p + 1]. Arrays that a layout does not name are NULL. */
+ * values[e][rows of a panel], or its bits in halves; panel p has entries start[p] to start[p + 1]. Arrays that a layout
+ * does not name are NULL. */
 typedef struct {
     uint32_t layout;
     uint32_t panels; /* 0: no matrix */
@@ -55,6 +58,7 @@ typedef struct {
     const uint16_t *rows;
     const uint8_t *picks;
     const float *values;
+    const uint16_t *halves; /* IEEE 754 binary16, in place of values */
 } mast_matrix;
 
 /* Everything constant. gru[0] and gru[1] add up to one matrix from [y padded | h] to the gates. These go panel by panel of
@@ -68,15 +72,15 @@ typedef struct {
     const float *fc1_bias, *gru_bias, *fc2_bias;
 } mast_network;
 
-/* One agent's memory: pointers into one array of floats, in this order (MAST_PERMUTED reads up to a panel beyond the inputs,
- * without using it). x keeps the one-hot parts of the input up to date. */
+/* One agent's memory: pointers into one array of floats (MAST_PERMUTED reads up to a panel beyond the inputs, without using
+ * it). x keeps the one-hot parts of the input up to date. mast_commit exchanges yh and q with what is next. */
 typedef struct {
-    float *x;        /* [inputs padded] */
-    float *yh;       /* [fc1 padded | hidden padded]: the second half is the recurrent state */
-    float *gates;    /* [hidden padded / 16][4][16] */
-    float *next;     /* [hidden padded] computed by forward, taken over by mast_commit */
-    float *next_q;   /* [actions padded], likewise */
-    float *q;        /* [actions padded] of the last decision */
+    float *x;      /* [inputs padded] */
+    float *yh;     /* [fc1 padded | hidden padded]: the second half is the recurrent state */
+    float *next;   /* [hidden padded] computed by forward: the second half of another yh */
+    float *gates;  /* [hidden padded / 16][4][16] */
+    float *q;      /* [actions padded] of the last decision */
+    float *next_q; /* [actions padded] computed by forward */
     int32_t last_action; /* -1: none yet */
 } mast_state;
 
@@ -89,8 +93,8 @@ typedef struct {
     const float *obs;     /* [n][obs] */
     const uint8_t *avail; /* [n][actions] or NULL */
     const int32_t *id, *last_action;
-    const float *hidden; /* [hidden padded][MAST_LANES] */
-    float *next;         /* likewise, written */
+    float *yh;           /* [fc1 padded | hidden padded][MAST_LANES]: the second half is the state, the first is written */
+    float *next;         /* likewise; the second half is written */
     float *q;            /* [n][actions], written */
     int32_t *action;     /* [n], written; -1: no action available */
 } mast_tile;
@@ -108,7 +112,7 @@ typedef struct {
 
 extern const mast_kernels mast_generic;
 #ifdef MAST_X86_LEVELS
-extern const mast_kernels mast_v3, mast_v4; /* call only where the processor has AVX2 and FMA, AVX-512 F BW DQ VL */
+extern const mast_kernels mast_v3, mast_v4; /* call only where the processor has AVX2 and FMA, AVX-512 F BW DQ VL and F16C */
 #endif
 
 static inline uint32_t mast_inputs(const mast_network *n)
@@ -118,14 +122,13 @@ static inline uint32_t mast_inputs(const mast_network *n)
 
 static inline size_t mast_state_floats(const mast_network *n)
 {
-    return (size_t)MAST_PAD(mast_inputs(n)) + MAST_PAD(n->fc1_size) + 6u * (size_t)MAST_PAD(n->hidden)
+    return (size_t)MAST_PAD(mast_inputs(n)) + 2u * (size_t)MAST_PAD(n->fc1_size) + 6u * (size_t)MAST_PAD(n->hidden)
            + 2u * MAST_PAD(n->actions);
 }
 
 static inline size_t mast_tile_floats(const mast_network *n)
 {
-    return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden)
-                         + 4u * MAST_PANEL + MAST_PAD(n->actions));
+    return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_WINDOW + MAST_PAD(n->actions));
 }
 
 /* Forget the episode. `id` is the agent's one-hot id where the network has one. */
@@ -144,21 +147,21 @@ static inline void mast_state_init(const mast_network *n, mast_state *s, float *
 {
     s->x = floats;
     s->yh = s->x + MAST_PAD(mast_inputs(n));
-    s->gates = s->yh + MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden);
-    s->next = s->gates + 4u * MAST_PAD(n->hidden);
-    s->next_q = s->next + MAST_PAD(n->hidden);
-    s->q = s->next_q + MAST_PAD(n->actions);
+    s->next = s->yh + 2u * MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden);
+    s->gates = s->next + MAST_PAD(n->hidden);
+    s->q = s->gates + 4u * MAST_PAD(n->hidden);
+    s->next_q = s->q + MAST_PAD(n->actions);
     mast_reset(n, s, id);
 }
 
 /* Take over what forward computed, `action` being the decision. */
 static inline void mast_commit(const mast_network *n, mast_state *s, int32_t action)
 {
-    float *const h = s->yh + MAST_PAD(n->fc1_size);
-    for (uint32_t i = 0; i < MAST_PAD(n->hidden); i++)
-        h[i] = s->next[i];
-    for (uint32_t i = 0; i < MAST_PAD(n->actions); i++)
-        s->q[i] = s->next_q[i];
+    float *const h = s->yh + MAST_PAD(n->fc1_size), *const q = s->q;
+    s->yh = s->next - MAST_PAD(n->fc1_size);
+    s->next = h;
+    s->q = s->next_q;
+    s->next_q = q;
     if (n->last_action) {
         if (s->last_action >= 0)
             s->x[n->obs + (uint32_t)s->last_action] = 0.0f;

@@ -3,33 +3,45 @@
 enum { LANE_VECS = MAST_LANES / 16 };
 /* Rows times vectors of partial sums that fit the registers. */
 #if defined(MAST_V4)
-enum { LANE_ROWS = 8, LANE_STEP = LANE_VECS };
+enum { LANE_ROWS = 8, LANE_STEP = LANE_VECS, SLICE_ROWS = 8, SLICE_STEP = LANE_VECS };
 #else
-enum { LANE_ROWS = 4, LANE_STEP = 1 };
+enum { LANE_ROWS = 4, LANE_STEP = 1, SLICE_ROWS = 2, SLICE_STEP = LANE_VECS };
 #endif
 
-/* w[i] = v[i] in every lane, at one load for the four. */
-INLINE void spread4(const float *v, vec16 w[4])
+/* w[r] = v[r] in every lane; AVX-512 loads four at once, loads being what these kernels are short of. */
+INLINE void spread(const float *v, vec16 w[SLICE_ROWS])
 {
 #if defined(MAST_V4)
-    const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(v));
-    w[0] = _mm512_permute_ps(four, 0x00), w[1] = _mm512_permute_ps(four, 0x55);
-    w[2] = _mm512_permute_ps(four, 0xaa), w[3] = _mm512_permute_ps(four, 0xff);
+    UNROLL for (int r = 0; r < SLICE_ROWS; r += 4)
+    {
+        const __m512 four = _mm512_broadcast_f32x4(_mm_loadu_ps(v + r));
+        w[r] = _mm512_permute_ps(four, 0x00), w[r + 1] = _mm512_permute_ps(four, 0x55);
+        w[r + 2] = _mm512_permute_ps(four, 0xaa), w[r + 3] = _mm512_permute_ps(four, 0xff);
+    }
 #else
-    UNROLL for (int i = 0; i < 4; i++) w[i] = set16(v[i]);
+    UNROLL for (int r = 0; r < SLICE_ROWS; r++) w[r] = set16(v[r]);
 #endif
 }
 
-/* Four column numbers, at one load on x86-64: loads are what these kernels are short of. */
-INLINE void unpack4(const uint16_t *c, size_t at[4])
+/* Where the inputs of a row's next connections begin, in bytes from the first input's lanes; likewise. */
+INLINE void locate(const uint16_t *c, size_t at[SLICE_ROWS])
 {
+    enum { STRIDE = MAST_LANES * sizeof(float) };
 #if defined(MAST_V4)
-    uint64_t four;
-    __builtin_memcpy(&four, c, sizeof four);
-    UNROLL for (int i = 0; i < 4; i++) at[i] = four >> (16 * i) & 0xffffu;
+    UNROLL for (int r = 0; r < SLICE_ROWS; r += 4)
+    {
+        uint64_t four;
+        __builtin_memcpy(&four, c + r, sizeof four);
+        UNROLL for (int i = 0; i < 4; i++) at[r + i] = (four >> (16 * i) & 0xffffu) * STRIDE;
+    }
 #else
-    UNROLL for (int i = 0; i < 4; i++) at[i] = c[i];
+    UNROLL for (int r = 0; r < SLICE_ROWS; r++) at[r] = (size_t)c[r] * STRIDE;
 #endif
+}
+
+INLINE const float *bytes_after(const float *x, size_t bytes)
+{
+    return (const float *)(const void *)((const char *)x + bytes);
 }
 
 /* Rows `first` to `end`, whole windows, of out = init + W x: x [input][lane], out [row - first][lane], init [row - first]
@@ -39,30 +51,27 @@ static void lanes_slices(const mast_matrix *m, uint32_t first, uint32_t end, con
 {
     for (uint32_t p = first / 8; p < end / 8; p++) {
         const uint32_t count = m->start[p + 1] - m->start[p];
-        for (uint32_t part = 0; part < 8; part += LANE_ROWS) {
+        for (uint32_t part = 0; part < 8; part += SLICE_ROWS) {
             const uint16_t *const row = m->rows + 8 * p + part;
-            for (uint32_t lane = 0; lane < MAST_LANES; lane += 16 * LANE_STEP) {
+            for (uint32_t lane = 0; lane < MAST_LANES; lane += 16 * SLICE_STEP) {
                 const uint16_t *c = m->columns + 8 * (size_t)m->start[p] + part;
                 const float *v = m->values + 8 * (size_t)m->start[p] + part, *const from = x + lane;
-                vec16 sum[LANE_ROWS][LANE_STEP];
-                UNROLL for (int r = 0; r < LANE_ROWS; r++)
-                    UNROLL for (int t = 0; t < LANE_STEP; t++)
+                vec16 sum[SLICE_ROWS][SLICE_STEP];
+                UNROLL for (int r = 0; r < SLICE_ROWS; r++)
+                    UNROLL for (int t = 0; t < SLICE_STEP; t++)
                         sum[r][t] = init ? set16(init[row[r] - first])
                                          : load16(out + (size_t)(row[r] - first) * MAST_LANES + lane + 16 * t);
                 for (uint32_t e = 0; e < count; e++, v += 8, c += 8) {
-                    vec16 w[LANE_ROWS];
-                    size_t at[LANE_ROWS];
-                    UNROLL for (int r = 0; r < LANE_ROWS; r += 4)
-                    {
-                        spread4(v + r, w + r);
-                        unpack4(c + r, at + r);
-                    }
-                    UNROLL for (int r = 0; r < LANE_ROWS; r++)
-                        UNROLL for (int t = 0; t < LANE_STEP; t++)
-                            sum[r][t] = fma16(w[r], load16(from + at[r] * MAST_LANES + 16 * t), sum[r][t]);
+                    vec16 w[SLICE_ROWS];
+                    size_t at[SLICE_ROWS];
+                    spread(v, w);
+                    locate(c, at);
+                    UNROLL for (int r = 0; r < SLICE_ROWS; r++)
+                        UNROLL for (int t = 0; t < SLICE_STEP; t++)
+                            sum[r][t] = fma16(w[r], load16(bytes_after(from, at[r]) + 16 * t), sum[r][t]);
                 }
-                UNROLL for (int r = 0; r < LANE_ROWS; r++)
-                    UNROLL for (int t = 0; t < LANE_STEP; t++)
+                UNROLL for (int r = 0; r < SLICE_ROWS; r++)
+                    UNROLL for (int t = 0; t < SLICE_STEP; t++)
                         store16(out + (size_t)(row[r] - first) * MAST_LANES + lane + 16 * t, sum[r][t]);
             }
         }
@@ -134,17 +143,37 @@ static vec16 lanes_gru(const float *gates, const float *h, float *next, vec16 po
     return poison;
 }
 
+/* x [feature][TURN lanes of MAST_LANES] from `used` rows of `width` features, zero in the other lanes. */
+INLINE void turn_rows(const float *const from[TURN], const int32_t used, int32_t width, float *x)
+{
+    for (int32_t f = 0; f < width; f += TURN) {
+        turn_row row[TURN];
+        UNROLL for (int i = 0; i < TURN; i++) row[i] = load_some(from[i] + f, i < used ? width - f : 0);
+        turn(row);
+        UNROLL for (int i = 0; i < TURN; i++)
+            if (f + i < width)
+                store_some(x + (size_t)(f + i) * MAST_LANES, row[i], TURN);
+    }
+}
+
 /* x [input][lane] of a tile: observations turned, one-hots set, unused lanes zero. */
 static void lanes_input(const mast_network *n, const mast_tile *t, float *x)
 {
+    const int32_t width = (int32_t)n->obs, lanes = (int32_t)t->lanes;
     const uint32_t inputs = mast_inputs(n);
-    for (size_t i = 0; i < (size_t)inputs * MAST_LANES; i++)
-        x[i] = 0.0f;
+    for (int32_t lane = 0; lane < (int32_t)MAST_LANES; lane += TURN) {
+        const float *from[TURN];
+        UNROLL for (int i = 0; i < TURN; i++)
+            from[i] = t->obs + (size_t)t->member[at_most(lane + i, lanes - 1)] * n->obs;
+        if (lane + TURN <= lanes)
+            turn_rows(from, TURN, width, x + lane);
+        else
+            turn_rows(from, lanes - lane, width, x + lane);
+    }
+    for (size_t i = (size_t)n->obs * MAST_LANES; i < (size_t)inputs * MAST_LANES; i += 16)
+        store16(x + i, set16(0.0f));
     for (uint32_t l = 0; l < t->lanes; l++) {
         const int32_t i = t->member[l];
-        const float *obs = t->obs + (size_t)i * n->obs;
-        for (uint32_t f = 0; f < n->obs; f++)
-            x[f * MAST_LANES + l] = obs[f];
         if (n->last_action && t->last_action[i] >= 0)
             x[(n->obs + (uint32_t)t->last_action[i]) * MAST_LANES + l] = 1.0f;
         if (n->agent_id)
@@ -152,12 +181,29 @@ static void lanes_input(const mast_network *n, const mast_tile *t, float *x)
     }
 }
 
+/* q [n][actions] of the tile's agents from q [action][lane]. */
+static void lanes_output(const mast_network *n, const mast_tile *t, const float *q)
+{
+    const int32_t width = (int32_t)n->actions;
+    for (int32_t lane = 0; lane < (int32_t)t->lanes; lane += TURN) {
+        for (int32_t a = 0; a < width; a += TURN) {
+            turn_row row[TURN];
+            UNROLL for (int i = 0; i < TURN; i++)
+                row[i] = load_some(q + (size_t)at_most(a + i, width - 1) * MAST_LANES + lane, TURN);
+            turn(row);
+            UNROLL for (int i = 0; i < TURN; i++)
+                if (lane + i < (int32_t)t->lanes)
+                    store_some(t->q + (size_t)t->member[lane + i] * n->actions + a, row[i], width - a);
+        }
+    }
+}
+
 static int tile(const mast_network *n, float *work, const mast_tile *t)
 {
     const uint32_t fc1 = MAST_PAD(n->fc1_size), hidden = MAST_PAD(n->hidden);
-    float *const x = work, *const yh = x + MAST_LANES * (size_t)MAST_PAD(mast_inputs(n));
-    float *const h = yh + MAST_LANES * (size_t)fc1, *const gates = h + MAST_LANES * (size_t)hidden;
-    float *const q = gates + 4 * 16 * MAST_LANES;
+    float *const x = work, *const gates = x + MAST_LANES * (size_t)MAST_PAD(mast_inputs(n));
+    float *const q = gates + MAST_LANES * MAST_WINDOW;
+    float *const yh = t->yh, *const h = yh + MAST_LANES * (size_t)fc1, *const next = t->next + MAST_LANES * (size_t)fc1;
     vec16 poison = set16(0.0f);
 
     lanes_input(n, t, x);
@@ -171,26 +217,20 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
         store16(yh + i, positive);
         poison = poison16(poison, positive);
     }
-    for (size_t i = 0; i < (size_t)hidden * MAST_LANES; i += 16)
-        store16(h + i, load16(t->hidden + i));
     for (uint32_t g = 0; g < hidden / 16; g++) {
         lanes_multiply(&n->gru[0], 4 * g, 4, yh, n->gru_bias + 64 * (size_t)g, gates);
         if (n->gru[1].panels)
             lanes_multiply(&n->gru[1], 4 * g, 4, yh, NULL, gates);
         const size_t at = (size_t)g * 16 * MAST_LANES;
-        poison = lanes_gru(gates, h + at, t->next + at, poison);
+        poison = lanes_gru(gates, h + at, next + at, poison);
     }
-    lanes_layer(&n->fc2, MAST_PAD(n->actions), t->next, n->fc2_bias, q);
+    lanes_layer(&n->fc2, MAST_PAD(n->actions), next, n->fc2_bias, q);
     for (uint32_t i = 0; i < n->actions * MAST_LANES; i += 16)
         poison = poison16(poison, load16(q + i));
     if (poisoned(poison))
         return MAST_OVERFLOW;
+    lanes_output(n, t, q);
     for (uint32_t l = 0; l < t->lanes; l++) {
-        float *to = t->q + (size_t)t->member[l] * n->actions;
-        for (uint32_t a = 0; a < n->actions; a++)
-            to[a] = q[a * MAST_LANES + l];
-    }
-    for (uint32_t l = 0; l < t->lanes; l++) { /* apart: what was just stored in pieces is slow to load as a vector */
         const size_t i = (size_t)t->member[l], first = i * n->actions;
         t->action[i] = choose(t->q + first, t->avail ? t->avail + first : NULL, n->actions);
     }

@@ -8,6 +8,7 @@
 #else
 #define SUMS 1
 #endif
+enum { FOURS = SUMS == 8 }; /* block panels take four columns at once, else two */
 
 /* `panels` dense panels over the same `count` inputs side by side, panels * unroll = SUMS; which ones says `at`. */
 INLINE void dense_panels(const int panels, const mast_matrix *m, const uint32_t *at, const float *x, const float *init,
@@ -81,51 +82,80 @@ static void slices(const mast_matrix *m, const float *x, const float *init, floa
 
 /* The next panel's entries: panels are read in order, so that nothing is looked up between them. */
 typedef struct {
-    const float *values;
+    const char *weights;
     const uint16_t *columns;
     const uint8_t *picks;
 } cursor;
 
-/* sum + the rows of the next panel, whose columns end at `end`, times x. */
-INLINE vec8 block8(cursor *at, const uint16_t *end, const float *x, vec8 sum)
+/* Weights at p, in half precision or not. */
+#if defined(MAST_V4)
+INLINE vec8 weights8(const int half, const void *p)
 {
+    return half ? _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)) : load8(p);
+}
+INLINE vec16 weights16(const int half, const void *p)
+{
+    return half ? _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)) : load16(p);
+}
+#else
+INLINE vec8 weights8(const int half, const void *p) { return (void)half, load8(p); }
+INLINE vec16 weights16(const int half, const void *p) { return (void)half, load16(p); }
+#endif
+
+/* sum + the rows of the next panel, whose columns end at `end`, times x. */
+INLINE vec8 block8(const int half, cursor *at, const uint16_t *end, const float *x, vec8 sum)
+{
+    const int size = 8 * (half ? 2 : 4);
     const uint16_t *c = at->columns;
-    const float *v = at->values;
-    vec8 other = set8(0.0f);
-    for (; c + 2 <= end; c += 2, v += 16) {
-        sum = fma8(load8(v), set8(x[c[0]]), sum);
-        other = fma8(load8(v + 8), set8(x[c[1]]), other);
+    const char *v = at->weights;
+    vec8 other = set8(0.0f), third = other, fourth = other;
+    for (; FOURS && c + 4 <= end; c += 4, v += 4 * size) {
+        sum = fma8(weights8(half, v), set8(x[c[0]]), sum);
+        other = fma8(weights8(half, v + size), set8(x[c[1]]), other);
+        third = fma8(weights8(half, v + 2 * size), set8(x[c[2]]), third);
+        fourth = fma8(weights8(half, v + 3 * size), set8(x[c[3]]), fourth);
+    }
+    for (; c + 2 <= end; c += 2, v += 2 * size) {
+        sum = fma8(weights8(half, v), set8(x[c[0]]), sum);
+        other = fma8(weights8(half, v + size), set8(x[c[1]]), other);
     }
     if (c < end) {
-        sum = fma8(load8(v), set8(x[c[0]]), sum);
-        c++, v += 8;
+        sum = fma8(weights8(half, v), set8(x[c[0]]), sum);
+        c++, v += size;
     }
-    at->columns = c, at->values = v;
-    return add8(sum, other);
+    at->columns = c, at->weights = v;
+    return FOURS ? add8(add8(sum, third), add8(other, fourth)) : add8(sum, other);
 }
 
-INLINE vec16 block16(cursor *at, const uint16_t *end, const float *x, vec16 sum)
+INLINE vec16 block16(const int half, cursor *at, const uint16_t *end, const float *x, vec16 sum)
 {
+    const int size = 16 * (half ? 2 : 4);
     const uint16_t *c = at->columns;
-    const float *v = at->values;
-    vec16 other = set16(0.0f);
-    for (; c + 2 <= end; c += 2, v += 32) {
-        sum = fma16(load16(v), set16(x[c[0]]), sum);
-        other = fma16(load16(v + 16), set16(x[c[1]]), other);
+    const char *v = at->weights;
+    vec16 other = set16(0.0f), third = other, fourth = other;
+    for (; FOURS && c + 4 <= end; c += 4, v += 4 * size) {
+        sum = fma16(weights16(half, v), set16(x[c[0]]), sum);
+        other = fma16(weights16(half, v + size), set16(x[c[1]]), other);
+        third = fma16(weights16(half, v + 2 * size), set16(x[c[2]]), third);
+        fourth = fma16(weights16(half, v + 3 * size), set16(x[c[3]]), fourth);
+    }
+    for (; c + 2 <= end; c += 2, v += 2 * size) {
+        sum = fma16(weights16(half, v), set16(x[c[0]]), sum);
+        other = fma16(weights16(half, v + size), set16(x[c[1]]), other);
     }
     if (c < end) {
-        sum = fma16(load16(v), set16(x[c[0]]), sum);
-        c++, v += 16;
+        sum = fma16(weights16(half, v), set16(x[c[0]]), sum);
+        c++, v += size;
     }
-    at->columns = c, at->values = v;
-    return add16(sum, other);
+    at->columns = c, at->weights = v;
+    return FOURS ? add16(add16(sum, third), add16(other, fourth)) : add16(sum, other);
 }
 
 #if defined(MAST_V4)
 INLINE vec16 permuted16(cursor *at, const uint16_t *end, const float *x, vec16 sum)
 {
     const uint16_t *c = at->columns;
-    const float *v = at->values;
+    const float *v = (const float *)(const void *)at->weights;
     const uint8_t *pick = at->picks;
     vec16 other = set16(0.0f);
     for (; c + 2 <= end; c += 2, v += 32, pick += 32) {
@@ -136,12 +166,15 @@ INLINE vec16 permuted16(cursor *at, const uint16_t *end, const float *x, vec16 s
         sum = fma16(load16(v), pick16(x + c[0], pick), sum);
         c++, v += 16, pick += 16;
     }
-    at->columns = c, at->values = v, at->picks = pick;
+    at->columns = c, at->weights = (const char *)v, at->picks = pick;
     return add16(sum, other);
 }
 #endif
 
-INLINE cursor first_panel(const mast_matrix *m) { return (cursor){m->values, m->columns, m->picks}; }
+INLINE cursor first_panel(const mast_matrix *m)
+{
+    return (cursor){m->halves ? (const char *)m->halves : (const char *)m->values, m->columns, m->picks};
+}
 
 /* init + the next 16 rows of W x, which are rows 16 * group on, for a layout whose rows are in order. */
 INLINE vec16 rows16(const uint32_t layout, const mast_matrix *m, cursor *at, uint32_t group, const float *x,
@@ -149,20 +182,21 @@ INLINE vec16 rows16(const uint32_t layout, const mast_matrix *m, cursor *at, uin
 {
     const uint16_t *const columns = m->columns;
     const uint32_t *const end = m->start + 1;
-    if (layout == MAST_BLOCKS8) {
-        const vec8 first = block8(at, columns + end[2 * group], x, load8(init));
-        return join16(first, block8(at, columns + end[2 * group + 1], x, load8(init + 8)));
+    const int half = layout == MAST_HALVES8 || layout == MAST_HALVES16;
+    if (layout == MAST_BLOCKS8 || layout == MAST_HALVES8) {
+        const vec8 first = block8(half, at, columns + end[2 * group], x, load8(init));
+        return join16(first, block8(half, at, columns + end[2 * group + 1], x, load8(init + 8)));
     }
 #if defined(MAST_V4)
     if (layout == MAST_PERMUTED)
         return permuted16(at, columns + end[group], x, load16(init));
 #endif
-    return block16(at, columns + end[group], x, load16(init));
+    return block16(half, at, columns + end[group], x, load16(init));
 }
 
 INLINE void rows(const uint32_t layout, const mast_matrix *m, const float *x, const float *init, float *out)
 {
-    const uint32_t groups = layout == MAST_BLOCKS8 ? m->panels / 2 : m->panels;
+    const uint32_t groups = layout == MAST_BLOCKS8 || layout == MAST_HALVES8 ? m->panels / 2 : m->panels;
     cursor at = first_panel(m);
     for (uint32_t g = 0; g < groups; g++)
         store16(out + 16 * g, rows16(layout, m, &at, g, x, init + 16 * g));
@@ -181,6 +215,10 @@ static void multiply(const mast_matrix *m, const float *x, const float *init, fl
     else if (m->layout == MAST_BLOCKS16)
         rows(MAST_BLOCKS16, m, x, init, out);
 #if defined(MAST_V4)
+    else if (m->layout == MAST_HALVES8)
+        rows(MAST_HALVES8, m, x, init, out);
+    else if (m->layout == MAST_HALVES16)
+        rows(MAST_HALVES16, m, x, init, out);
     else
         rows(MAST_PERMUTED, m, x, init, out);
 #endif

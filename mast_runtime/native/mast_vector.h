@@ -133,18 +133,24 @@ INLINE vec16 min16(vec16 a, vec16 b) { return (vec16){min8(a.a, b.a), min8(a.b, 
 INLINE vec16 max16(vec16 a, vec16 b) { return (vec16){max8(a.a, b.a), max8(a.b, b.b)}; }
 #endif
 
-/* offset + x P(x^2) / Q(x^2), x clamped to +-limit; p holds P's coefficients from the constant on, q those of Q but its
+/* c[0] + c[1] u + c[2] u^2 + c[3] u^3: pairs of terms first where there are registers for it, the steps that wait for one
+ * another being what a single agent's gates take their time for. */
+INLINE vec16 cubic16(vec16 u, const float c[4])
+{
+#if defined(MAST_V4)
+    return fma16(mul16(u, u), fma16(u, set16(c[3]), set16(c[2])), fma16(u, set16(c[1]), set16(c[0])));
+#else
+    return fma16(u, fma16(u, fma16(u, set16(c[3]), set16(c[2])), set16(c[1])), set16(c[0]));
+#endif
+}
+
+/* x P(x^2) / Q(x^2), x clamped to +-limit; p holds P's coefficients from the constant on, q those of Q but its
  * constant 1. NaN stays NaN. */
-INLINE vec16 rational16(vec16 x, float limit, const float p[4], const float q[4], float offset)
+INLINE vec16 rational16(vec16 x, float limit, const float p[4], const float q[4])
 {
     x = max16(set16(-limit), min16(set16(limit), x));
     const vec16 u = mul16(x, x);
-    vec16 above = fma16(u, set16(p[3]), set16(p[2])), below = fma16(u, set16(q[3]), set16(q[2]));
-    above = fma16(u, above, set16(p[1]));
-    below = fma16(u, below, set16(q[1]));
-    above = mul16(x, fma16(u, above, set16(p[0])));
-    below = fma16(u, fma16(u, below, set16(q[0])), set16(1.0f));
-    return add16(div16(above, below), set16(offset));
+    return div16(mul16(x, cubic16(u, p)), fma16(u, cubic16(u, q), set16(1.0f)));
 }
 
 /* Minimax fit of degree 7 over 8 on +-7.9: fitted error 1.2e-7, with float rounding below MAST_TANH_ERROR. */
@@ -152,21 +158,24 @@ INLINE vec16 tanh16(vec16 x)
 {
     static const float p[4] = {9.999994040e-01f, 1.292268634e-01f, 2.948511858e-03f, 1.141467965e-05f};
     static const float q[4] = {4.625580609e-01f, 2.380351350e-02f, 2.383954416e-04f, 2.457241237e-07f};
-    return rational16(x, 7.9f, p, q, 0.0f);
+    return rational16(x, 7.9f, p, q);
 }
 
-/* 1/2 + tanh(x / 2) / 2 with the halves in the coefficients. */
-INLINE vec16 sigmoid16(vec16 x)
+/* tanh(x / 2) / 2 with the halves in the coefficients. */
+INLINE vec16 centred_sigmoid16(vec16 x)
 {
     static const float p[4] = {2.499998510e-01f, 8.076678962e-03f, 4.607049777e-05f, 4.458859237e-08f};
     static const float q[4] = {1.156395152e-01f, 1.487719594e-03f, 3.724928774e-06f, 9.598598583e-10f};
-    return rational16(x, 15.8f, p, q, 0.5f);
+    return rational16(x, 15.8f, p, q);
 }
+
+INLINE vec16 sigmoid16(vec16 x) { return add16(centred_sigmoid16(x), set16(0.5f)); }
 
 /* The GRU's new state of sixteen units from their gates (n's input and recurrent part apart) and their state. */
 INLINE vec16 gru16(vec16 r, vec16 z, vec16 n_input, vec16 n_recurrent, vec16 h)
 {
-    const vec16 n = tanh16(fma16(sigmoid16(r), n_recurrent, n_input));
+    const vec16 at_half = fma16(n_recurrent, set16(0.5f), n_input); /* ready before r is */
+    const vec16 n = tanh16(fma16(centred_sigmoid16(r), n_recurrent, at_half));
     return fma16(sigmoid16(z), fma16(n, set16(-1.0f), h), n);
 }
 
@@ -186,4 +195,73 @@ INLINE int poisoned(vec16 poison)
     UNROLL for (int i = 0; i < 16; i++) sum += v[i];
     return !(sum == 0.0f);
 #endif
+}
+
+INLINE int32_t at_most(int32_t n, int32_t limit) { return n < limit ? n : limit; }
+
+/* TURN rows of TURN floats, transposed in registers. Rotating the bits of (row, column) by one, as interleaving the two
+ * halves does, log2(TURN) times exchanges row and column. load_some and store_some touch only the first n floats. */
+#if defined(MAST_V4)
+enum { TURN = 16, TURN_BITS = 4 };
+typedef __m512 turn_row;
+INLINE turn_row load_some(const float *p, int32_t n)
+{
+    return _mm512_maskz_loadu_ps((__mmask16)(n < TURN ? (1u << n) - 1u : 0xffffu), p);
+}
+INLINE void store_some(float *p, turn_row a, int32_t n)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)(n < TURN ? (1u << n) - 1u : 0xffffu), a);
+}
+INLINE turn_row interleave_low(turn_row a, turn_row b)
+{
+    return _mm512_permutex2var_ps(
+        a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
+}
+INLINE turn_row interleave_high(turn_row a, turn_row b)
+{
+    return _mm512_permutex2var_ps(
+        a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
+}
+#elif defined(MAST_V3)
+enum { TURN = 8, TURN_BITS = 3 };
+typedef __m256 turn_row;
+INLINE __m256i first_lanes(int32_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE turn_row load_some(const float *p, int32_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
+INLINE void store_some(float *p, turn_row a, int32_t n) { _mm256_maskstore_ps(p, first_lanes(n), a); }
+INLINE turn_row interleave_low(turn_row a, turn_row b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
+}
+INLINE turn_row interleave_high(turn_row a, turn_row b)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
+}
+#else
+enum { TURN = 1, TURN_BITS = 0 };
+typedef float turn_row;
+INLINE turn_row load_some(const float *p, int32_t n) { return n > 0 ? *p : 0.0f; }
+INLINE void store_some(float *p, turn_row a, int32_t n)
+{
+    if (n > 0)
+        *p = a;
+}
+INLINE turn_row interleave_low(turn_row a, turn_row b) { return (void)b, a; }
+INLINE turn_row interleave_high(turn_row a, turn_row b) { return (void)a, b; }
+#endif
+
+INLINE void turn(turn_row row[TURN])
+{
+    UNROLL for (int bit = 0; bit < TURN_BITS; bit++)
+    {
+        turn_row old[TURN];
+        UNROLL for (int i = 0; i < TURN; i++) old[i] = row[i];
+        UNROLL for (int i = 0; i < TURN / 2; i++)
+        {
+            row[2 * i] = interleave_low(old[i], old[i + TURN / 2]);
+            row[2 * i + 1] = interleave_high(old[i], old[i + TURN / 2]);
+        }
+    }
 }

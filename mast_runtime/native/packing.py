@@ -1,19 +1,22 @@
 """From the bundle's layers to the machine's layout (mast.h), once per network, without numpy.
 
-Weights stored as float16 or int8 are decoded here: the kernels compute in float32. Whole rows are moved at a time, by
+The kernels compute in float32. Weights that the bundle stores as int8 are decoded here, and those it stores as float16,
+but where HALVES_FROM says that the kernels widen them faster than they read float32. Whole rows are moved at a time, by
 slices with a step.
 """
 
 from __future__ import annotations
 
+import struct
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from enum import IntEnum
+from importlib import import_module
 from itertools import accumulate
+from math import inf
 from typing import Any, NamedTuple
 
-from mast_runtime.arrays import plain
+from mast_runtime.arrays import item_code, plain
 from mast_runtime.network import Contract, Layer, Network
 
 PANEL = 16
@@ -28,22 +31,28 @@ class Layout(IntEnum):
     LANE_SLICES = 2
     BLOCKS8 = 3
     BLOCKS16 = 4
-    PERMUTED = 5
+    HALVES8 = 5
+    HALVES16 = 6
+    PERMUTED = 7
 
 
-_AVX2 = {Layout.SLICES: 0.12, Layout.LANE_SLICES: 0.5, Layout.BLOCKS8: 0.6, Layout.BLOCKS16: 0.9}
+_AVX2 = {Layout.SLICES: 0.11, Layout.LANE_SLICES: 0.59, Layout.BLOCKS8: 0.64, Layout.BLOCKS16: 0.94}
 DENSE_FROM = {
-    "avx512": {**_AVX2, Layout.PERMUTED: 0.4, Layout.LANE_SLICES: 0.35},
+    "avx512": {**_AVX2, Layout.PERMUTED: 0.42, Layout.LANE_SLICES: 0.64, Layout.BLOCKS8: 0.67, Layout.BLOCKS16: 0.97},
     "avx2": _AVX2,
     "neon": _AVX2,
     "scalar": dict.fromkeys(Layout, 0.95),
 }
 """Level, layout -> density from which the dense kernel is faster: `python benchmarks/native.py --break-even`, the lower
 of its two sizes. NEON is not measured and takes AVX2's."""
+HALVES = {Layout.BLOCKS8: Layout.HALVES8, Layout.BLOCKS16: Layout.HALVES16}
+"""Layout -> the same with weights in half precision."""
+HALVES_FROM = {"avx512": 8192}
+"""Level -> connections of a network from which half precision is faster: in float32 they no longer stay in the
+first-level cache. In a smaller network, and with AVX2, widening takes as much as it saves or more."""
+BLOCK_ROWS = {Layout.BLOCKS8: 8, Layout.HALVES8: 8, Layout.BLOCKS16: 16, Layout.HALVES16: 16}
 PERMUTED_FROM = 0.01
 """Density from which PERMUTED is faster than SLICES: below, its windows are nearly empty."""
-WINDOW = 32
-"""Inputs that PERMUTED holds in two registers."""
 LANE_WINDOW = 64
 """MAST_WINDOW of mast.h."""
 
@@ -73,6 +82,9 @@ def pack(contract: Contract, network: Network, level: str, lanes: bool) -> tuple
     """
     c, h, fc1 = contract, network.hidden, network.fc1.outputs
     layouts = {name: choose_layout(layer, level, lanes) for name, layer in network.layers().items()}
+    if not lanes and network.nnz >= HALVES_FROM.get(level, inf):
+        halves = {name for name, layer in network.layers().items() if item_code(layer.stored("values")) == "e"}
+        layouts |= {name: HALVES.get(layouts[name], layouts[name]) for name in halves}
     rows = {name: _rows(layer, layouts[name]) for name, layer in network.layers().items()}
     sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h)
     gru_bias = plain(network.bias("gru_bias"), "f")
@@ -178,8 +190,10 @@ def _pack_matrix(rows: list[Row], layout: Layout, offset: int = 0) -> Packed:
     elif layout == Layout.PERMUTED:
         parts = _pack_permuted(rows)
     else:
-        parts = _pack_blocks(rows, {Layout.BLOCKS8: 8, Layout.BLOCKS16: 16}[layout])
+        parts = _pack_blocks(rows, BLOCK_ROWS[layout])
     counts, columns, order, picks, values = parts
+    if layout in HALVES.values():
+        values = array("H", struct.pack(f"{len(values)}e", *values))
     return int(layout), offset, array("I", accumulate(counts, initial=0)), columns, order, picks, values
 
 
@@ -239,32 +253,11 @@ def _pack_slices(rows: list[Row], lanes: bool) -> Parts:
 
 def _pack_permuted(rows: list[Row]) -> Parts:
     """Entry: each of a panel's 16 rows' next connection in one window of inputs; a missing one has zero weight."""
-    windows = 1 + max((row.columns[-1] // WINDOW for row in rows if row.columns), default=-1)
-    counts, columns, picks, values = [], array("H"), bytearray(), array("f")
-    for first in range(0, len(rows), PANEL):
-        panel = rows[first : first + PANEL]
-        heights = _window_heights(panel, windows)
-        starts = list(accumulate(heights, initial=0))
-        counts.append(starts[-1])
-        for window, height in enumerate(heights):
-            columns.extend([window * WINDOW] * height)
-        own_picks, own_values = bytearray(PANEL * counts[-1]), _zeros("f", PANEL * counts[-1])
-        for i, row in enumerate(panel):
-            place = [PANEL * start + i for start in starts]  # of the row's next connection in each window
-            for column, value in zip(row.columns, row.values, strict=True):
-                window = column // WINDOW
-                at = place[window]
-                own_picks[at], own_values[at] = column % WINDOW, value
-                place[window] = at + PANEL
-        picks += own_picks
-        values += own_values
-    return counts, columns, array("H"), picks, values
-
-
-def _window_heights(rows: list[Row], windows: int) -> list[int]:
-    """The most connections that one of the rows has in each window."""
-    heights = [0] * windows
+    columns, given = array("H"), array("f")
     for row in rows:
-        for window, n in Counter([column // WINDOW for column in row.columns]).items():
-            heights[window] = max(heights[window], n)
-    return heights
+        columns.extend(row.columns)
+        given += row.values
+    lengths = array("I", [len(row.values) for row in rows])
+    parts = import_module("mast_runtime.native._native").pack_windows(lengths, columns, given)
+    counts, columns, values = array("I", parts[0]), array("H", parts[1]), array("f", parts[3])
+    return list(counts), columns, array("H"), parts[2], values

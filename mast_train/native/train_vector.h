@@ -1,4 +1,4 @@
-/* What training's kernels need beyond mast_vector.h: turning tiles of rows into lanes, and folding sums. */
+/* What training's kernels need beyond mast_vector.h: tiles of rows as lanes and back, and folding sums. */
 #include "../../mast_runtime/native/mast_vector.h"
 
 #include "train.h"
@@ -52,75 +52,6 @@ INLINE vec16 times_power16(vec16 a, vec16 n)
     return mul16(a, load16(power));
 }
 #endif
-
-/* TURN rows of TURN floats, transposed in registers. Rotating the bits of (row, column) by one, as interleaving the two
- * halves does, log2(TURN) times exchanges row and column. load_some and store_some touch only the first n floats. */
-#if defined(MAST_V4)
-enum { TURN = 16, TURN_BITS = 4 };
-typedef __m512 turn_row;
-INLINE turn_row load_some(const float *p, int32_t n)
-{
-    return _mm512_maskz_loadu_ps((__mmask16)(n < TURN ? (1u << n) - 1u : 0xffffu), p);
-}
-INLINE void store_some(float *p, turn_row a, int32_t n)
-{
-    _mm512_mask_storeu_ps(p, (__mmask16)(n < TURN ? (1u << n) - 1u : 0xffffu), a);
-}
-INLINE turn_row interleave_low(turn_row a, turn_row b)
-{
-    return _mm512_permutex2var_ps(
-        a, _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23), b);
-}
-INLINE turn_row interleave_high(turn_row a, turn_row b)
-{
-    return _mm512_permutex2var_ps(
-        a, _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31), b);
-}
-#elif defined(MAST_V3)
-enum { TURN = 8, TURN_BITS = 3 };
-typedef __m256 turn_row;
-INLINE __m256i first_lanes(int32_t n)
-{
-    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-INLINE turn_row load_some(const float *p, int32_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
-INLINE void store_some(float *p, turn_row a, int32_t n) { _mm256_maskstore_ps(p, first_lanes(n), a); }
-INLINE turn_row interleave_low(turn_row a, turn_row b)
-{
-    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x20);
-}
-INLINE turn_row interleave_high(turn_row a, turn_row b)
-{
-    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b), 0x31);
-}
-#else
-enum { TURN = 1, TURN_BITS = 0 };
-typedef float turn_row;
-INLINE turn_row load_some(const float *p, int32_t n) { return n > 0 ? *p : 0.0f; }
-INLINE void store_some(float *p, turn_row a, int32_t n)
-{
-    if (n > 0)
-        *p = a;
-}
-INLINE turn_row interleave_low(turn_row a, turn_row b) { return (void)b, a; }
-INLINE turn_row interleave_high(turn_row a, turn_row b) { return (void)a, b; }
-#endif
-
-INLINE void turn(turn_row row[TURN])
-{
-    UNROLL for (int bit = 0; bit < TURN_BITS; bit++)
-    {
-        turn_row old[TURN];
-        UNROLL for (int i = 0; i < TURN; i++) old[i] = row[i];
-        UNROLL for (int i = 0; i < TURN / 2; i++)
-        {
-            row[2 * i] = interleave_low(old[i], old[i + TURN / 2]);
-            row[2 * i + 1] = interleave_high(old[i], old[i + TURN / 2]);
-        }
-    }
-}
-
-INLINE int32_t at_most(int32_t n, int32_t limit) { return n < limit ? n : limit; }
 
 /* to [features][lane] from rows at from + offset[lane], the first `lanes` lanes, 16 or TRAIN_LANES; those `ahead` of
  * them, wanted next, are fetched meanwhile. */
