@@ -45,7 +45,9 @@ class Cohort:
             return [learner.update(part, steps) for learner, part, steps in parts]
         evolving, delayed = stages.pop()
         rows, inputs = batch.rows, self.execution.inputs(batch)
-        sizes = batch.filled.reshape(len(self.learners), -1).sum(1).tolist()
+        sizes = [rows.now.numel()]
+        if len(self.learners) > 1:
+            sizes = batch.filled.reshape(len(self.learners), -1).sum(1).tolist()
         q = self.execution.sequence("agents", inputs, evolving)
         q_taken = taken(q, rows, pick(batch.actions, rows.transition))
         q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), sizes, evolving)
@@ -64,7 +66,7 @@ class Cohort:
             distances = _td_losses(sizes, q_tot, pick(returns, rows.transition))
             losses["return_loss"] = [self.config.res.return_weight * distance for distance in distances]
         means = {"q_taken": q_taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
-        logs = {name: [part.mean() for part in values.detach().split(sizes)] for name, values in means.items()}
+        logs = {name: [part.mean() for part in _split(values.detach(), sizes)] for name, values in means.items()}
         return self._step(losses, logs, env_steps, evolving)
 
     def _step(
@@ -76,10 +78,10 @@ class Cohort:
     ) -> list[dict[str, Tensor]]:
         """The backward pass of all losses and every learner's own step; losses and logs of each seed by name. The
         logged "loss" is the sum of a seed's losses."""
-        losses["loss"] = [torch.stack(terms).sum() for terms in zip(*losses.values(), strict=True)]
+        losses["loss"] = [_total(terms) for terms in zip(*losses.values(), strict=True)]
         for learner in self.learners:
             learner.clear_gradients()
-        torch.stack(losses["loss"]).sum().backward()
+        _total(losses["loss"]).backward()
         self.execution.hand_out_gradients()
         rows = []
         for k, (learner, steps) in enumerate(zip(self.learners, env_steps, strict=True)):
@@ -128,8 +130,8 @@ class Cohort:
         """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
         if self.config.target.scale == "spread":
             # The unit is one seed's own: its spread is over that seed's transitions.
-            selects = [None] * len(sizes) if select is None else select.split(sizes)
-            parts = zip(q.split(sizes), avail.split(sizes), selects, strict=True)
+            selects = [None] * len(sizes) if select is None else _split(select, sizes)
+            parts = zip(_split(q, sizes), _split(avail, sizes), selects, strict=True)
             reduced = torch.cat([self._reduce(*part, float(targets.spread(*part[:2]))) for part in parts])
         else:
             reduced = self._reduce(q, avail, select, 1.0)
@@ -159,5 +161,13 @@ class Cohort:
 
 def _td_losses(sizes: list[int], q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
     """losses.td_loss of each seed's transitions."""
-    weights = [None] * len(sizes) if weight is None else weight.split(sizes)
-    return [td_loss(*part) for part in zip(q_tot.split(sizes), y.split(sizes), weights, strict=True)]
+    weights = [None] * len(sizes) if weight is None else _split(weight, sizes)
+    return [td_loss(*part) for part in zip(_split(q_tot, sizes), _split(y, sizes), weights, strict=True)]
+
+
+def _split(values: Tensor, sizes: list[int]) -> Sequence[Tensor]:
+    return values.split(sizes) if len(sizes) > 1 else [values]
+
+
+def _total(scalars: Sequence[Tensor]) -> Tensor:
+    return torch.stack(tuple(scalars)).sum() if len(scalars) > 1 else scalars[0]

@@ -293,7 +293,8 @@ class Inputs:
         if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
             raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
         falling, order = lengths.reshape(seeds, -1).sort(dim=1, descending=True, stable=True)
-        order = order + torch.arange(0, lengths.numel(), order.shape[1]).unsqueeze(1)
+        if seeds > 1:
+            order = order + torch.arange(0, lengths.numel(), order.shape[1]).unsqueeze(1)
         return cls(_plain(x), last_action, order.int(), falling.int(), keep)
 
     def located(self, nets: AgentNets) -> tuple[Any, ...]:
