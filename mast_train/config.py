@@ -13,7 +13,7 @@ from mast_train.errors import UserError, check_choice, suggest
 
 CHOICES = {
     "algorithm": ("qmix", "vdn", "owqmix", "cwqmix", "res"),
-    "kernel": ("auto", "native", "torch"),
+    "kernel": ("auto", "native", "torch", "graph"),
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
     "sparse.allocation": ("erdos_renyi", "uniform"),
@@ -166,7 +166,8 @@ class TrainConfig:
 class Config:
     """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves.
 
-    `kernel`: what carries the agents' sequences on a CPU, our C pass or torch. `threads`: of torch and of the C pass.
+    `kernel`: what carries updates: our C passes (on a CPU), torch, or torch in CUDA graphs (on a GPU). `threads`: of
+    torch and of the C pass.
     """
 
     algorithm: str = "qmix"

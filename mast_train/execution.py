@@ -39,6 +39,13 @@ def use_native(config: Config, device: torch.device) -> bool:
     return possible and config.kernel != "torch"
 
 
+def use_graph(config: Config, device: torch.device) -> bool:
+    """Whether updates run as CUDA graphs: `kernel` is graph, or auto on a GPU. Raises UserError."""
+    if config.kernel == "graph" and device.type != "cuda":
+        raise UserError("kernel 'graph' needs a CUDA GPU (--device cuda); use kernel = 'native' or 'torch'")
+    return device.type == "cuda" and config.kernel in ("auto", "graph")
+
+
 class Execution:
     """Forward passes of one or several seeds' networks by name. It owns no weights.
 
@@ -96,9 +103,7 @@ class Execution:
         actor = self._agents[key].actor
         return actor(*inputs)[0] if isinstance(actor, AgentNets) else actor.forward(*inputs, dense_gradients=evolving)
 
-    def mix(
-        self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False
-    ) -> Tensor:
+    def mix(self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`."""
         modules = self._mixers.get(key)
         if evolving or modules is None:

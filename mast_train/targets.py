@@ -62,16 +62,18 @@ def neighbours(q: Tensor, greedy: Tensor) -> Tensor:
     return torch.where(deviates, q.permute(1, 2, 0).unsqueeze(-1), value_of(q, greedy)).reshape(n * a, r, n)
 
 
-def spread(q: Tensor, avail: Tensor) -> Tensor:
+def spread(q: Tensor, avail: Tensor, real: Tensor | None = None) -> Tensor:
     """Mean over rows of the standard deviation of Q over available actions, rows with one action left out; at least
     1e-6. The unit in which alpha and omega mean the same on every map: QMIX leaves the agents' scale of values free.
 
-    q [...,A] float, avail [...,A] bool -> scalar.
+    q [R,...,A] float, avail [R,...,A] bool, real [R] bool (None: all): which rows count -> scalar.
     """
     count = avail.sum(-1).to(q.dtype)
     mean = q.masked_fill(~avail, 0.0).sum(-1) / count
     deviation = (q - mean.unsqueeze(-1)).masked_fill(~avail, 0.0).square().sum(-1).div(count).sqrt()
     choice = count > 1
+    if real is not None:
+        choice = choice & real.view(-1, *[1] * (choice.dim() - 1))
     return (deviation * choice).sum().div(choice.sum().clamp(min=1)).clamp(min=1e-6)
 
 
