@@ -14,7 +14,8 @@ from torch import Tensor
 from mast_train import targets
 from mast_train.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.execution import Execution
-from mast_train.losses import central_weight, optimistic_weight, td_loss
+from mast_train.graphs import Graphs
+from mast_train.losses import central_weight, mean_of, optimistic_weight, td_loss
 
 if TYPE_CHECKING:
     from mast_train.learner import Learner
@@ -35,6 +36,7 @@ class Cohort:
         if len(self.learners) > 1:
             for learner in self.learners:
                 learner.settle()
+        self._graphs = Graphs(self, first.spec.episode_limit) if first.graph else None
 
     def update(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> list[dict[str, Tensor]]:
         """One step of every learner on its equal part of the episodes; of each, scalars for the log, still on the
@@ -44,10 +46,35 @@ class Cohort:
             parts = zip(self.learners, batch.split(len(self.learners)), env_steps, strict=True)
             return [learner.update(part, steps) for learner, part, steps in parts]
         evolving, delayed = stages.pop()
-        rows, inputs = batch.rows, self.execution.inputs(batch)
-        sizes = [rows.now.numel()]
-        if len(self.learners) > 1:
-            sizes = batch.filled.reshape(len(self.learners), -1).sum(1).tolist()
+        if self._graphs is not None and not evolving and all(learner.optimizer.state for learner in self.learners):
+            rows = self._graphs.update(batch, delayed)
+        else:
+            real = batch.rows
+            sizes = [real.now.numel()]
+            if len(self.learners) > 1:
+                sizes = batch.filled.reshape(len(self.learners), -1).sum(1).tolist()
+            rows = self._gradients(batch, real, sizes, evolving, delayed)
+            for learner, row, steps in zip(self.learners, rows, env_steps, strict=True):
+                row |= learner.evolve(steps) if evolving else learner.optimise()
+        for learner in self.learners:
+            learner.advance()
+        return rows
+
+    def recordable_gradients(self, batch: EpisodeBatch, delayed: bool) -> list[dict[str, Tensor]]:
+        """What an update that does not evolve the topology does before its optimisers' steps, over padding too: every
+        shape in it follows from the batch's, and nothing is read back."""
+        sizes = [batch.filled.numel() // len(self.learners)] * len(self.learners)
+        return self._gradients(batch, batch.all_rows, sizes, False, delayed)
+
+    def recordable_steps(self) -> list[dict[str, Tensor]]:
+        """The optimisers' steps that follow; of each seed what they add to the log."""
+        return [learner.optimise() for learner in self.learners]
+
+    def _gradients(
+        self, batch: EpisodeBatch, rows: Rows, sizes: list[int], evolving: bool, delayed: bool
+    ) -> list[dict[str, Tensor]]:
+        """The losses and their backward pass; scalars for the log of each seed."""
+        inputs = self.execution.inputs(batch)
         q = self.execution.sequence("agents", inputs, evolving)
         q_taken = taken(q, rows, pick(batch.actions, rows.transition))
         q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), sizes, evolving)
@@ -55,39 +82,32 @@ class Cohort:
             q_target = self.execution.sequence("target_agents", inputs)
             y = pick(self._targets(batch, rows, sizes, q_target, q.detach(), delayed), rows.transition)
             weight = self._weight(batch, rows, sizes, q_tot, y, q_target, q)
-        losses = {"loss": _td_losses(sizes, q_tot, y, weight)}
+        losses = {"loss": _td_losses(rows, sizes, q_tot, y, weight)}
         if self._weighted:
             q = self.execution.sequence("central_agents", inputs, evolving)
             values = taken(q, rows, pick(batch.actions, rows.transition))
             q_central = self.execution.mix("central_mixer", values, pick(batch.state, rows.now), sizes, evolving)
-            losses["central_loss"] = _td_losses(sizes, q_central, y)
+            losses["central_loss"] = _td_losses(rows, sizes, q_central, y)
         if self.config.algorithm == "res":
             returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-            distances = _td_losses(sizes, q_tot, pick(returns, rows.transition))
+            distances = _td_losses(rows, sizes, q_tot, pick(returns, rows.transition))
             losses["return_loss"] = [self.config.res.return_weight * distance for distance in distances]
         means = {"q_taken": q_taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
-        logs = {name: [part.mean() for part in _split(values.detach(), sizes)] for name, values in means.items()}
-        return self._step(losses, logs, env_steps, evolving)
+        logs = {
+            name: [mean_of(*part) for part in zip(_split(values.detach(), sizes), rows.real_parts(sizes), strict=True)]
+            for name, values in means.items()
+        }
+        return self._backward(losses, logs)
 
-    def _step(
-        self,
-        losses: dict[str, list[Tensor]],
-        logs: dict[str, list[Tensor]],
-        env_steps: Sequence[int],
-        evolving: bool,
-    ) -> list[dict[str, Tensor]]:
-        """The backward pass of all losses and every learner's own step; losses and logs of each seed by name. The
-        logged "loss" is the sum of a seed's losses."""
+    def _backward(self, losses: dict[str, list[Tensor]], logs: dict[str, list[Tensor]]) -> list[dict[str, Tensor]]:
+        """The backward pass of all losses; losses and logs of each seed by name. The logged "loss" is a seed's sum."""
         losses["loss"] = [_total(terms) for terms in zip(*losses.values(), strict=True)]
         for learner in self.learners:
             learner.clear_gradients()
         _total(losses["loss"]).backward()
         self.execution.hand_out_gradients()
-        rows = []
-        for k, (learner, steps) in enumerate(zip(self.learners, env_steps, strict=True)):
-            row = {name: values[k].detach() for name, values in (losses | logs).items()}
-            rows.append(row | learner.step(steps, evolving))
-        return rows
+        found = losses | logs
+        return [{name: values[k].detach() for name, values in found.items()} for k in range(len(self.learners))]
 
     def _targets(
         self, batch: EpisodeBatch, rows: Rows, sizes: list[int], q: Tensor, q_online: Tensor, delayed: bool
@@ -98,7 +118,7 @@ class Cohort:
         values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
         avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
         select = pick(q_online, after) if self._online_selects else None
-        following = values(pick(q, after), avail, select, state, sizes)
+        following = values(rows, sizes, pick(q, after), avail, select, state)
         value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
         if c.returns == "one_step" or delayed:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
@@ -126,19 +146,21 @@ class Cohort:
         order of its agents' values no meaning."""
         return self.config.target.double_q or self._weighted or self.config.algorithm == "res"
 
-    def _mixed(self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor, sizes: list[int]) -> Tensor:
+    def _mixed(
+        self, rows: Rows, sizes: list[int], q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor
+    ) -> Tensor:
         """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
         if self.config.target.scale == "spread":
             # The unit is one seed's own: its spread is over that seed's transitions.
             selects = [None] * len(sizes) if select is None else _split(select, sizes)
-            parts = zip(_split(q, sizes), _split(avail, sizes), selects, strict=True)
-            reduced = torch.cat([self._reduce(*part, float(targets.spread(*part[:2]))) for part in parts])
+            parts = zip(_split(q, sizes), _split(avail, sizes), selects, rows.real_parts(sizes), strict=True)
+            reduced = torch.cat([self._reduce(*part[:3], self._unit(part[0], part[1], part[3])) for part in parts])
         else:
             reduced = self._reduce(q, avail, select, 1.0)
         return self.execution.mix("target_mixer", reduced, state, sizes)
 
     def _joint_softmax(
-        self, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor, sizes: list[int]
+        self, _: Rows, sizes: list[int], q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor
     ) -> Tensor:
         """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
         assert select is not None
@@ -147,7 +169,12 @@ class Cohort:
         target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, sizes)
         return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
 
-    def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None, unit: float) -> Tensor:
+    def _unit(self, q: Tensor, avail: Tensor, real: Tensor | None) -> float | Tensor:
+        """targets.spread, as a number where C needs one."""
+        unit = targets.spread(q, avail, real)
+        return float(unit) if self.learners[0].native else unit
+
+    def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None, unit: float | Tensor) -> Tensor:
         """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
         c = self.config.target
         if c.operator == "max":
@@ -159,10 +186,11 @@ class Cohort:
         return self.execution.pure.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
 
 
-def _td_losses(sizes: list[int], q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
+def _td_losses(rows: Rows, sizes: list[int], q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
     """losses.td_loss of each seed's transitions."""
     weights = [None] * len(sizes) if weight is None else _split(weight, sizes)
-    return [td_loss(*part) for part in zip(_split(q_tot, sizes), _split(y, sizes), weights, strict=True)]
+    parts = zip(_split(q_tot, sizes), _split(y, sizes), weights, rows.real_parts(sizes), strict=True)
+    return [td_loss(*part) for part in parts]
 
 
 def _split(values: Tensor, sizes: list[int]) -> Sequence[Tensor]:

@@ -13,7 +13,7 @@ from mast_train.errors import UserError, check_choice, reason, suggest
 
 CHOICES = {
     "algorithm": ("qmix", "vdn", "owqmix", "cwqmix", "res"),
-    "kernel": ("auto", "native", "torch"),
+    "kernel": ("auto", "native", "torch", "graph"),
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
     "sparse.allocation": ("erdos_renyi", "uniform"),
@@ -144,6 +144,7 @@ class ReplayConfig:
 class TrainConfig:
     """Length, optimiser, exploration and evaluation; steps are environment steps summed over environments.
 
+    `episodes_per_update`: one update for so many episodes played; below 1, several for each of them.
     `overlap`: while a round of episodes is learnt from, a thread plays the next one with the agents of before.
     `score`: what runs are compared by: the return, or auto, the win rate where the environment says what winning is.
     """
@@ -153,7 +154,7 @@ class TrainConfig:
     lr: float = 5e-4
     gamma: float = 0.99
     grad_clip: float = 10.0
-    episodes_per_update: int = 1
+    episodes_per_update: float = 1.0
     overlap: bool = False
     target_interval: int = 80
     epsilon_start: float = 1.0
@@ -169,7 +170,8 @@ class TrainConfig:
 class Config:
     """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves.
 
-    `kernel`: what carries the agents' sequences on a CPU, our C pass or torch. `threads`: of torch and of the C pass.
+    `kernel`: what carries updates: our C passes (on a CPU), torch, or torch in CUDA graphs (on a GPU). `threads`: of
+    torch and of the C pass.
     """
 
     algorithm: str = "qmix"
@@ -221,10 +223,10 @@ def validate(config: Config) -> Config:
         )
     if config.replay.batch > config.replay.capacity:
         raise UserError(f"replay.batch = {config.replay.batch}: at most replay.capacity, {config.replay.capacity}")
-    if config.env.num_envs % config.train.episodes_per_update:
+    if not (config.env.num_envs / config.train.episodes_per_update).is_integer():
         raise UserError(
             f"env.num_envs = {config.env.num_envs}: expected a multiple of train.episodes_per_update = "
-            f"{config.train.episodes_per_update}, since every round of episodes is followed by whole updates"
+            f"{config.train.episodes_per_update:g}, since every round of episodes is followed by whole updates"
         )
     return config
 
@@ -269,7 +271,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.lr": (1e-12, 10.0),
     "train.gamma": (0.0, 1.0),
     "train.grad_clip": (1e-12, 1e12),
-    "train.episodes_per_update": (1, _LARGE),
+    "train.episodes_per_update": (1e-3, _LARGE),
     "train.target_interval": (1, _LARGE),
     "train.epsilon_start": (0.0, 1.0),
     "train.epsilon_end": (0.0, 1.0),

@@ -5,6 +5,7 @@ Letters, defined once: B episodes, T transitions, N agents, O observation, A act
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,20 +13,25 @@ import torch
 
 @dataclass(frozen=True)
 class Rows:
-    """Where the R real transitions of a batch are, in the order of episodes and steps: indices [R] int64.
+    """Where the R transitions of a batch are, in the order of episodes and steps: indices [R] int64.
 
     Each is for a tensor flattened over its first two dimensions: `step_major` for [T+1,B,...], `now` for [B,T+1,...]
-    (and now + 1 for what follows), `transition` for [B,T,...].
+    (and now + 1 for what follows), `transition` for [B,T,...]. real: which of them are not padding [R] bool, None: all.
     """
 
     step_major: torch.Tensor
     now: torch.Tensor
     transition: torch.Tensor
     episodes: int
+    real: torch.Tensor | None = None
 
     @property
     def next_step_major(self) -> torch.Tensor:
         return self.step_major + self.episodes
+
+    def real_parts(self, sizes: list[int]) -> Sequence[torch.Tensor | None]:
+        """`real` in parts of these sizes."""
+        return [None] * len(sizes) if self.real is None else self.real.split(sizes)
 
 
 def pick(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -68,11 +74,29 @@ class EpisodeBatch:
         pieces = {name: tensor.tensor_split(parts) for name, tensor in vars(self).items()}
         return [EpisodeBatch(**{name: piece[k] for name, piece in pieces.items()}) for k in range(parts)]
 
+    def padded(self, steps: int) -> EpisodeBatch:
+        """The same episodes as a new batch of `steps` transitions."""
+        fields = vars(self).items()
+        return EpisodeBatch(**{name: _pad(value, steps + (name in _OBSERVED), name) for name, value in fields})
+
+    def copy_(self, other: EpisodeBatch) -> None:
+        """Take over the values of a batch of the same shape, in place."""
+        for name, value in vars(other).items():
+            getattr(self, name).copy_(value)
+
     @property
     def rows(self) -> Rows:
-        """Where the real transitions are."""
+        """Where the real transitions are. Their number has to be read back from a GPU."""
         (b, t), (episodes, steps) = self.filled.nonzero().unbind(1), self.filled.shape
         return Rows(t * episodes + b, b * (steps + 1) + t, b * steps + t, episodes)
+
+    @property
+    def all_rows(self) -> Rows:
+        """Every transition, padding included: shapes and indices that depend on the batch's shape alone."""
+        episodes, steps = self.filled.shape
+        transition = torch.arange(episodes * steps, device=self.filled.device)
+        b, t = transition // steps, transition % steps
+        return Rows(t * episodes + b, b * (steps + 1) + t, transition, episodes, self.filled.flatten())
 
     @property
     def last(self) -> torch.Tensor:
@@ -80,3 +104,13 @@ class EpisodeBatch:
         following = torch.zeros_like(self.filled)
         following[:, :-1] = self.filled[:, 1:]
         return self.filled & ~following
+
+
+_OBSERVED = ("obs", "state", "avail_actions")
+"""Fields with an entry for the last observation too."""
+
+
+def _pad(value: torch.Tensor, steps: int, name: str) -> torch.Tensor:
+    whole = value.new_full((value.shape[0], steps, *value.shape[2:]), name == "avail_actions")
+    whole[:, : value.shape[1]] = value
+    return whole

@@ -42,6 +42,13 @@ def use_native(config: Config, device: torch.device) -> bool:
     return possible and config.kernel != "torch"
 
 
+def use_graph(config: Config, device: torch.device) -> bool:
+    """Whether updates run as CUDA graphs: `kernel` is graph, or auto on a GPU. Raises UserError."""
+    if config.kernel == "graph" and device.type != "cuda":
+        raise UserError("kernel 'graph' needs a CUDA GPU (--device cuda); use kernel = 'native' or 'torch'")
+    return device.type == "cuda" and config.kernel in ("auto", "graph")
+
+
 class Execution:
     """Forward passes of one or several seeds' networks by name. It owns no weights.
 

@@ -16,7 +16,7 @@ from mast_train.config import Config
 from mast_train.counting import count_agents, count_mixer
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
-from mast_train.execution import Execution, OptimizerStep, use_native
+from mast_train.execution import Execution, OptimizerStep, use_graph, use_native
 from mast_train.flops import Model
 from mast_train.native import SparseSequence
 from mast_train.nets import AgentNets
@@ -53,9 +53,9 @@ class Learner:
         self.parameters = [parameter for module in self._modules().values() for parameter in module.parameters()]
         for module in self._target_modules().values():
             module.requires_grad_(False)
-        self.optimizer = _optimizer(config, self.parameters)
+        self.optimizer = _optimizer(config, self.parameters, capturable=device.type == "cuda")
         self.updates = 0
-        self.native = use_native(config, device)
+        self.native, self.graph = use_native(config, device), use_graph(config, device)
         self.settle()
 
     def settle(self) -> None:
@@ -98,20 +98,25 @@ class Learner:
         for parameter in self.parameters:
             parameter.grad = None
 
-    def step(self, env_steps: int, evolving: bool) -> dict[str, Tensor]:
-        """The optimiser, the topology and the target networks, once the gradients are there; scalars for the log."""
+    def optimise(self) -> dict[str, Tensor]:
+        """The optimiser's step, once the gradients are there; scalars for the log."""
+        return {"grad_norm": self.optimizer_step(self.config.train.grad_clip), "changed": torch.zeros(())}
+
+    def evolve(self, env_steps: int) -> dict[str, Tensor]:
+        """`optimise`, and then a change of the topology by the gradients before it."""
+        sparse, progress = self.config.sparse, env_steps / self.config.train.total_steps
+        gradients = {key: masks.dense_gradients() for key, masks in self.masks.items()}
+        log = self.optimise()
+        fraction, changed = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction), 0
+        for key, masks in self.masks.items():
+            changed += masks.evolve(sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
+        return log | {"changed": torch.tensor(float(changed))}
+
+    def advance(self) -> None:
+        """Count an update; the target networks follow where it is their turn."""
         self.updates += 1
-        sparse, train = self.config.sparse, self.config.train
-        gradients = {key: masks.dense_gradients() if evolving else {} for key, masks in self.masks.items()}
-        grad_norm = self.optimizer_step(train.grad_clip)
-        changed = 0
-        if evolving:
-            fraction = drop_fraction(env_steps / train.total_steps, sparse.drop_fraction, sparse.stop_fraction)
-            for key, masks in self.masks.items():
-                changed += masks.evolve(sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
-        if self.updates % train.target_interval == 0:
+        if self.updates % self.config.train.target_interval == 0:
             self.sync_targets()
-        return {"grad_norm": grad_norm, "changed": torch.tensor(float(changed))}
 
     @torch.no_grad()
     def sync_targets(self) -> None:
@@ -197,7 +202,7 @@ def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
     module.load_state_dict(given)
 
 
-def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(config: Config, parameters: list[nn.Parameter], capturable: bool) -> torch.optim.Optimizer:
     if config.train.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True)
-    return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)
+        return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True, capturable=capturable)
+    return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5, capturable=capturable)

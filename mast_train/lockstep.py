@@ -121,7 +121,7 @@ class Lockstep:
         logs: list[list[dict[str, torch.Tensor]]] = []
         for run, own in zip(runs, played, strict=True):
             run.replay.add(own.episodes)
-        for _ in range(c.env.num_envs // c.train.episodes_per_update):
+        for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
             if runs[0].replay.can_sample():
                 ages = [run.replay.draw(run.sampling) for run in runs]

@@ -1,4 +1,4 @@
-"""Losses and their weights as pure functions over the R real transitions of a batch."""
+"""Losses and their weights as pure functions over R transitions of a batch."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ import torch
 from torch import Tensor
 
 
-def td_loss(q_tot: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean of weight (Q_tot - y)^2; the weights are not normalised. q_tot, target, weight [R] -> scalar."""
+def td_loss(q_tot: Tensor, target: Tensor, weight: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+    """Mean of weight (Q_tot - y)^2; the weights are not normalised. q_tot, target, weight [R], real as in `mean_of`."""
     squared = (q_tot - target).square()
-    return (squared if weight is None else weight * squared).mean()
+    return mean_of(squared if weight is None else weight * squared, real)
+
+
+def mean_of(values: Tensor, real: Tensor | None = None) -> Tensor:
+    """Mean over the real ones of values [R,...]; real [R] bool, None: all of them -> scalar."""
+    if real is None:
+        return values.mean()
+    shown = real.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return values.masked_fill(~shown, 0.0).sum() / shown.sum()
 
 
 def optimistic_weight(q_tot: Tensor, target: Tensor, low: float) -> Tensor:

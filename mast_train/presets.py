@@ -56,7 +56,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 _PAPER = {
     "env.num_envs": 1,
-    "train.episodes_per_update": 1,
+    "train.episodes_per_update": 1.0,
     "train.optimizer": "rmsprop",
     "train.lr": 5e-4,
     "train.target_interval": 200,

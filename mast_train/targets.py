@@ -30,18 +30,20 @@ def greedy_value(q: Tensor, avail: Tensor, q_select: Tensor | None = None) -> Te
     return value_of(q, greedy_actions(q if q_select is None else q_select, avail))
 
 
-def softmax_value(q: Tensor, avail: Tensor, alpha: float, q_select: Tensor | None = None) -> Tensor:
+def softmax_value(q: Tensor, avail: Tensor, alpha: float | Tensor, q_select: Tensor | None = None) -> Tensor:
     """sum_u softmax(alpha Q_select)(u) Q(u) over available actions (Song et al. 2019). [...,A] -> [...]."""
     return (_weights(q if q_select is None else q_select, avail, alpha) * q.masked_fill(~avail, 0.0)).sum(-1)
 
 
-def mellowmax(q: Tensor, avail: Tensor, omega: float) -> Tensor:
+def mellowmax(q: Tensor, avail: Tensor, omega: float | Tensor) -> Tensor:
     """(1/omega) log mean_u exp(omega Q(u)) over available actions (Asadi & Littman 2017). [...,A] -> [...]."""
     total = torch.logsumexp((omega * q).masked_fill(~avail, _EXCLUDED), -1)
     return (total - avail.sum(-1).to(q.dtype).log()) / omega
 
 
-def soft_mellowmax(q: Tensor, avail: Tensor, alpha: float, omega: float, q_select: Tensor | None = None) -> Tensor:
+def soft_mellowmax(
+    q: Tensor, avail: Tensor, alpha: float | Tensor, omega: float | Tensor, q_select: Tensor | None = None
+) -> Tensor:
     """(1/omega) log sum_u softmax(alpha Q_select)(u) exp(omega Q(u)) over available actions. [...,A] -> [...].
 
     Gan et al. 2021, equation 4; MAST, section 4.2. `q_select` None takes the weights from Q itself.
@@ -62,20 +64,22 @@ def neighbours(q: Tensor, greedy: Tensor) -> Tensor:
     return torch.where(deviates, q.permute(1, 2, 0).unsqueeze(-1), value_of(q, greedy)).reshape(n * a, r, n)
 
 
-def spread(q: Tensor, avail: Tensor) -> Tensor:
+def spread(q: Tensor, avail: Tensor, real: Tensor | None = None) -> Tensor:
     """Mean over rows of the standard deviation of Q over available actions, rows with one action left out; at least
     1e-6. The unit in which alpha and omega mean the same on every map: QMIX leaves the agents' scale of values free.
 
-    q [...,A] float, avail [...,A] bool -> scalar.
+    q [R,...,A] float, avail [R,...,A] bool, real [R] bool (None: all): which rows count -> scalar.
     """
     count = avail.sum(-1).to(q.dtype)
     mean = q.masked_fill(~avail, 0.0).sum(-1) / count
     deviation = (q - mean.unsqueeze(-1)).masked_fill(~avail, 0.0).square().sum(-1).div(count).sqrt()
     choice = count > 1
+    if real is not None:
+        choice = choice & real.view(-1, *[1] * (choice.dim() - 1))
     return (deviation * choice).sum().div(choice.sum().clamp(min=1)).clamp(min=1e-6)
 
 
-def _weights(q: Tensor, avail: Tensor, alpha: float) -> Tensor:
+def _weights(q: Tensor, avail: Tensor, alpha: float | Tensor) -> Tensor:
     return torch.softmax((alpha * q).masked_fill(~avail, _EXCLUDED), -1)
 
 

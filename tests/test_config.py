@@ -73,6 +73,10 @@ def test_precedence(tmp_path):
             lambda: validate(override(Config(), {"env.num_envs": 3, "train.episodes_per_update": 2})),
             ("num_envs", "multiple"),
         ),
+        (
+            lambda: validate(override(Config(), {"env.num_envs": 4, "train.episodes_per_update": 0.75})),
+            ("num_envs", "0.75"),
+        ),
         (lambda: validate(override(Config(), {"seed": -1})), ("seed", "-1")),
         (lambda: resolve(None, {}, ["block=8"]), ("8", "16x1")),
         (lambda: resolve(None, {}, ["method=5"]), ("5", "mast")),
