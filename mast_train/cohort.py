@@ -38,15 +38,16 @@ class Cohort:
                 learner.settle()
         self._graphs = Graphs(self, first.spec.episode_limit) if first.graph else None
 
-    def update(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> list[dict[str, Tensor]]:
+    def update(self, batch: EpisodeBatch, env_steps: Sequence[int], recorded: bool = True) -> list[dict[str, Tensor]]:
         """One step of every learner on its equal part of the episodes; of each, scalars for the log, still on the
-        device. Learners on two sides of a point of their schedule go one after another."""
+        device. Learners on two sides of a point of their schedule go one after another. recorded: on a GPU, whether as
+        a graph."""
         stages = {learner.stage(steps) for learner, steps in zip(self.learners, env_steps, strict=True)}
         if len(stages) > 1:
             parts = zip(self.learners, batch.split(len(self.learners)), env_steps, strict=True)
-            return [learner.update(part, steps) for learner, part, steps in parts]
+            return [learner.alone.update(part, [steps], recorded=False)[0] for learner, part, steps in parts]
         evolving, delayed = stages.pop()
-        if self._graphs is not None and not evolving and all(learner.optimizer.state for learner in self.learners):
+        if self._graphs and recorded and not evolving and all(learner.warm for learner in self.learners):
             rows = self._graphs.update(batch, delayed)
         else:
             real = batch.rows

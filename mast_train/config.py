@@ -223,10 +223,11 @@ def validate(config: Config) -> Config:
         )
     if config.replay.batch > config.replay.capacity:
         raise UserError(f"replay.batch = {config.replay.batch}: at most replay.capacity, {config.replay.capacity}")
-    if not (config.env.num_envs / config.train.episodes_per_update).is_integer():
+    updates = config.env.num_envs / config.train.episodes_per_update
+    if abs(updates - round(updates)) > 1e-6 or round(updates) < 1:
         raise UserError(
-            f"env.num_envs = {config.env.num_envs}: expected a multiple of train.episodes_per_update = "
-            f"{config.train.episodes_per_update:g}, since every round of episodes is followed by whole updates"
+            f"env.num_envs / train.episodes_per_update = {config.env.num_envs} / {config.train.episodes_per_update:g}: "
+            "expected a whole number, the updates after a round of one episode in every environment"
         )
     return config
 

@@ -46,6 +46,10 @@ def taken(q: torch.Tensor, rows: Rows, actions: torch.Tensor) -> torch.Tensor:
     return q.flatten().gather(0, index.flatten()).view_as(actions)
 
 
+OBSERVED = ("obs", "state", "avail_actions")
+"""Fields of an EpisodeBatch with an entry for the last observation too."""
+
+
 @dataclass
 class EpisodeBatch:
     """Whole episodes, padded to the longest. T transitions, T+1 observations; a truncated episode still bootstraps.
@@ -77,7 +81,7 @@ class EpisodeBatch:
     def padded(self, steps: int) -> EpisodeBatch:
         """The same episodes as a new batch of `steps` transitions."""
         fields = vars(self).items()
-        return EpisodeBatch(**{name: _pad(value, steps + (name in _OBSERVED), name) for name, value in fields})
+        return EpisodeBatch(**{name: _pad(value, steps + (name in OBSERVED), name) for name, value in fields})
 
     def copy_(self, other: EpisodeBatch) -> None:
         """Take over the values of a batch of the same shape, in place."""
@@ -104,10 +108,6 @@ class EpisodeBatch:
         following = torch.zeros_like(self.filled)
         following[:, :-1] = self.filled[:, 1:]
         return self.filled & ~following
-
-
-_OBSERVED = ("obs", "state", "avail_actions")
-"""Fields with an entry for the last observation too."""
 
 
 def _pad(value: torch.Tensor, steps: int, name: str) -> torch.Tensor:

@@ -8,6 +8,7 @@ weights in place.
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,8 @@ class Graphs:
     """A cohort's updates, recorded once for each length of batch and stage of the targets."""
 
     def __init__(self, cohort: Cohort, limit: int) -> None:
-        """limit: of an episode's steps. The state of the optimisers must exist by the first update."""
-        self._cohort, self._limit = cohort, limit
+        """limit: of an episode's steps. Every learner must have taken an ordinary update in this process before."""
+        self._cohort, self._limit = weakref.proxy(cohort), limit
         self._recorded: dict[tuple[int, bool], _Recorded] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
@@ -58,7 +59,8 @@ class Graphs:
                 self._cohort.recordable_gradients(batch, delayed)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads (JAX, train.overlap) go on using the GPU.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             rows = self._cohort.recordable_gradients(batch, delayed)
             rows = [row | more for row, more in zip(rows, self._cohort.recordable_steps(), strict=True)]
         return _Recorded(graph, batch, rows)

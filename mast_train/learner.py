@@ -53,9 +53,10 @@ class Learner:
         self.parameters = [parameter for module in self._modules().values() for parameter in module.parameters()]
         for module in self._target_modules().values():
             module.requires_grad_(False)
-        self.optimizer = _optimizer(config, self.parameters, capturable=device.type == "cuda")
-        self.updates = 0
         self.native, self.graph = use_native(config, device), use_graph(config, device)
+        self.optimizer = _optimizer(config, self.parameters, capturable=self.graph)
+        self.updates = 0
+        self.warm = False  # whether the optimiser has stepped in this process: only then can its step be recorded
         self.settle()
 
     def settle(self) -> None:
@@ -100,7 +101,9 @@ class Learner:
 
     def optimise(self) -> dict[str, Tensor]:
         """The optimiser's step, once the gradients are there; scalars for the log."""
-        return {"grad_norm": self.optimizer_step(self.config.train.grad_clip), "changed": torch.zeros(())}
+        self.warm = True
+        norm = self.optimizer_step(self.config.train.grad_clip)
+        return {"grad_norm": norm, "changed": torch.zeros((), device=self.device)}
 
     def evolve(self, env_steps: int) -> dict[str, Tensor]:
         """`optimise`, and then a change of the topology by the gradients before it."""
@@ -110,7 +113,7 @@ class Learner:
         fraction, changed = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction), 0
         for key, masks in self.masks.items():
             changed += masks.evolve(sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
-        return log | {"changed": torch.tensor(float(changed))}
+        return log | {"changed": torch.tensor(float(changed), device=self.device)}
 
     def advance(self) -> None:
         """Count an update; the target networks follow where it is their turn."""

@@ -44,7 +44,8 @@ class Lockstep:
 
     def events(self) -> Iterator[tuple[Trainer, Event]]:
         """Train; set `stop_requested` of a run to end all early, where `Trainer.resume` continues each exactly."""
-        saved_at, active = time.monotonic(), self.runs
+        saved_at, active = time.monotonic(), [run for run in self.runs if not run.finished]
+        self._form(active)
         while active and not any(run.stop_requested for run in self.runs):
             for run in active:
                 if run.step >= run.next_eval:
@@ -143,14 +144,15 @@ class Lockstep:
         losses = [row.get("loss", 0.0) for row in metrics]
         if all(math.isfinite(loss) for loss in losses):
             return
-        for run, loss in zip(self._active, losses, strict=True):
-            if math.isfinite(loss) and run.folder:
-                run.save("interrupted")
+        saved = [run for run, loss in zip(self._active, losses, strict=True) if math.isfinite(loss) and run.folder]
+        for run in saved:
+            run.save("interrupted")
         run, loss = next(pair for pair in zip(self._active, losses, strict=True) if not math.isfinite(pair[1]))
         seed = f"seed {run.config.seed}: " if len(self.runs) > 1 else ""
+        others = "".join(f"; saved, to --resume --name: {other.folder}" for other in saved)
         raise UserError(
             f"{seed}the loss became {loss} at step {run.step:,}: lower train.lr (now {self.config.train.lr:g}); "
-            "the last checkpoint is untouched"
+            f"the last checkpoint is untouched{others}"
         )
 
 

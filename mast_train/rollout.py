@@ -11,17 +11,13 @@ import torch
 from torch import Tensor
 
 from mast_train.envs.base import EnvSpec, Observation, Stepped
-from mast_train.episodes import EpisodeBatch
+from mast_train.episodes import OBSERVED, EpisodeBatch
 
 Policy = Callable[[int, Observation, Sequence[bool]], Tensor]
 """(step index, observation of E environments, which seeds still play) -> actions [E,N] int64, each available.
 
 Step 0 starts an episode. The environments of several seeds are in equal parts, one after another.
 """
-
-
-LOOK_EVERY = {"cuda": 8}
-"""Steps between two looks at which seeds still play, where a look waits for the device; elsewhere every step."""
 
 
 @dataclass
@@ -65,8 +61,8 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
     _record(storage, 0, observation)
     active = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     won: Tensor | None = torch.zeros_like(active)
-    t, ends, playing = 0, [0] * seeds, [True] * seeds
-    while any(playing):
+    t, ends = 0, [0] * seeds
+    while any(playing := active.view(seeds, -1).any(1).tolist()):
         actions = policy(t, observation, playing)
         transition = env.step(actions)
         observation = transition.next
@@ -80,8 +76,6 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
         ends = [t if plays else end for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
         active = active & ~(transition.terminated | transition.truncated)
-        if t % LOOK_EVERY.get(env.device.type, 1) == 0 or t == env.spec.episode_limit:
-            playing = active.view(seeds, -1).any(1).tolist()
     wins = [None] * seeds if won is None else won.tensor_split(seeds)
     parts = zip(storage.split(seeds), wins, ends, strict=True)
     return [Rollout(_crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
@@ -122,9 +116,7 @@ def _record(storage: EpisodeBatch, t: int, observation: Observation) -> None:
 
 
 def _crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
-    long = {name: getattr(storage, name)[:, : t + 1] for name in ("obs", "state", "avail_actions")}
-    short = {name: getattr(storage, name)[:, :t] for name in ("actions", "reward", "terminated", "truncated", "filled")}
-    return EpisodeBatch(**long, **short)
+    return EpisodeBatch(**{name: value[:, : t + (name in OBSERVED)] for name, value in vars(storage).items()})
 
 
 class Actor(Protocol):

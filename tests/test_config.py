@@ -71,7 +71,7 @@ def test_precedence(tmp_path):
         (lambda: validate(override(Config(), {"replay.recent_batch": 64})), ("recent_batch", "32")),
         (
             lambda: validate(override(Config(), {"env.num_envs": 3, "train.episodes_per_update": 2})),
-            ("num_envs", "multiple"),
+            ("num_envs", "whole number"),
         ),
         (
             lambda: validate(override(Config(), {"env.num_envs": 4, "train.episodes_per_update": 0.75})),

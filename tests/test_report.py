@@ -144,7 +144,7 @@ def test_ticks_are_round_and_inside():
 def test_names_of_close_points_do_not_cover_each_other():
     chart = Chart("t", (0, 1), (0, 1), ("x", "y"))
     points = [(0.5 + i / 200, 0.5 + i / 200) for i in range(4)]
-    chart.name_points([(point, f"a row's name {i}") for i, point in enumerate(points)], points)
+    chart.name_points([(point, f"row {i}", f"a row's name {i}") for i, point in enumerate(points)], points)
     found = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)">', chart.render())
     places = [(float(x), float(y)) for x, y in found]
     assert len(places) == 4

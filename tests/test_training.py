@@ -17,7 +17,7 @@ from mast_train.evaluate import wilson
 from mast_train.native import SparseSequence
 from mast_train.networks import agent_inputs
 from mast_train.presets import preset
-from mast_train.rollout import LOOK_EVERY, AgentPolicy, rollout
+from mast_train.rollout import AgentPolicy, rollout
 from mast_train.trainer import Evaluation, Saved, Trainer, play
 
 
@@ -309,15 +309,6 @@ def test_a_rollout_keeps_truncation_apart_from_termination():
     assert episodes.reward.tolist() == [[1.0, 0.0], [1.0, 1.0]]
 
 
-def test_looking_seldom_at_the_end_records_the_same_episodes(monkeypatch):
-    """On a GPU an end is noticed up to seven steps late; the environments wait and nothing of it is recorded."""
-    monkeypatch.setitem(LOOK_EVERY, "cpu", 8)
-    episodes = rollout(OneStepLimit(), lambda t, o, playing: torch.zeros(2, 1, dtype=torch.int64)).episodes
-    assert episodes.filled.tolist() == [[True, False, False], [True, True, False]]
-    assert episodes.truncated.tolist() == [[False] * 3, [False, True, False]]
-    assert episodes.reward.sum(1).tolist() == [1.0, 2.0]
-
-
 def test_updates_follow_the_episodes_played():
     counts = {}
     for episodes in (2.0, 1.0, 0.5):
@@ -325,6 +316,12 @@ def test_updates_follow_the_episodes_played():
         run(trainer, until=600)
         counts[episodes] = trainer.learner.updates
     assert counts[0.5] == 2 * counts[1.0] == 4 * counts[2.0] > 0
+
+
+def test_a_finished_run_trains_no_further():
+    trainer = Trainer(config())
+    run(trainer)
+    assert list(trainer.events()) == []
 
 
 @pytest.mark.parametrize(("threshold", "forgets"), [(0.0, True), (1.0, False)])

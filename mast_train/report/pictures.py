@@ -12,6 +12,8 @@ from mast_train.report.statistics import CLOSE, WIN_RATE, critical_sparsity, mea
 from mast_train.report.svg import Chart
 
 VALUES = ("value_estimate", "value_realised")
+MAX_NAMED = 4
+"""A front of more points than this has numbers beside them instead of names."""
 
 
 def sparsity(report: Report) -> Section | None:
@@ -98,8 +100,16 @@ def front(report: Report) -> Section | None:
             chart.open(row.name)
             chart.dot(point, report.colours[row.name], tip, 5, hollow=i not in chosen)
             chart.close()
-        chart.name_points([(points[i], measured[i].name) for i in chosen], points)
-        figures.append(figure(title(rows), chart, measured, report))
+        labels = [f"{k}" if len(chosen) > MAX_NAMED else measured[i].name for k, i in enumerate(chosen, 1)]
+        named = list(zip(chosen, labels, strict=True))
+        chart.name_points([(points[i], measured[i].name, label) for i, label in named], points)
+        found = [
+            f"{label if label == measured[i].name else f'{label} {measured[i].name}'} "
+            f"({points[i][1]:.3f}, {points[i][0]:.2f} us)"
+            for i, label in named
+        ]
+        note = f"The front, fastest first: {'; '.join(found)}"
+        figures.append(figure(title(rows), chart, measured, report, note=note))
     if not figures:
         return None
     words = (

@@ -91,18 +91,18 @@ class Chart:
             f"{escape(words)}</text>"
         )
 
-    def name_points(self, names: Sequence[tuple[Point, str]], dots: Sequence[Point]) -> None:
-        """A row's name beside its point, at the nearest place where it covers no other name and none of the dots."""
+    def name_points(self, names: Sequence[tuple[Point, str, str]], dots: Sequence[Point]) -> None:
+        """(point, row, label): labels beside their points, at the nearest place where none covers another or a dot."""
         taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in map(self.at, dots)]
-        for point, name in names:
-            (x, y), width = self.at(point), LETTER * len(name)
+        for point, row, label in names:
+            (x, y), width = self.at(point), LETTER * len(label)
             places = [(left, y + dy) for dy in (-8, 16, -20, 28, -32, 40) for left in (x + 8, x - 8 - width)]
             boxes = [(left, base - 10, left + width, base + 4) for left, base in places]
             free = [box for box in boxes if _inside(box) and not any(_overlap(box, other) for other in taken)]
             box = (free or boxes)[0]
             taken.append(box)
-            self.open(name)
-            self._parts.append(f'<text class="label" x="{box[0]:.1f}" y="{box[3] - 4:.1f}">{escape(name)}</text>')
+            self.open(row)
+            self._parts.append(f'<text class="label" x="{box[0]:.1f}" y="{box[3] - 4:.1f}">{escape(label)}</text>')
             self.close()
 
     def open(self, row: str) -> None:
