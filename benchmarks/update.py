@@ -82,7 +82,7 @@ def make_learner(map_name: str, hidden: int, row: str) -> Learner:
 
 def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], object]]:
     """Part -> the piece of an update that it names, to run again and again; "update" is all of it."""
-    rows, networks, inputs = batch.rows, learner.execution, learner.execution.inputs(batch)
+    rows, networks, inputs = batch.rows(), learner.execution, learner.execution.inputs(batch)
     grad_q = torch.zeros_like(networks.sequence("agents", inputs))
     grad_q.flatten(0, 1)[rows.step_major, :, 0] = torch.randn(rows.now.numel(), learner.spec.n_agents)
     q_taken = torch.randn(rows.now.numel(), learner.spec.n_agents, requires_grad=True)

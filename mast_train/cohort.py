@@ -1,6 +1,6 @@
 """One gradient step of several learners at once: what an update computes, from its batch to the losses.
 
-Letters: B episodes, T steps, N agents, A actions, S state, R real transitions of all seeds; `sizes` are each seed's.
+Letters: B episodes, T steps, N agents, A actions, S state, R transitions of all seeds.
 """
 
 from __future__ import annotations
@@ -50,11 +50,7 @@ class Cohort:
         if self._graphs and recorded and not evolving and all(learner.warm for learner in self.learners):
             rows = self._graphs.update(batch, delayed)
         else:
-            real = batch.rows
-            sizes = [real.now.numel()]
-            if len(self.learners) > 1:
-                sizes = batch.filled.reshape(len(self.learners), -1).sum(1).tolist()
-            rows = self._gradients(batch, real, sizes, evolving, delayed)
+            rows = self._gradients(batch, batch.rows(len(self.learners)), evolving, delayed)
             for learner, row, steps in zip(self.learners, rows, env_steps, strict=True):
                 row |= learner.evolve(steps) if evolving else learner.optimise()
         for learner in self.learners:
@@ -64,38 +60,35 @@ class Cohort:
     def recordable_gradients(self, batch: EpisodeBatch, delayed: bool) -> list[dict[str, Tensor]]:
         """What an update that does not evolve the topology does before its optimisers' steps, over padding too: every
         shape in it follows from the batch's, and nothing is read back."""
-        sizes = [batch.filled.numel() // len(self.learners)] * len(self.learners)
-        return self._gradients(batch, batch.all_rows, sizes, False, delayed)
+        return self._gradients(batch, batch.all_rows(len(self.learners)), False, delayed)
 
     def recordable_steps(self) -> list[dict[str, Tensor]]:
         """The optimisers' steps that follow; of each seed what they add to the log."""
         return [learner.optimise() for learner in self.learners]
 
-    def _gradients(
-        self, batch: EpisodeBatch, rows: Rows, sizes: list[int], evolving: bool, delayed: bool
-    ) -> list[dict[str, Tensor]]:
+    def _gradients(self, batch: EpisodeBatch, rows: Rows, evolving: bool, delayed: bool) -> list[dict[str, Tensor]]:
         """The losses and their backward pass; scalars for the log of each seed."""
         inputs = self.execution.inputs(batch)
         q = self.execution.sequence("agents", inputs, evolving)
         q_taken = taken(q, rows, pick(batch.actions, rows.transition))
-        q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), sizes, evolving)
+        q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), rows.sizes, evolving)
         with torch.no_grad():
             q_target = self.execution.sequence("target_agents", inputs)
-            y = pick(self._targets(batch, rows, sizes, q_target, q.detach(), delayed), rows.transition)
-            weight = self._weight(batch, rows, sizes, q_tot, y, q_target, q)
-        losses = {"loss": _td_losses(rows, sizes, q_tot, y, weight)}
+            y = pick(self._targets(batch, rows, q_target, q.detach(), delayed), rows.transition)
+            weight = self._weight(batch, rows, q_tot, y, q_target, q)
+        losses = {"loss": _td_losses(rows, q_tot, y, weight)}
         if self._weighted:
             q = self.execution.sequence("central_agents", inputs, evolving)
             values = taken(q, rows, pick(batch.actions, rows.transition))
-            q_central = self.execution.mix("central_mixer", values, pick(batch.state, rows.now), sizes, evolving)
-            losses["central_loss"] = _td_losses(rows, sizes, q_central, y)
+            q_central = self.execution.mix("central_mixer", values, pick(batch.state, rows.now), rows.sizes, evolving)
+            losses["central_loss"] = _td_losses(rows, q_central, y)
         if self.config.algorithm == "res":
             returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-            distances = _td_losses(rows, sizes, q_tot, pick(returns, rows.transition))
+            distances = _td_losses(rows, q_tot, pick(returns, rows.transition))
             losses["return_loss"] = [self.config.res.return_weight * distance for distance in distances]
         means = {"q_taken": q_taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
         logs = {
-            name: [mean_of(*part) for part in zip(_split(values.detach(), sizes), rows.real_parts(sizes), strict=True)]
+            name: [mean_of(*part) for part in zip(rows.split(values.detach()), rows.split_any(rows.real), strict=True)]
             for name, values in means.items()
         }
         return self._backward(losses, logs)
@@ -110,16 +103,14 @@ class Cohort:
         found = losses | logs
         return [{name: values[k].detach() for name, values in found.items()} for k in range(len(self.learners))]
 
-    def _targets(
-        self, batch: EpisodeBatch, rows: Rows, sizes: list[int], q: Tensor, q_online: Tensor, delayed: bool
-    ) -> Tensor:
+    def _targets(self, batch: EpisodeBatch, rows: Rows, q: Tensor, q_online: Tensor, delayed: bool) -> Tensor:
         """y [B,T]: target values q, q_online [T+1,B,N,A] reduced and mixed on every next state, then one-step, n-step
         or TD(lambda) returns."""
         c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
         values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
         avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
         select = pick(q_online, after) if self._online_selects else None
-        following = values(rows, sizes, pick(q, after), avail, select, state)
+        following = values(rows, pick(q, after), avail, select, state)
         value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
         if c.returns == "one_step" or delayed:
             return targets.one_step(batch.reward, value, batch.terminated, gamma)
@@ -128,7 +119,7 @@ class Cohort:
         return self.execution.pure.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
 
     def _weight(
-        self, batch: EpisodeBatch, rows: Rows, sizes: list[int], q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor
+        self, batch: EpisodeBatch, rows: Rows, q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor
     ) -> Tensor | None:
         """WQMIX's weight of every real transition [R], None for the other algorithms."""
         low = self.config.wqmix.weight
@@ -138,7 +129,7 @@ class Cohort:
             return None
         greedy = targets.greedy_actions(pick(q, rows.step_major), pick(batch.avail_actions, rows.now))
         values = targets.value_of(pick(q_target, rows.step_major), greedy)
-        q_greedy = self.execution.mix("target_mixer", values, pick(batch.state, rows.now), sizes)
+        q_greedy = self.execution.mix("target_mixer", values, pick(batch.state, rows.now), rows.sizes)
         return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
 
     @property
@@ -147,27 +138,23 @@ class Cohort:
         order of its agents' values no meaning."""
         return self.config.target.double_q or self._weighted or self.config.algorithm == "res"
 
-    def _mixed(
-        self, rows: Rows, sizes: list[int], q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor
-    ) -> Tensor:
+    def _mixed(self, rows: Rows, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
         """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
         if self.config.target.scale == "spread":
             # The unit is one seed's own: its spread is over that seed's transitions.
-            selects = [None] * len(sizes) if select is None else _split(select, sizes)
-            parts = zip(_split(q, sizes), _split(avail, sizes), selects, rows.real_parts(sizes), strict=True)
-            reduced = torch.cat([self._reduce(*part[:3], self._unit(part[0], part[1], part[3])) for part in parts])
+            optional = rows.split_any(select), rows.split_any(rows.real)
+            parts = zip(rows.split(q), rows.split(avail), *optional, strict=True)
+            reduced = torch.cat([self._reduce(v, can, by, self._unit(v, can, real)) for v, can, by, real in parts])
         else:
             reduced = self._reduce(q, avail, select, 1.0)
-        return self.execution.mix("target_mixer", reduced, state, sizes)
+        return self.execution.mix("target_mixer", reduced, state, rows.sizes)
 
-    def _joint_softmax(
-        self, _: Rows, sizes: list[int], q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor
-    ) -> Tensor:
+    def _joint_softmax(self, rows: Rows, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
         """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
         assert select is not None
         greedy = targets.greedy_actions(select, avail)
-        online = self.execution.mix("mixer", targets.neighbours(select, greedy), state, sizes)
-        target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, sizes)
+        online = self.execution.mix("mixer", targets.neighbours(select, greedy), state, rows.sizes)
+        target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, rows.sizes)
         return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
 
     def _unit(self, q: Tensor, avail: Tensor, real: Tensor | None) -> float | Tensor:
@@ -187,15 +174,10 @@ class Cohort:
         return self.execution.pure.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
 
 
-def _td_losses(rows: Rows, sizes: list[int], q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
+def _td_losses(rows: Rows, q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
     """losses.td_loss of each seed's transitions."""
-    weights = [None] * len(sizes) if weight is None else _split(weight, sizes)
-    parts = zip(_split(q_tot, sizes), _split(y, sizes), weights, rows.real_parts(sizes), strict=True)
+    parts = zip(rows.split(q_tot), rows.split(y), rows.split_any(weight), rows.split_any(rows.real), strict=True)
     return [td_loss(*part) for part in parts]
-
-
-def _split(values: Tensor, sizes: list[int]) -> Sequence[Tensor]:
-    return values.split(sizes) if len(sizes) > 1 else [values]
 
 
 def _total(scalars: Sequence[Tensor]) -> Tensor:

@@ -16,22 +16,28 @@ class Rows:
     """Where the R transitions of a batch are, in the order of episodes and steps: indices [R] int64.
 
     Each is for a tensor flattened over its first two dimensions: `step_major` for [T+1,B,...], `now` for [B,T+1,...]
-    (and now + 1 for what follows), `transition` for [B,T,...]. real: which of them are not padding [R] bool, None: all.
+    (and now + 1 for what follows), `transition` for [B,T,...]. sizes: how many are each seed's, the seeds being equal
+    parts of the episodes, in order. real: which of them are not padding [R] bool, None: all.
     """
 
     step_major: torch.Tensor
     now: torch.Tensor
     transition: torch.Tensor
     episodes: int
+    sizes: list[int]
     real: torch.Tensor | None = None
 
     @property
     def next_step_major(self) -> torch.Tensor:
         return self.step_major + self.episodes
 
-    def real_parts(self, sizes: list[int]) -> Sequence[torch.Tensor | None]:
-        """`real` in parts of these sizes."""
-        return [None] * len(sizes) if self.real is None else self.real.split(sizes)
+    def split(self, values: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Each seed's part of values [R,...]."""
+        return values.split(self.sizes) if len(self.sizes) > 1 else [values]
+
+    def split_any(self, values: torch.Tensor | None) -> Sequence[torch.Tensor | None]:
+        """`split`, None for every seed where there are no values."""
+        return [None] * len(self.sizes) if values is None else self.split(values)
 
 
 def pick(tensor: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -88,19 +94,19 @@ class EpisodeBatch:
         for name, value in vars(other).items():
             getattr(self, name).copy_(value)
 
-    @property
-    def rows(self) -> Rows:
+    def rows(self, seeds: int = 1) -> Rows:
         """Where the real transitions are. Their number has to be read back from a GPU."""
         (b, t), (episodes, steps) = self.filled.nonzero().unbind(1), self.filled.shape
-        return Rows(t * episodes + b, b * (steps + 1) + t, b * steps + t, episodes)
+        sizes = [b.numel()] if seeds == 1 else self.filled.reshape(seeds, -1).sum(1).tolist()
+        return Rows(t * episodes + b, b * (steps + 1) + t, b * steps + t, episodes, sizes)
 
-    @property
-    def all_rows(self) -> Rows:
+    def all_rows(self, seeds: int = 1) -> Rows:
         """Every transition, padding included: shapes and indices that depend on the batch's shape alone."""
         episodes, steps = self.filled.shape
         transition = torch.arange(episodes * steps, device=self.filled.device)
         b, t = transition // steps, transition % steps
-        return Rows(t * episodes + b, b * (steps + 1) + t, transition, episodes, self.filled.flatten())
+        sizes = [transition.numel() // seeds] * seeds
+        return Rows(t * episodes + b, b * (steps + 1) + t, transition, episodes, sizes, self.filled.flatten())
 
     @property
     def last(self) -> torch.Tensor:

@@ -19,11 +19,8 @@ from torch import Tensor
 
 from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
+from mast_train.episodes import OBSERVED, EpisodeBatch
 from mast_train.errors import UserError
-
-_BETWEEN = ("actions", "reward")
-"""Fields of transitions; the others have one entry more, the last observation's, and share its row."""
 
 
 class EpisodeBuffer:
@@ -61,7 +58,7 @@ class EpisodeBuffer:
             raise ValueError("an episode without transitions cannot be stored")
         terminated = batch.terminated.any(1).cpu()
         for i, length in enumerate(lengths.tolist()):
-            steps = {name: getattr(batch, name)[i, : length + (name not in _BETWEEN)] for name in self._data}
+            steps = {name: getattr(batch, name)[i, : length + (name in OBSERVED)] for name in self._data}
             self._append(steps, length, bool(terminated[i]))
 
     def can_sample(self) -> bool:
@@ -108,7 +105,7 @@ class EpisodeBuffer:
         step = torch.arange(rows.shape[1])
         state = {"length": length, "terminated": self._terminated[slots]}
         for name, stored in self._data.items():
-            kept = rows[step < length[:, None] + (name not in _BETWEEN)]
+            kept = rows[step < length[:, None] + (name in OBSERVED)]
             state[name] = stored.index_select(0, kept.to(self.device))
         return state
 
@@ -119,7 +116,7 @@ class EpisodeBuffer:
             raise ValueError(f"{len(lengths)} episodes of up to {max(lengths)} steps do not fit this replay buffer")
         while self.size:
             self._forget()
-        parts = {name: torch.split(state[name], [n + (name not in _BETWEEN) for n in lengths]) for name in self._data}
+        parts = {name: torch.split(state[name], [n + (name in OBSERVED) for n in lengths]) for name in self._data}
         for i, (length, terminated) in enumerate(zip(lengths, state["terminated"].tolist(), strict=True)):
             self._append({name: part[i] for name, part in parts.items()}, length, terminated)
 
@@ -134,7 +131,7 @@ class EpisodeBuffer:
         rows = rows.to(self.device)
         for name, stored in self._data.items():
             stored[rows[: steps[name].shape[0]]] = steps[name].to(self.device)
-        for name in _BETWEEN:
+        for name in self._data.keys() - set(OBSERVED):
             self._data[name][rows[-1]] = 0
         self._next = (slot + 1) % self.config.capacity
         self.size += 1
@@ -179,7 +176,7 @@ def gather(
     rows = [buffer._rows[slots, : t + 1].to(device) for buffer, slots in pairs]
     data = {}
     for name, stored in buffers[0]._data.items():
-        steps = t + (name not in _BETWEEN)
+        steps = t + (name in OBSERVED)
         count = length.numel() * steps
         if name not in memory or len(memory[name]) < count:
             memory[name] = stored.new_empty(count, *stored.shape[1:])

@@ -88,7 +88,7 @@ class Trainer:
         self.stop_requested = False
         self.clock = Clock()
         self.ahead: Rollout | None = None
-        self._next_eval = 0
+        self.next_eval = 0  # the step from which the next evaluation is due
         self.inputs = partial(agent_inputs, self.config, self.spec)
         self._last_eval: Evaluation | None = None
         self.rounds = Lockstep([self])
@@ -119,11 +119,6 @@ class Trainer:
         self.rounds.close()
 
     @property
-    def next_eval(self) -> int:
-        """The step from which the next evaluation is due."""
-        return self._next_eval
-
-    @property
     def finished(self) -> bool:
         """Whether all steps were taken."""
         return self.step >= self.config.train.total_steps
@@ -145,7 +140,7 @@ class Trainer:
         outcome = summarise(rounds, self.step, self.config.train.eval_episodes)
         self._last_eval = replace(outcome, value_estimate=estimate, value_realised=realised)
         interval = self.config.train.eval_interval
-        self._next_eval = (self.step // interval + 1) * interval
+        self.next_eval = (self.step // interval + 1) * interval
         if self.folder:
             self._snapshot([r.episodes for r in rounds])
         return self._last_eval
@@ -181,7 +176,7 @@ class Trainer:
         evaluation = self._last_eval
         return {
             "step": self.step,
-            "next_eval": self._next_eval,
+            "next_eval": self.next_eval,
             "sparsity": self.learner.sparsity(),
             "seconds": self.clock.as_dict(),
             "env_state": self.env.state_dict(),
@@ -243,7 +238,7 @@ class Trainer:
         trainer.env.load_state_dict(header["env_state"])
         if trainer.eval_env is not trainer.env:
             trainer.eval_env.load_state_dict(header["eval_env_state"])
-        trainer.step, trainer._next_eval = header["step"], header["next_eval"]
+        trainer.step, trainer.next_eval = header["step"], header["next_eval"]
         trainer.clock = Clock(**header["seconds"])
         trainer._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
         return trainer

@@ -53,7 +53,7 @@ def test_padding_changes_no_update(method, settings, delayed):
     plain, recorded = learner(method, settings), learner(method, settings)
     for seed in range(3):
         batch = episodes(seed)
-        expected = plain.alone._gradients(batch, batch.rows, [int(batch.filled.sum())], False, delayed)[0]
+        expected = plain.alone._gradients(batch, batch.rows(), False, delayed)[0]
         found = recorded.alone.recordable_gradients(padded(batch, 12), delayed)[0]
         for subject, row in ((plain, expected), (recorded, found)):
             row |= subject.optimise()

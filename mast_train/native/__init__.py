@@ -8,15 +8,14 @@ A actions, R rows of a group; of several seeds (AgentNets) each takes its part o
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from mast_train.native.gradients import Gradients
+from mast_train.native.inputs import LANES, Inputs, Memory, addresses, located, plain
 from mast_train.nets import WEIGHTS, AgentNets
 
 _train: Any
@@ -27,8 +26,6 @@ try:
 except ImportError as error:
     _train, _missing = None, str(error)
 
-LANES = 32
-"""Rows of a tile: TRAIN_LANES of train.h."""
 PARAMETERS = (*WEIGHTS, "fc1_bias", "bias_ih", "bias_hh", "fc2_bias")
 """In the order of train.h."""
 
@@ -98,7 +95,7 @@ class SparseSequence:
         self._masks = masks
         self._structure = Watched(self._build)
         self._full: Any = None
-        self._memory = _Memory()
+        self._memory = Memory()
         self._gradients = Gradients()
         self._parameters = [getattr(nets, name) for name in PARAMETERS]
         check_parameters(self._parameters)
@@ -202,8 +199,8 @@ class SparseSequence:
             torch.get_num_threads(),
             shape,
             addresses(self._parameters),
-            inputs.located(self.nets),
-            *_located(q),
+            inputs.placed(self.nets),
+            *located(q),
             *addresses([initial, final, saved]),
         )
         if inputs.keep:
@@ -216,7 +213,7 @@ class SparseSequence:
         return self._memory.take(_train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES))
 
     def _backward(self, structure: Any, wanted: Any, inputs: Inputs, saved: Tensor, grad_q: Tensor) -> None:
-        shape, grad_q, parameters = self._shape(inputs), _plain(grad_q), self._parameters
+        shape, grad_q, parameters = self._shape(inputs), plain(grad_q), self._parameters
 
         def fill(gradients: Sequence[Tensor]) -> None:
             _train.backward(
@@ -226,93 +223,14 @@ class SparseSequence:
                 torch.get_num_threads(),
                 shape,
                 addresses(parameters),
-                inputs.located(self.nets),
-                *_located(grad_q),
+                inputs.placed(self.nets),
+                *located(grad_q),
                 saved.data_ptr(),
                 addresses(gradients),
             )
 
         self._gradients.write(parameters, wanted, fill)
         self._memory.give(saved)
-
-
-class _Memory:
-    """Memory that is used again: the system's work on new pages takes longer than many a pass over them."""
-
-    def __init__(self) -> None:
-        self._spare: list[Tensor] = []
-
-    def take(self, size: int) -> Tensor:
-        """At least `size` floats, given back or new."""
-        while self._spare:
-            memory = self._spare.pop()
-            if memory.numel() >= size:
-                return memory
-        return torch.empty(size)
-
-    def give(self, memory: Tensor) -> None:
-        """For the next."""
-        self._spare.append(memory)
-
-
-_LANES = _Memory()
-
-
-@dataclass
-class Inputs:
-    """What networks of the same groups and widths read. The first pass over it brings it into lanes for the others.
-
-    x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B], each seed's longest first, and their lengths
-    int32. keep: whether the lanes stay for another pass, as a backward one needs; laid_out: the groups and widths that
-    they suit.
-    """
-
-    x: Tensor
-    last_action: Tensor | None
-    order: Tensor | None
-    lengths: Tensor | None
-    keep: bool = True
-    laid_out: tuple[int, ...] | None = field(default=None, init=False)
-    _lanes: Tensor | None = field(default=None, init=False)
-
-    @classmethod
-    def of(
-        cls,
-        x: Tensor,
-        last_action: Tensor | None = None,
-        lengths: Tensor | None = None,
-        seeds: int = 1,
-        *,
-        keep: bool = True,
-    ) -> Inputs:
-        """As SparseSequence.forward takes them. Raises ValueError."""
-        if last_action is not None and last_action.dtype != torch.int64:
-            raise ValueError(f"last_action is {last_action.dtype}, expected int64")
-        if lengths is None:
-            return cls(_plain(x), last_action, None, None, keep)
-        if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
-            raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
-        falling, order = lengths.reshape(seeds, -1).sort(dim=1, descending=True, stable=True)
-        if seeds > 1:
-            order = order + torch.arange(0, lengths.numel(), order.shape[1]).unsqueeze(1)
-        return cls(_plain(x), last_action, order.int(), falling.int(), keep)
-
-    def located(self, nets: AgentNets) -> tuple[Any, ...]:
-        """As the extension takes them."""
-        last, width = self.last_action, self.x.shape[3]
-        ahead = (0, (0, 0, 0)) if last is None else (last.data_ptr(), last.stride())
-        identity = nets.inputs - width - (0 if last is None else nets.n_actions)
-        ahead = *_located(self.x), width, *ahead, int(identity > 0)
-        return *ahead, *addresses([self.order, self.lengths, self._lanes_for(nets)]), int(self.laid_out is not None)
-
-    def _lanes_for(self, nets: AgentNets) -> Tensor | None:
-        """Memory for the lanes, where they are kept: [G,tiles,T,I,LANES]."""
-        if self.keep and self._lanes is None:
-            t, b, n = self.x.shape[:3]
-            tiles = nets.groups * -(-(b * n // nets.groups) // LANES)
-            self._lanes = _LANES.take(tiles * t * nets.inputs * LANES)
-            weakref.finalize(self, _LANES.give, self._lanes)
-        return self._lanes
 
 
 class _Sequence(torch.autograd.Function):
@@ -336,19 +254,3 @@ class _Sequence(torch.autograd.Function):
             raise RuntimeError("a second backward pass: what the forward pass saved is gone")
         ctx.sequence._backward(ctx.structure, ctx.wanted, ctx.inputs, saved, grad_outputs[0])
         return None, None, None, None, *[None for _ in parameters]
-
-
-def _plain(tensor: Tensor) -> Tensor:
-    """[T,B,N,F] in float32 on the CPU, the last dimension adjacent."""
-    tensor = tensor.detach().to("cpu", torch.float32)
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def _located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
-    """Address and strides of a [T,B,N,F]."""
-    return tensor.data_ptr(), tensor.stride()[:3]
-
-
-def addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:
-    """What the extension takes; 0 for None."""
-    return tuple(0 if tensor is None else tensor.data_ptr() for tensor in tensors)
