@@ -47,6 +47,8 @@ class Cohort:
             parts = zip(self.learners, batch.split(len(self.learners)), env_steps, strict=True)
             return [learner.alone.update(part, [steps], recorded=False)[0] for learner, part, steps in parts]
         evolving, delayed = stages.pop()
+        for learner, steps in zip(self.learners, env_steps, strict=True):
+            learner.anneal(steps)
         if self._graphs and recorded and not evolving and all(learner.warm for learner in self.learners):
             rows = self._graphs.update(batch, delayed)
         else:

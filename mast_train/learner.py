@@ -95,6 +95,16 @@ class Learner:
         at = evolves_at(self.updates + 1, sparse.update_interval, env_steps / total, sparse.stop_fraction)
         return wanted and at, env_steps < self.config.target.start * total
 
+    def anneal(self, env_steps: int) -> None:
+        """The learning rate of this point of the run: linear from `lr` to its share `lr_final` at the end."""
+        c = self.config.train
+        rate = c.lr * (1.0 + min(1.0, env_steps / c.total_steps) * (c.lr_final - 1.0))
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):  # a recorded step reads the rate from where it lies
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
     def clear_gradients(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None
@@ -206,6 +216,7 @@ def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
 
 
 def _optimizer(config: Config, parameters: list[nn.Parameter], capturable: bool) -> torch.optim.Optimizer:
+    rate = torch.tensor(config.train.lr, device=parameters[0].device) if capturable else config.train.lr
     if config.train.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True, capturable=capturable)
-    return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5, capturable=capturable)
+        return torch.optim.Adam(parameters, lr=rate, eps=1e-5, fused=True, capturable=capturable)
+    return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, eps=1e-5, capturable=capturable)

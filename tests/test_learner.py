@@ -12,7 +12,7 @@ from mast_train import targets
 from mast_train.config import Config, override
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
-from mast_train.learner import Learner
+from mast_train.learner import Learner, _optimizer
 from mast_train.networks import agent_inputs
 from mast_train.presets import METHODS, preset
 
@@ -188,6 +188,29 @@ def test_rows_change_their_topology_or_keep_it():
         for key, masks in subject.masks.items():
             same = all(torch.equal(mask, before[key][name]) for name, mask in masks.state_dict().items())
             assert same is not moves, (method, key)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "torch"])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+def test_the_rate_falls_linearly_over_the_run(kernel, optimizer):
+    settings = {"train.lr": 1e-2, "train.total_steps": 1000, "train.optimizer": optimizer, "kernel": kernel}
+    annealed, end = learner(small(**settings, **{"train.lr_final": 0.1})), learner(small(**settings))
+    before = [p.detach().clone() for p in annealed.parameters]
+    for steps, rate in ((0, 1e-2), (500, 5.5e-3), (1000, 1e-3), (1200, 1e-3)):
+        annealed.anneal(steps)
+        assert annealed.optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+    annealed.update(episodes(), 1000)
+    end.update(episodes(), 1000)
+    for start, ours, whole in zip(before, annealed.parameters, end.parameters, strict=True):
+        torch.testing.assert_close(ours - start, (whole - start) / 10, atol=1e-6, rtol=1e-3)
+
+
+def test_a_recorded_step_finds_the_rate_where_it_was():
+    one = learner(small(**{"train.total_steps": 1000, "train.lr": 1e-2, "train.lr_final": 0.0}))
+    one.optimizer = _optimizer(one.config, one.parameters, capturable=True)
+    rate = one.optimizer.param_groups[0]["lr"]
+    one.anneal(750)
+    assert one.optimizer.param_groups[0]["lr"] is rate and float(rate) == pytest.approx(2.5e-3)
 
 
 def test_gradients_are_clipped():
