@@ -17,6 +17,7 @@ CHOICES = {
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
     "sparse.allocation": ("erdos_renyi", "uniform"),
+    "sparse.drop": ("magnitude", "idle"),
     "sparse.grow": ("none", "random", "gradient"),
     "target.operator": ("max", "softmax", "mellowmax", "soft_mellowmax"),
     "target.scale": ("fixed", "spread"),
@@ -90,6 +91,7 @@ class BlockConfig:
 class SparseConfig:
     """Sparsity, allocation over layers, and topology evolution (interval in learner updates).
 
+    `drop`: by magnitude, or idle connections (those whose gradient is 0) before all others.
     `tiny_of`: above 0, the widths shrink until the dense networks have as few weights as that sparsity would leave.
     `input_floor`: blocks that an input of fc1 keeps at least, on average; the other layers pay for them.
     `masks_from`: folder of a finished run whose last masks this one starts from.
@@ -99,6 +101,7 @@ class SparseConfig:
     mixer_sparsity: float = 0.95
     allocation: str = "erdos_renyi"
     rescale_init: bool = True
+    drop: str = "magnitude"
     grow: str = "gradient"
     update_interval: int = 200
     drop_fraction: float = 0.3

@@ -116,13 +116,15 @@ class Learner:
         return {"grad_norm": norm, "changed": torch.zeros((), device=self.device)}
 
     def evolve(self, env_steps: int) -> dict[str, Tensor]:
-        """`optimise`, and then a change of the topology by the gradients before it."""
+        """`optimise`, and then a change of the topology by the gradients before it. The log's "idle" is the share of
+        connections that carried nothing."""
         sparse, progress = self.config.sparse, env_steps / self.config.train.total_steps
         gradients = {key: masks.dense_gradients() for key, masks in self.masks.items()}
-        log = self.optimise()
+        idle = sum(masks.idle(gradients[key]) for key, masks in self.masks.items())
+        log = self.optimise() | {"idle": torch.tensor(idle / sum(masks.nnz for masks in self.masks.values()))}
         fraction, changed = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction), 0
         for key, masks in self.masks.items():
-            changed += masks.evolve(sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
+            changed += masks.evolve(sparse.drop, sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
         return log | {"changed": torch.tensor(float(changed), device=self.device)}
 
     def advance(self) -> None:

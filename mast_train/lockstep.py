@@ -157,4 +157,9 @@ class Lockstep:
 
 
 def _means(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
-    return {key: float(torch.stack([row[key].cpu() for row in rows]).mean()) for key in rows[0]} if rows else {}
+    """Of each quantity over the updates that report it."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for row in rows:
+        for key, value in row.items():
+            found.setdefault(key, []).append(value.cpu())
+    return {key: float(torch.stack(values).mean()) for key, values in found.items()}

@@ -15,7 +15,7 @@ from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError, check_choice
 
 SPARSE_LR = 2e-3
-"""Chosen on SMAX 3m for tiny, ss, rigl, mast and mast-scaled; dense took 5e-4 (docs/results.md)."""
+"""Chosen on SMAX 3m for tiny, ss, rigl and the rows of mast; dense took 5e-4 (docs/results.md)."""
 
 _DENSE = {"sparse.agent_sparsity": 0.0, "sparse.mixer_sparsity": 0.0, "sparse.grow": "none"}
 _ONE_BUFFER = {"replay.recent_batch": 0}
@@ -32,6 +32,8 @@ _MAST = {
 _TICKET = {**_MAST, "sparse.grow": "none"}
 _SCALED = {"target.scale": "spread", "target.alpha": 5.0, "target.omega": 5.0, "target.double_q": True}
 """Soft Mellowmax in units of the spread of an agent's values, weighted by the online network (docs/methods.md)."""
+_ACTIVE = {"sparse.drop": "idle"}
+"""No connection is kept that carries nothing (docs/methods.md)."""
 
 METHODS: dict[str, dict[str, Any]] = {
     "dense": {**_DENSE, **_MAX, **_ONE_BUFFER},
@@ -50,6 +52,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "mast": _MAST,
     "mast-scaled": {**_MAST, **_SCALED},
+    "mast-active": {**_MAST, **_ACTIVE},
     "ticket-random": _TICKET,
     "ticket-winning": {**_TICKET, "sparse.masks_from": ""},
 }
@@ -69,7 +72,14 @@ _PAPER = {
     "target.alpha": 1.0,
 }
 _ONE_STEP = {"target.returns": "one_step", "target.start": 0.0}
-_PAPER_METHODS = {"mast": {}, "mast-scaled": _SCALED, "rlx2": {}, "ticket-random": {}, "ticket-winning": {}}
+_PAPER_METHODS = {
+    "mast": {},
+    "mast-scaled": _SCALED,
+    "mast-active": _ACTIVE,
+    "rlx2": {},
+    "ticket-random": {},
+    "ticket-winning": {},
+}
 """The paper recipe's word on a method; on every other one it is one-step targets."""
 
 ENVIRONMENTS: dict[str, dict[str, Any]] = {

@@ -47,7 +47,7 @@ def test_a_hundred_steps_with_topology_changes(level, kind, max_norm):
         torch.testing.assert_close(step.step(max_norm), expected)
         if update % 20 == 0:
             for own, optimizer, generator in zip(masks, optimizers, generators, strict=True):
-                assert own.evolve("gradient", dense, 0.3, generator, optimizer) > 0
+                assert own.evolve("magnitude", "gradient", dense, 0.3, generator, optimizer) > 0
         assert torch.equal(masks[0]["0.weight"], masks[1]["0.weight"])
     for a, b in zip(modules[0].parameters(), modules[1].parameters(), strict=True):
         torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-4)

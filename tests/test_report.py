@@ -175,6 +175,8 @@ def test_results_hold_the_runs_the_choices_and_what_they_kept(swept):
     assert total == run["costs"]["agent_weights"]
     assert "recall/qmix/dense" not in results["masks"] and set(results["bench"]) == set(results["choices"]["small"])
     assert len(run["curve"]["step"]) == len(run["curve"]["value_estimate"]) == 5
+    assert run["idle"] and all(0 < step <= 400 and 0.0 <= share < 1.0 for step, share in run["idle"])
+    assert all(bool(other["idle"]) == (other["row"] != "dense") for other in finals)
     assert collect([swept, swept])["runs"] == results["runs"], "a run given twice counts once"
 
 
@@ -404,12 +406,13 @@ def test_the_page_in_a_real_browser(report, tmp_path):
     assert set(probe["themes"]) == {"light", "dark"} and probe["hidden"] == 1
     for title in (
         "Scores", "Learning curves", "Probability of improvement", "Win rate over sparsity", "Win rate against latency",
-        "Cost", "Estimated and realised value", "Which connections survive", "Learning rates tried",
+        "Cost", "Estimated and realised value", "Connections that carry nothing", "Which connections survive",
+        "Learning rates tried",
     ):  # fmt: skip
         assert title in page.text, title
-    assert page.counts["section"] == 9
-    curves, front_and_sparsity, values, degrees = 2, 2, 2, 2 * 3
-    assert page.counts["svg"] == curves + front_and_sparsity + values + degrees
+    assert page.counts["section"] == 10
+    curves, front_and_sparsity, values, idle, degrees = 2, 2, 2, 2, 2 * 3
+    assert page.counts["svg"] == curves + front_and_sparsity + values + idle + degrees
     assert page.counts["polyline.thin"] >= 10 and page.counts["polygon.band"] == 5
     assert probe["masks"] == 2 * (5 + 2)
     assert "Critical sparsity: mast" in page.text and "mast report" in page.text
@@ -424,4 +427,4 @@ def test_sections_without_data_are_left_out(swept):
     assert results["runs"][0]["row"] == "mast 80%"
     results["masks"], results["runs"][0]["costs"] = {}, None
     page = to_html(build(results))
-    assert re.findall(r'<section id="(\w+)"', page) == ["scores", "curves", "values"]
+    assert re.findall(r'<section id="(\w+)"', page) == ["scores", "curves", "values", "idle"]

@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mast_train import native
+from mast_train.native import SparseSequence
 from mast_train.nets import AgentNets
 from mast_train.sparse.allocation import erdos_renyi, uniform, with_floors
 from mast_train.sparse.masks import MaskedLayer, Masks
@@ -198,7 +200,7 @@ def test_masks_through_training_steps(rows, grow):
         optimizer.step()
         before = {layer.name: masks[layer.name].clone() for layer in layers()}
         if step % 5 == 4:
-            masks.evolve(grow, dense, 0.3, generator, optimizer)
+            masks.evolve("magnitude", grow, dense, 0.3, generator, optimizer)
         for layer in layers(rows):
             weight, mask = dict(nets.named_parameters())[layer.name], masks[layer.name]
             assert not weight[~mask].any()
@@ -210,6 +212,37 @@ def test_masks_through_training_steps(rows, grow):
             if step % 5 == 4:
                 assert changed.any() or layer.rows > 1
                 assert not weight[mask & ~before[layer.name]].any()
+
+
+@pytest.mark.parametrize("kernel", ["torch", "native"])
+@pytest.mark.parametrize("drop", ["idle", "magnitude"])
+def test_idle_connections_are_dropped_before_small_ones(kernel, drop):
+    """Inputs that are always 0 and a unit that is never active: however large their weights, none stays."""
+    if kernel == "native" and not native.available():
+        pytest.skip(native.status())
+    torch.manual_seed(0)
+    nets = AgentNets(2, 10, 20, 5)
+    masks = make_masks(nets, sparsity=0.7)
+    with torch.no_grad():
+        nets.fc1_bias[1, 4] = -100.0
+        nets.fc1_weight[:, :, 3:5] *= 50.0
+        nets.fc1_weight[1, 4] *= 50.0
+        nets.weight_ih[1, :, 4] *= 50.0
+    optimizer, generator = torch.optim.Adam(nets.parameters(), lr=1e-9), torch.Generator().manual_seed(1)
+    before = masks.nnz
+    for _ in range(6):
+        x = torch.randn(6, 8, 2, 10)
+        x[..., 3:5] = 0.0
+        optimizer.zero_grad()
+        sequence = SparseSequence(nets, masks.state_dict()) if kernel == "native" else nets
+        (sequence.forward(x, dense_gradients=True) if kernel == "native" else nets(x)[0]).square().mean().backward()
+        dense = masks.dense_gradients()
+        masks.apply_to_gradients()
+        optimizer.step()
+        masks.evolve(drop, "gradient", dense, 0.3, generator, optimizer)
+    fc1, ih = masks["fc1_weight"], masks["weight_ih"]
+    idle = int(fc1[:, :, 3:5].sum() + fc1[1, 4].sum() + ih[1, :, 4].sum())
+    assert masks.nnz == before and (idle == 0) == (drop == "idle"), idle
 
 
 def test_gru_weights_are_masked_and_the_total_meets_the_sparsity():

@@ -221,7 +221,7 @@ def test_a_hundred_updates_with_topology_changes(block):
             torch.nn.utils.clip_grad_norm_(nets[i].parameters(), 0.5)
             optimizers[i].step()
             if evolving:
-                assert masks[i].evolve("gradient", dense, 0.3, generators[i], optimizers[i]) > 0
+                assert masks[i].evolve("magnitude", "gradient", dense, 0.3, generators[i], optimizers[i]) > 0
             losses.append(loss.detach())
         torch.testing.assert_close(losses[1], losses[0], atol=0.0, rtol=1e-5)
         assert all(torch.equal(masks[0][name], masks[1][name]) for name in WEIGHTS)

@@ -2,7 +2,8 @@
 
 Results (results.json), format "mast-results-1":
 configs   settings that runs share, without their seed
-runs      per run: row, phase, sweep, seed, config (index), curve (a list per column), wall_s, costs, versions, source
+runs      per run: row, phase, sweep, seed, config (index), curve (a list per column), idle (a list of [step, share]),
+          wall_s, costs, versions, source
 choices   sweep -> what tuning tried and chose
 bench     group -> latency and size of one exported run
 masks     group -> which connections one run kept, over training and at its end
@@ -107,6 +108,7 @@ def _add_run(results: Results, folder: Path) -> None:
         "seed": flat.pop("seed"),
         "config": _config_index(results, flat),
         "curve": {column: [_rounded(row.get(column)) for row in evaluations] for column in COLUMNS},
+        "idle": [[row["step"], _rounded(row["idle"])] for row in read_metrics(folder, "train") if "idle" in row],
         "wall_s": evaluations[-1]["elapsed_s"],
         "costs": {k: v for k, v in summary[-1].items() if k not in ("kind", "step", "elapsed_s")} if summary else None,
         "versions": info["sessions"][-1]["versions"],

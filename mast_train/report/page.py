@@ -15,7 +15,7 @@ from mast_train.report.rows import Report
 HERE = Path(__file__).parent
 ORDER = (
     sections.scores, sections.curves, sections.improvement, pictures.sparsity, pictures.front, sections.costs,
-    pictures.values, topology.topology, sections.tuning,
+    pictures.values, pictures.idle, topology.topology, sections.tuning,
 )  # fmt: skip
 
 

@@ -158,6 +158,35 @@ def values(report: Report) -> Section | None:
     return "values", "Estimated and realised value", paragraph(words) + grid(figures)
 
 
+def idle(report: Report) -> Section | None:
+    """The share of connections that carried nothing, at every change of the topology."""
+    figures = []
+    for rows in report.tasks.values():
+        known = [row for row in rows if any(run.get("idle") for run in row.runs)]
+        if not known:
+            continue
+        lines = {row.name: [run["idle"] for run in row.runs if run.get("idle")] for row in known}
+        points = [point for runs in lines.values() for run in runs for point in run]
+        chart = Chart(
+            f"Idle connections, {title(rows)}", (0, max(p[0] for p in points)), (0, max(p[1] for p in points)),
+            ("environment steps", "share of connections"),
+        )  # fmt: skip
+        for row in known:
+            chart.open(row.name)
+            for run in lines[row.name]:
+                chart.line([(step, share) for step, share in run], report.colours[row.name])
+            chart.close()
+        ends = "; ".join(f"{row.name} {mean(run[-1][1] for run in lines[row.name]):.1%}" for row in known)
+        figures.append(figure(title(rows), chart, known, report, note=f"At the last change of the topology: {ends}"))
+    if not figures:
+        return None
+    words = (
+        "Connections of agents and mixer whose gradient over a whole batch is exactly 0: their input is 0 at every "
+        "step, or nothing that they lead to is active. One line per seed."
+    )
+    return "idle", "Connections that carry nothing", paragraph(words) + grid(figures)
+
+
 def _families(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Sparse rows whose settings differ in their sparsity alone (and the tuned rate), by rising sparsity."""
     families: dict[str, list[Row]] = {}

@@ -105,16 +105,25 @@ class Masks:
         """Copies of the gradients before masking: the score by which connections grow."""
         return {name: weight.grad.clone() for name, weight in self._weights.items() if weight.grad is not None}
 
+    def idle(self, gradients: Mapping[str, Tensor]) -> int:
+        """Connections whose gradient is exactly 0: in no step of the batch did they carry anything to the loss."""
+        return sum(int((gradients[name][mask] == 0.0).sum()) for name, mask in self._masks.items())
+
     @torch.no_grad()
     def evolve(
         self,
+        drop: str,
         grow: str,
         gradients: Mapping[str, Tensor],
         fraction: float,
         generator: torch.Generator,
         optimizer: torch.optim.Optimizer,
     ) -> int:
-        """Drop by magnitude, grow by |gradient| or at random; new weights start at 0. Returns connections changed."""
+        """Drop by magnitude, grow by |gradient| or at random; new weights start at 0. Returns connections changed.
+
+        drop "idle": a connection whose gradient is exactly 0 counts as a weight of 0. Its input was 0 at every step of
+        the batch, or nothing that it leads to was active: its weight does not move, however large it began.
+        """
         changed = 0
         for layer in self.layers:
             weight, mask = self._weights[layer.name], self._masks[layer.name]
@@ -122,9 +131,12 @@ class Masks:
                 score = torch.rand(weight.shape, generator=generator).to(weight.device)
             else:
                 score = gradients[layer.name].abs()
-            new = evolve(
-                grouped(mask), grouped(weight.abs()), grouped(score), fraction, layer.rows, layer.segments
-            ).view(mask.shape)
+            worth = weight.abs()
+            if drop == "idle":
+                worth = worth.masked_fill(gradients[layer.name] == 0.0, 0.0)
+            new = evolve(grouped(mask), grouped(worth), grouped(score), fraction, layer.rows, layer.segments).view(
+                mask.shape
+            )
             different = (new ^ mask).flatten().nonzero().squeeze(1)
             changed += different.numel()
             mask.copy_(new)
