@@ -62,7 +62,7 @@ def agent_layers(config: Config) -> list[MaskedLayer]:
         MaskedLayer("fc1_weight", block.fc1, input_floor=config.sparse.input_floor),
         MaskedLayer("weight_ih", block.gru, 3),
         MaskedLayer("weight_hh", block.gru, 3),
-        MaskedLayer("fc2_weight", block.fc2),
+        MaskedLayer("fc2_weight", block.fc2, actions=True),
     ]
 
 

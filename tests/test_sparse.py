@@ -172,7 +172,7 @@ def layers(rows=1):
         MaskedLayer("fc1_weight"),
         MaskedLayer("weight_ih", rows, 3),
         MaskedLayer("weight_hh", rows, 3),
-        MaskedLayer("fc2_weight"),
+        MaskedLayer("fc2_weight", actions=True),
     ]
 
 
@@ -243,6 +243,22 @@ def test_idle_connections_are_dropped_before_small_ones(kernel, drop):
     fc1, ih = masks["fc1_weight"], masks["weight_ih"]
     idle = int(fc1[:, :, 3:5].sum() + fc1[1, 4].sum() + ih[1, :, 4].sum())
     assert masks.nnz == before and (idle == 0) == (drop == "idle"), idle
+
+
+def test_an_action_that_nobody_took_is_not_idle():
+    torch.manual_seed(0)
+    nets = AgentNets(2, 10, 20, 5)
+    masks = make_masks(nets, sparsity=0.7)
+    with torch.no_grad():
+        nets.fc2_weight[:, 2] *= 50.0
+    optimizer, kept = torch.optim.Adam(nets.parameters(), lr=1e-9), masks["fc2_weight"][:, 2].clone()
+    nets(torch.randn(6, 8, 2, 10))[0][..., [0, 1, 3, 4]].square().mean().backward()
+    dense = masks.dense_gradients()
+    assert kept.any() and not dense["fc2_weight"][:, 2].any()
+    idle = sum(int((dense[name][masks[name]] == 0).sum()) for name in ("fc1_weight", "weight_ih", "weight_hh"))
+    assert masks.idle(dense) == idle
+    masks.evolve("idle", "gradient", dense, 0.3, torch.Generator(), optimizer)
+    assert torch.equal(masks["fc2_weight"][:, 2] & kept, kept)
 
 
 def test_gru_weights_are_masked_and_the_total_meets_the_sparsity():

@@ -15,12 +15,16 @@ from mast_train.sparse.topology import evolve, random_mask, spread_mask
 @dataclass(frozen=True)
 class MaskedLayer:
     """One masked weight: its parameter name, block rows, segments (3 for a GRU's gates), and the mean number of blocks
-    that an input keeps at least (0: no floor, and initial masks that are not spread over the inputs)."""
+    that an input keeps at least (0: no floor, and initial masks that are not spread over the inputs).
+
+    actions: its outputs are actions' values. One that nobody took in a batch has no gradient, and is not idle for that.
+    """
 
     name: str
     rows: int = 1
     segments: int = 1
     input_floor: float = 0.0
+    actions: bool = False
 
     def floor(self, outputs: int) -> float:
         """The density at which an input has `input_floor` blocks on average, at most 1."""
@@ -107,7 +111,8 @@ class Masks:
 
     def idle(self, gradients: Mapping[str, Tensor]) -> int:
         """Connections whose gradient is exactly 0: in no step of the batch did they carry anything to the loss."""
-        return sum(int((gradients[name][mask] == 0.0).sum()) for name, mask in self._masks.items())
+        judged = [layer.name for layer in self.layers if not layer.actions]
+        return sum(int((gradients[name][self._masks[name]] == 0.0).sum()) for name in judged)
 
     @torch.no_grad()
     def evolve(
@@ -132,7 +137,7 @@ class Masks:
             else:
                 score = gradients[layer.name].abs()
             worth = weight.abs()
-            if drop == "idle":
+            if drop == "idle" and not layer.actions:
                 worth = worth.masked_fill(gradients[layer.name] == 0.0, 0.0)
             new = evolve(grouped(mask), grouped(worth), grouped(score), fraction, layer.rows, layer.segments).view(
                 mask.shape
