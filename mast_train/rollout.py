@@ -12,11 +12,13 @@ from torch import Tensor
 
 from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.episodes import OBSERVED, EpisodeBatch
+from mast_train.transfer import Flags
 
 Policy = Callable[[int, Observation, Sequence[bool]], Tensor]
 """(step index, observation of E environments, which seeds still play) -> actions [E,N] int64, each available.
 
-Step 0 starts an episode. The environments of several seeds are in equal parts, one after another.
+Step 0 starts an episode. The environments of several seeds are in equal parts, one after another. Looking at which of
+them play may wait for a device: what needs it comes last. Actions for nobody are ignored.
 """
 
 
@@ -62,8 +64,13 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
     active = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     won: Tensor | None = torch.zeros_like(active)
     t, ends = 0, [0] * seeds
-    while any(playing := active.view(seeds, -1).any(1).tolist()):
+    while True:
+        playing = Flags(active.view(seeds, -1).any(1))
+        if playing.here and not any(playing):
+            break
         actions = policy(t, observation, playing)
+        if not any(playing):  # on a GPU seen only now: it had a decision to work on while the host waited
+            break
         transition = env.step(actions)
         observation = transition.next
         storage.actions[:, t] = actions.masked_fill(~active[:, None], 0)
@@ -73,7 +80,7 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
         storage.truncated[:, t] = active & transition.truncated
         won = None if won is None or transition.won is None else won | (active & transition.won)
         t += 1
-        ends = [t if plays else end for plays, end in zip(playing, ends, strict=True)]
+        ends = [end + plays for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
         active = active & ~(transition.terminated | transition.truncated)
     wins = [None] * seeds if won is None else won.tensor_split(seeds)
@@ -84,8 +91,9 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
 def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:
     """Uniform over available actions: the floor every learned policy is compared with."""
 
-    def act(_: int, observation: Observation, __: Sequence[bool]) -> Tensor:
-        return random_actions(observation.avail_actions, generator)
+    def act(_: int, observation: Observation, playing: Sequence[bool]) -> Tensor:
+        avail = observation.avail_actions
+        return random_actions(avail, generator) if any(playing) else avail.int().argmax(-1)
 
     return act
 
