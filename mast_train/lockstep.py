@@ -157,4 +157,4 @@ class Lockstep:
 
 
 def _means(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
-    return {key: float(torch.stack([row[key].cpu() for row in rows]).mean()) for key in rows[0]} if rows else {}
+    return {key: float(torch.stack([row[key] for row in rows]).cpu().mean()) for key in rows[0]} if rows else {}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mast_train.envs import make_env, smax_jax
-from mast_train.envs.smax import SmaxEnv
+from mast_train.envs.smax import SmaxEnv, shared_with_torch
 from mast_train.errors import UserError
 
 CPU = torch.device("cpu")
@@ -246,3 +246,16 @@ assert sys.stdout is sys.__stdout__ is out and sys.stderr is err and "torch" not
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert list((tmp_path / "mast" / "jax").iterdir())
+
+
+def test_arrays_are_handed_over_once_they_are_computed():
+    """DLPack's producer waits, or makes the consumer's stream wait: nothing else does."""
+    import jax
+    import jax.numpy as jnp
+
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, y: jnp.tanh(y @ y), x))
+    x = jnp.linspace(-0.1, 0.1, 200 * 200).reshape(200, 200)
+    expected = np.asarray(slow(x))
+    for _ in range(3):
+        view = shared_with_torch(smax_jax.View(*[slow(x)] * 7), torch.device("cpu"))
+        assert (view.obs.numpy() == expected).all()

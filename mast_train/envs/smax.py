@@ -145,9 +145,12 @@ class SmaxTogether:
 
 
 def shared_with_torch(view: smax_jax.View, device: torch.device) -> smax_jax.View:
-    """A view's arrays as tensors, on a CPU of the same memory."""
-    # DLPack shares memory that JAX may still be writing; one program writes all of it.
-    view.obs.block_until_ready()
+    """A view's arrays as tensors of the same memory, where JAX and torch are on one device.
+
+    By DLPack's protocol the producer sees to it that the memory is written first: JAX holds back torch's stream on a
+    GPU, and the caller on a CPU. JAX may use the memory again once the tensors are gone and it has taken new actions
+    from torch's stream.
+    """
     return smax_jax.View(*(torch.from_dlpack(array).to(device) for array in view))
 
 
