@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.episodes import OBSERVED, EpisodeBatch
+from mast_train.errors import UserError
 from mast_train.transfer import Flags
 
 Policy = Callable[[int, Observation, Sequence[bool]], Tensor]
@@ -73,16 +74,15 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
             break
         transition = env.step(actions)
         observation = transition.next
-        storage.actions[:, t] = actions.masked_fill(~active[:, None], 0)
-        storage.reward[:, t] = transition.reward.masked_fill(~active, 0.0)
-        storage.filled[:, t] = active
-        storage.terminated[:, t] = active & transition.terminated
-        storage.truncated[:, t] = active & transition.truncated
+        storage.actions[:, t] = actions
+        for name in ("reward", "terminated", "truncated"):
+            getattr(storage, name)[:, t] = getattr(transition, name)
         won = None if won is None or transition.won is None else won | (active & transition.won)
         t += 1
         ends = [end + plays for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
         active = active & ~(transition.terminated | transition.truncated)
+    _blank_afterwards(_crop(storage, t))
     wins = [None] * seeds if won is None else won.tensor_split(seeds)
     parts = zip(storage.split(seeds), wins, ends, strict=True)
     return [Rollout(_crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
@@ -105,16 +105,33 @@ def random_actions(avail: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
+    """Room for e episodes; zeros where actions, rewards and flags go. Raises UserError for more than fits."""
     t, n, a = spec.episode_limit, spec.n_agents, spec.n_actions
-    flags = [torch.zeros(e, t, dtype=torch.bool, device=device) for _ in range(3)]
-    return EpisodeBatch(
-        torch.empty(e, t + 1, n, spec.obs_dim, device=device),
-        torch.empty(e, t + 1, spec.state_dim, device=device),
-        torch.empty(e, t + 1, n, a, dtype=torch.bool, device=device),
-        torch.zeros(e, t, n, dtype=torch.int64, device=device),
-        torch.zeros(e, t, device=device),
-        *flags,
-    )
+    try:
+        return EpisodeBatch(
+            torch.empty(e, t + 1, n, spec.obs_dim, device=device),
+            torch.empty(e, t + 1, spec.state_dim, device=device),
+            torch.empty(e, t + 1, n, a, dtype=torch.bool, device=device),
+            torch.zeros(e, t, n, dtype=torch.int64, device=device),
+            torch.zeros(e, t, device=device),
+            *(torch.zeros(e, t, dtype=torch.bool, device=device) for _ in range(3)),
+        )
+    except RuntimeError as error:
+        size = 4 * e * (t + 1) * (n * spec.obs_dim + spec.state_dim) / 1e9
+        raise UserError(
+            f"{e:,} episodes at once of up to {t} steps of {spec.map} need {size:,.0f} GB on {device}, more than there "
+            "is: lower env.num_envs"
+        ) from error
+
+
+def _blank_afterwards(episodes: EpisodeBatch) -> None:
+    """Fill in `filled`, and take out in place what was recorded after an episode's end."""
+    ended = episodes.terminated | episodes.truncated
+    torch.eq(ended.cumsum(1), ended, out=episodes.filled)  # no end before this step
+    episodes.terminated &= episodes.filled
+    episodes.truncated &= episodes.filled
+    episodes.reward.masked_fill_(~episodes.filled, 0.0)
+    episodes.actions.masked_fill_(~episodes.filled.unsqueeze(-1), 0)
 
 
 def _record(storage: EpisodeBatch, t: int, observation: Observation) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mast_train.config import Config, validate
+from mast_train.config import Config, load_toml, validate
 from mast_train.display import TrainingDisplay
 from mast_train.events import Evaluation, Event, Progress
 from mast_train.flops import costs
@@ -46,8 +46,8 @@ def start(config: Config, root: Path, name: str | None, console: Console, seeds:
 
 def resume(folder: Path, console: Console) -> Path:
     """Continue a run exactly where it was saved; returns its folder. Raises UserError."""
+    torch.set_num_threads(load_toml(folder / "config.toml").threads)
     with locked(folder), closing(Trainer.resume(folder)) as trainer:
-        torch.set_num_threads(trainer.config.threads)
         console.print(f"resuming {folder} at step {trainer.step:,}")
         _train(trainer.rounds, console, resumed=True)
     return folder

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from test_graphs import Recording
 
 from mast_train import rollout as rollout_module
 from mast_train.envs.base import EnvSpec, Observation, Transition
+from mast_train.errors import UserError
 from mast_train.rollout import AgentPolicy, Exploration, random_policy, rollout, rollouts
 from mast_train.transfer import Flags, sent
 
@@ -111,6 +114,26 @@ def test_only_the_flags_are_read_back_while_episodes_are_played(monkeypatch):
     steps = played.episodes.filled.shape[1]
     runs = "".join(event[0] for event in order)
     assert runs.count("d") == steps + 1 and runs.startswith("dl") and "dd" not in runs
+
+
+def test_nothing_is_recorded_after_an_end():
+    env, values = Varied(), iter(range(100))
+    (played,) = rollouts(env, lambda t, observation, playing: torch.full((6, 2), next(values)), 1)
+    episodes, steps = played.episodes, played.episodes.filled.shape[1]
+    assert env.length.unique().numel() > 1 and steps == int(env.length.max())
+    for i, length in enumerate(env.length.tolist()):
+        flags = [k == length - 1 for k in range(steps)]
+        assert episodes.filled[i].tolist() == [k < length for k in range(steps)]
+        assert episodes.terminated[i].tolist() == flags and not episodes.truncated[i].any()
+        assert episodes.reward[i].tolist() == [2.0 * k if k < length else 0.0 for k in range(steps)]
+        assert episodes.actions[i].tolist() == [[k, k] if k < length else [0, 0] for k in range(steps)]
+
+
+def test_more_episodes_at_once_than_memory_holds_are_refused():
+    env = Varied()
+    env.spec = replace(SPEC, obs_dim=10**9, episode_limit=10**6)
+    with pytest.raises(UserError, match=r"6 episodes at once of up to 1000000 steps of stub need .* GB on cpu"):
+        rollout(env, random_policy(SPEC, torch.Generator()))
 
 
 def test_flags_and_what_is_sent_keep_their_values():

@@ -29,7 +29,7 @@ class SmaxEnv:
     ) -> None:
         """Raises UserError for an unknown map or a missing JaxMARL. Compiling waits for the first reset and step."""
         self.num_envs, self.device, self._reward_scale = num_envs, device, reward_scale
-        self._jax_device = smax_jax.find_device(device.type, device.index or 0)
+        self._jax_device = smax_jax.find_device(device.type, device.index or 0, torch.get_num_threads())
         self.spec = _spec(map_name)
         self._programs = smax_jax.programs(map_name, num_envs, reward_scale)
         self._carry: smax_jax.Carry | None = None
