@@ -62,28 +62,25 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
     storage = _allocate(env.spec, env.num_envs, env.device)
     observation = env.reset()
     _record(storage, 0, observation)
-    active = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    won: Tensor | None = torch.zeros_like(active)
+    over, won = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device), None
     t, ends = 0, [0] * seeds
     while True:
-        playing = Flags(active.view(seeds, -1).any(1))
+        playing = Flags(~over.view(seeds, -1).all(1))
         if playing.here and not any(playing):
             break
         actions = policy(t, observation, playing)
         if not any(playing):  # on a GPU seen only now: it had a decision to work on while the host waited
             break
         transition = env.step(actions)
-        observation = transition.next
+        observation, won, over = transition.next, transition.won, transition.terminated | transition.truncated
         storage.actions[:, t] = actions
         for name in ("reward", "terminated", "truncated"):
             getattr(storage, name)[:, t] = getattr(transition, name)
-        won = None if won is None or transition.won is None else won | (active & transition.won)
         t += 1
         ends = [end + plays for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
-        active = active & ~(transition.terminated | transition.truncated)
     _blank_afterwards(_crop(storage, t))
-    wins = [None] * seeds if won is None else won.tensor_split(seeds)
+    wins = [None] * seeds if won is None else won.clone().tensor_split(seeds)
     parts = zip(storage.split(seeds), wins, ends, strict=True)
     return [Rollout(_crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
 
