@@ -58,14 +58,14 @@ class EpisodeBuffer:
         Of more than `capacity` the newest are kept. Raises ValueError for an episode without transitions, UserError
         for more steps than the machine has memory for.
         """
-        lengths, terminated = torch.stack([batch.lengths, batch.terminated.any(1).long()])[
-            :, -self.config.capacity :
-        ].cpu()
+        newest = slice(-self.config.capacity, None)
+        ends = torch.stack([batch.lengths, batch.terminated.any(1).long()])[:, newest]
+        lengths, terminated = ends.cpu()
         if int(lengths.min()) < 1:
             raise ValueError("an episode without transitions cannot be stored")
         steps = {}
         for name in self._data:
-            values = getattr(batch, name)[-self.config.capacity :]
+            values = getattr(batch, name)[newest]
             episode, step = _filled(lengths + (name in OBSERVED), values.shape[1]).nonzero().unbind(1)
             steps[name] = values[sent(episode, values.device), sent(step, values.device)]
         self._append(steps, lengths, terminated.bool())
@@ -102,13 +102,17 @@ class EpisodeBuffer:
     def _slots(self, ages: Tensor) -> Tensor:
         return (self._next - 1 - ages) % self.config.capacity
 
+    def _oldest(self, n: int) -> Tensor:
+        """The slots of the n oldest episodes, the oldest first."""
+        return (self._next - self.size + torch.arange(n)) % self.config.capacity
+
     def drop_oldest(self, n: int) -> None:
         """Forget the n oldest episodes (never below one batch)."""
         self._forget(min(n, self.size - min(self.size, self.config.batch)))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Filled steps only, oldest episode first: flat tensors, lengths and flags."""
-        slots = self._slots(torch.arange(self.size).flip(0))
+        slots = self._oldest(self.size)
         length, rows = self._length[slots], self._rows[slots]
         state = {"length": length, "terminated": self._terminated[slots]}
         for name, stored in self._data.items():
@@ -146,7 +150,7 @@ class EpisodeBuffer:
 
     def _forget(self, n: int) -> None:
         """Give the rows of the n oldest episodes back."""
-        slots = self._slots(torch.arange(self.size - n, self.size).flip(0))
+        slots = self._oldest(n)
         rows = self._rows[slots]
         self._free = torch.cat([self._free, rows[_filled(self._length[slots] + 1, rows.shape[1])]])
         self._rows[slots] = 0

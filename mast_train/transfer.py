@@ -14,7 +14,7 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the host on `device`. The host goes on while a GPU takes it out of pinned memory."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.contiguous().pin_memory().to(device, non_blocking=True)
 
 
 class Flags(Sequence[bool]):

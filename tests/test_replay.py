@@ -96,6 +96,7 @@ def test_rounds_of_any_size_are_stored_as_one_by_one(seed):
     """Against a list of episodes: rounds below and beyond the capacity of 11, forgetting in between, and a resume."""
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
     replay, kept = buffer(capacity=11, batch=2), deque(maxlen=11)
+    replay.load_state_dict(replay.state_dict())
     for _ in range(40):
         count = draw.choice((1, 2, 3, 5, 8, 11, 12, 30))
         added = random_batch([draw.randint(1, 6) for _ in range(count)], generator)
