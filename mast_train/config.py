@@ -176,7 +176,7 @@ class Config:
     """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves.
 
     `kernel`: what carries updates: our C passes (on a CPU), torch, or torch in CUDA graphs (on a GPU). `threads`: of
-    torch and of the C pass.
+    torch, of the C pass and of SMAX on a CPU.
     """
 
     algorithm: str = "qmix"
@@ -228,6 +228,11 @@ def validate(config: Config) -> Config:
         )
     if config.replay.batch > config.replay.capacity:
         raise UserError(f"replay.batch = {config.replay.batch}: at most replay.capacity, {config.replay.capacity}")
+    if config.env.num_envs > config.replay.capacity:
+        raise UserError(
+            f"env.num_envs = {config.env.num_envs}: a round of as many episodes does not fit replay.capacity, "
+            f"{config.replay.capacity}; raise that, or lower env.num_envs"
+        )
     updates = config.env.num_envs / config.train.episodes_per_update
     if abs(updates - round(updates)) > 1e-6 or round(updates) < 1:
         raise UserError(

@@ -95,7 +95,9 @@ class EpisodeBatch:
             getattr(self, name).copy_(value)
 
     def rows(self, seeds: int = 1) -> Rows:
-        """Where the real transitions are. Their number has to be read back from a GPU."""
+        """Where the real transitions are; on a GPU, whose host would wait to read their number, `all_rows`."""
+        if not self.filled.is_cpu:
+            return self.all_rows(seeds)
         (b, t), (episodes, steps) = self.filled.nonzero().unbind(1), self.filled.shape
         sizes = [b.numel()] if seeds == 1 else self.filled.reshape(seeds, -1).sum(1).tolist()
         return Rows(t * episodes + b, b * (steps + 1) + t, b * steps + t, episodes, sizes)

@@ -11,7 +11,8 @@ class Progress:
     """After a round of episodes and its updates. seconds: time spent so far on environment, acting and learning.
 
     With train.overlap these run at once: they add up to more than the time that passed, and include the round ahead.
-    Of several seeds trained together each has an equal share.
+    Of several seeds trained together each has an equal share. Around a GPU they are the host's: waiting for the device
+    counts where it happens.
     """
 
     step: int

@@ -157,9 +157,9 @@ class Lockstep:
 
 
 def _means(rows: Sequence[dict[str, torch.Tensor]]) -> dict[str, float]:
-    """Of each quantity over the updates that report it."""
+    """Of each quantity over the updates that report it, read back once for all of them."""
     found: dict[str, list[torch.Tensor]] = {}
     for row in rows:
         for key, value in row.items():
-            found.setdefault(key, []).append(value.cpu())
-    return {key: float(torch.stack(values).mean()) for key, values in found.items()}
+            found.setdefault(key, []).append(value)
+    return {key: float(torch.stack(values).cpu().mean()) for key, values in found.items()}

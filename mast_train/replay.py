@@ -21,6 +21,7 @@ from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import OBSERVED, EpisodeBatch
 from mast_train.errors import UserError
+from mast_train.transfer import sent
 
 
 class EpisodeBuffer:
@@ -46,20 +47,28 @@ class EpisodeBuffer:
         self._rows = torch.zeros(capacity, length, dtype=torch.int64)
         self._length = torch.zeros(capacity, dtype=torch.int64)
         self._terminated = torch.zeros(capacity, dtype=torch.bool)
-        self._free: list[int] = []
+        self._free = torch.empty(0, dtype=torch.int64)
         self._used = 1
         self._next = 0
         self.size = 0
 
     def add(self, batch: EpisodeBatch) -> None:
-        """Append the episodes in order, dropping the oldest. Raises ValueError for an episode without transitions."""
-        lengths = batch.lengths.cpu()
+        """Append the episodes in order, dropping the oldest: one write a field, however many there are.
+
+        Of more than `capacity` the newest are kept. Raises ValueError for an episode without transitions, UserError
+        for more steps than the machine has memory for.
+        """
+        newest = slice(-self.config.capacity, None)
+        ends = torch.stack([batch.lengths, batch.terminated.any(1).long()])[:, newest]
+        lengths, terminated = ends.cpu()
         if int(lengths.min()) < 1:
             raise ValueError("an episode without transitions cannot be stored")
-        terminated = batch.terminated.any(1).cpu()
-        for i, length in enumerate(lengths.tolist()):
-            steps = {name: getattr(batch, name)[i, : length + (name in OBSERVED)] for name in self._data}
-            self._append(steps, length, bool(terminated[i]))
+        steps = {}
+        for name in self._data:
+            values = getattr(batch, name)[newest]
+            episode, step = _filled(lengths + (name in OBSERVED), values.shape[1]).nonzero().unbind(1)
+            steps[name] = values[sent(episode, values.device), sent(step, values.device)]
+        self._append(steps, lengths, terminated.bool())
 
     def can_sample(self) -> bool:
         """True once a whole batch of different episodes is there."""
@@ -93,65 +102,70 @@ class EpisodeBuffer:
     def _slots(self, ages: Tensor) -> Tensor:
         return (self._next - 1 - ages) % self.config.capacity
 
+    def _oldest(self, n: int) -> Tensor:
+        """The slots of the n oldest episodes, the oldest first."""
+        return (self._next - self.size + torch.arange(n)) % self.config.capacity
+
     def drop_oldest(self, n: int) -> None:
         """Forget the n oldest episodes (never below one batch)."""
-        for _ in range(min(n, self.size - min(self.size, self.config.batch))):
-            self._forget()
+        self._forget(min(n, self.size - min(self.size, self.config.batch)))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Filled steps only, oldest episode first: flat tensors, lengths and flags."""
-        slots = (self._next - self.size + torch.arange(self.size)) % self.config.capacity
+        slots = self._oldest(self.size)
         length, rows = self._length[slots], self._rows[slots]
-        step = torch.arange(rows.shape[1])
         state = {"length": length, "terminated": self._terminated[slots]}
         for name, stored in self._data.items():
-            kept = rows[step < length[:, None] + (name in OBSERVED)]
+            kept = rows[_filled(length + (name in OBSERVED), rows.shape[1])]
             state[name] = stored.index_select(0, kept.to(self.device))
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Replace the contents. Raises ValueError when the episodes do not fit this buffer."""
-        lengths = state["length"].tolist()
-        if len(lengths) > self.config.capacity or any(n >= self._rows.shape[1] for n in lengths):
-            raise ValueError(f"{len(lengths)} episodes of up to {max(lengths)} steps do not fit this replay buffer")
-        while self.size:
-            self._forget()
-        parts = {name: torch.split(state[name], [n + (name in OBSERVED) for n in lengths]) for name in self._data}
-        for i, (length, terminated) in enumerate(zip(lengths, state["terminated"].tolist(), strict=True)):
-            self._append({name: part[i] for name, part in parts.items()}, length, terminated)
+        lengths = state["length"]
+        if len(lengths) > self.config.capacity or bool((lengths >= self._rows.shape[1]).any()):
+            longest = int(lengths.max())
+            raise ValueError(f"{len(lengths)} episodes of up to {longest} steps do not fit this replay buffer")
+        self._forget(self.size)
+        self._append({name: state[name] for name in self._data}, lengths, state["terminated"])
 
-    def _append(self, steps: dict[str, Tensor], length: int, terminated: bool) -> None:
-        """One episode in the place of the oldest: steps[name] [length + 1,...], or [length,...] of a transition."""
-        if self.size == self.config.capacity:
-            self._forget()
-        slot = self._next
-        rows = self._take(length + 1)
-        self._rows[slot, : length + 1] = rows
-        self._length[slot], self._terminated[slot] = length, terminated
-        rows = rows.to(self.device)
+    def _append(self, steps: dict[str, Tensor], lengths: Tensor, terminated: Tensor) -> None:
+        """Episodes in the places of the oldest: steps[name] as of `state_dict`, lengths [B], terminated [B]."""
+        b = len(lengths)
+        self._forget(max(0, self.size + b - self.config.capacity))
+        slots = (self._next + torch.arange(b)) % self.config.capacity
+        rows = torch.zeros(b, self._rows.shape[1], dtype=torch.int64)
+        observed = _filled(lengths + 1, rows.shape[1])
+        rows[observed] = self._take(int(lengths.sum()) + b)
+        self._rows[slots], self._length[slots], self._terminated[slots] = rows, lengths, terminated
+        last = sent(rows[torch.arange(b), lengths], self.device)
+        acted = sent(rows[_filled(lengths, rows.shape[1])], self.device)
+        observed = sent(rows[observed], self.device)
         for name, stored in self._data.items():
-            stored[rows[: steps[name].shape[0]]] = steps[name].to(self.device)
-        for name in self._data.keys() - set(OBSERVED):
-            self._data[name][rows[-1]] = 0
-        self._next = (slot + 1) % self.config.capacity
-        self.size += 1
+            stored.index_copy_(0, observed if name in OBSERVED else acted, steps[name].to(self.device))
+            if name not in OBSERVED:
+                stored.index_fill_(0, last, 0)
+        self._next = (self._next + b) % self.config.capacity
+        self.size += b
 
-    def _forget(self) -> None:
-        """Give the rows of the oldest episode back."""
-        slot = (self._next - self.size) % self.config.capacity
-        self._free += self._rows[slot, : int(self._length[slot]) + 1].tolist()
-        self._rows[slot] = 0
-        self.size -= 1
+    def _forget(self, n: int) -> None:
+        """Give the rows of the n oldest episodes back."""
+        slots = self._oldest(n)
+        rows = self._rows[slots]
+        self._free = torch.cat([self._free, rows[_filled(self._length[slots] + 1, rows.shape[1])]])
+        self._rows[slots] = 0
+        self.size -= n
 
     def _take(self, n: int) -> Tensor:
         """n row numbers: rows given back first, then rows never used. Raises UserError beyond the machine's memory."""
-        taken = self._free[-n:]
-        del self._free[-n:]
-        fresh = range(self._used, self._used + n - len(taken))
-        self._used = fresh.stop
+        kept = max(0, len(self._free) - n)
+        taken = self._free[kept:]
+        fresh = torch.arange(self._used, self._used + n - len(taken))
+        self._free = self._free[:kept]
+        self._used += len(fresh)
         if self._used * self._row_bytes > _memory():
             raise self._too_large(self._used)
-        return torch.tensor([*taken, *fresh])
+        return torch.cat([taken, fresh])
 
     def _too_large(self, rows: int) -> UserError:
         c = self.config
@@ -173,7 +187,7 @@ def gather(
     device, pairs = buffers[0].device, list(zip(buffers, map(EpisodeBuffer._slots, buffers, ages), strict=True))
     length = torch.cat([buffer._length[slots] for buffer, slots in pairs])
     t = int(length.max())
-    rows = [buffer._rows[slots, : t + 1].to(device) for buffer, slots in pairs]
+    rows = [sent(buffer._rows[slots, : t + 1], device) for buffer, slots in pairs]
     data = {}
     for name, stored in buffers[0]._data.items():
         steps = t + (name in OBSERVED)
@@ -184,11 +198,16 @@ def gather(
         places = data[name].flatten(0, 1).tensor_split(len(buffers))
         for buffer, index, place in zip(buffers, rows, places, strict=True):
             torch.index_select(buffer._data[name], 0, index[:, :steps].reshape(-1), out=place)
-    terminates = torch.cat([buffer._terminated[slots] for buffer, slots in pairs]).to(device)
-    step, length = torch.arange(t, device=device), length.to(device)
+    terminates = sent(torch.cat([buffer._terminated[slots] for buffer, slots in pairs]), device)
+    step, length = torch.arange(t, device=device), sent(length, device)
     filled, ended = step < length[:, None], step == length[:, None] - 1
     terminated = ended & terminates[:, None]
     return EpisodeBatch(**data, terminated=terminated, truncated=ended & ~terminated, filled=filled)
+
+
+def _filled(lengths: Tensor, steps: int) -> Tensor:
+    """Which of the first `steps` steps are an episode's: lengths [B] -> [B,steps] bool."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]
 
 
 def _reserve(rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.episodes import OBSERVED, EpisodeBatch
+from mast_train.errors import UserError
+from mast_train.transfer import Flags
 
 Policy = Callable[[int, Observation, Sequence[bool]], Tensor]
 """(step index, observation of E environments, which seeds still play) -> actions [E,N] int64, each available.
 
-Step 0 starts an episode. The environments of several seeds are in equal parts, one after another.
+Step 0 starts an episode. The environments of several seeds are in equal parts, one after another. Looking at which of
+them play may wait for a device: what needs it comes last. Actions for nobody are ignored.
 """
 
 
@@ -59,24 +62,25 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
     storage = _allocate(env.spec, env.num_envs, env.device)
     observation = env.reset()
     _record(storage, 0, observation)
-    active = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    won: Tensor | None = torch.zeros_like(active)
+    over, won = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device), None
     t, ends = 0, [0] * seeds
-    while any(playing := active.view(seeds, -1).any(1).tolist()):
+    while True:
+        playing = Flags(~over.view(seeds, -1).all(1))
+        if playing.here and not any(playing):
+            break
         actions = policy(t, observation, playing)
+        if not any(playing):  # on a GPU seen only now: it had a decision to work on while the host waited
+            break
         transition = env.step(actions)
-        observation = transition.next
-        storage.actions[:, t] = actions.masked_fill(~active[:, None], 0)
-        storage.reward[:, t] = transition.reward.masked_fill(~active, 0.0)
-        storage.filled[:, t] = active
-        storage.terminated[:, t] = active & transition.terminated
-        storage.truncated[:, t] = active & transition.truncated
-        won = None if won is None or transition.won is None else won | (active & transition.won)
+        observation, won, over = transition.next, transition.won, transition.terminated | transition.truncated
+        storage.actions[:, t] = actions
+        for name in ("reward", "terminated", "truncated"):
+            getattr(storage, name)[:, t] = getattr(transition, name)
         t += 1
-        ends = [t if plays else end for plays, end in zip(playing, ends, strict=True)]
+        ends = [end + plays for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
-        active = active & ~(transition.terminated | transition.truncated)
-    wins = [None] * seeds if won is None else won.tensor_split(seeds)
+    _blank_afterwards(_crop(storage, t))
+    wins = [None] * seeds if won is None else won.clone().tensor_split(seeds)
     parts = zip(storage.split(seeds), wins, ends, strict=True)
     return [Rollout(_crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
 
@@ -84,8 +88,9 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
 def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:
     """Uniform over available actions: the floor every learned policy is compared with."""
 
-    def act(_: int, observation: Observation, __: Sequence[bool]) -> Tensor:
-        return random_actions(observation.avail_actions, generator)
+    def act(_: int, observation: Observation, playing: Sequence[bool]) -> Tensor:
+        avail = observation.avail_actions
+        return random_actions(avail, generator) if any(playing) else avail.int().argmax(-1)
 
     return act
 
@@ -97,16 +102,33 @@ def random_actions(avail: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
+    """Room for e episodes; zeros where actions, rewards and flags go. Raises UserError for more than fits."""
     t, n, a = spec.episode_limit, spec.n_agents, spec.n_actions
-    flags = [torch.zeros(e, t, dtype=torch.bool, device=device) for _ in range(3)]
-    return EpisodeBatch(
-        torch.empty(e, t + 1, n, spec.obs_dim, device=device),
-        torch.empty(e, t + 1, spec.state_dim, device=device),
-        torch.empty(e, t + 1, n, a, dtype=torch.bool, device=device),
-        torch.zeros(e, t, n, dtype=torch.int64, device=device),
-        torch.zeros(e, t, device=device),
-        *flags,
-    )
+    try:
+        return EpisodeBatch(
+            torch.empty(e, t + 1, n, spec.obs_dim, device=device),
+            torch.empty(e, t + 1, spec.state_dim, device=device),
+            torch.empty(e, t + 1, n, a, dtype=torch.bool, device=device),
+            torch.zeros(e, t, n, dtype=torch.int64, device=device),
+            torch.zeros(e, t, device=device),
+            *(torch.zeros(e, t, dtype=torch.bool, device=device) for _ in range(3)),
+        )
+    except RuntimeError as error:
+        size = 4 * e * (t + 1) * (n * spec.obs_dim + spec.state_dim) / 1e9
+        raise UserError(
+            f"{e:,} episodes at once of up to {t} steps of {spec.map} need {size:,.0f} GB on {device}, more than there "
+            "is: lower env.num_envs"
+        ) from error
+
+
+def _blank_afterwards(episodes: EpisodeBatch) -> None:
+    """Fill in `filled`, and take out in place what was recorded after an episode's end."""
+    ended = episodes.terminated | episodes.truncated
+    torch.eq(ended.cumsum(1), ended, out=episodes.filled)  # no end before this step
+    episodes.terminated &= episodes.filled
+    episodes.truncated &= episodes.filled
+    episodes.reward.masked_fill_(~episodes.filled, 0.0)
+    episodes.actions.masked_fill_(~episodes.filled.unsqueeze(-1), 0)
 
 
 def _record(storage: EpisodeBatch, t: int, observation: Observation) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from mast_train.config import Config, validate
+from mast_train.config import Config, load_toml, validate
 from mast_train.display import TrainingDisplay
 from mast_train.events import Evaluation, Event, Progress
 from mast_train.flops import costs
@@ -31,12 +31,13 @@ def start(config: Config, root: Path, name: str | None, console: Console, seeds:
     for seed in (config.seed, config.seed + seeds - 1):
         validate(replace(config, seed=seed))
     torch.set_num_threads(config.threads)
-    runs = [Trainer(replace(config, seed=config.seed + k)) for k in range(seeds)]
-    rounds = Lockstep(runs) if seeds > 1 else runs[0].rounds
     with ExitStack() as stack:
+        configs = [replace(config, seed=config.seed + k) for k in range(seeds)]
+        runs = [stack.enter_context(closing(Trainer(own))) for own in configs]
+        rounds = Lockstep(runs) if seeds > 1 else runs[0].rounds
         for k, run in enumerate(runs):
             own = f"{name}-seed{config.seed + k}" if name and seeds > 1 else name
-            run.folder = new_run(root, replace(config, seed=config.seed + k), own)
+            run.folder = new_run(root, configs[k], own)
             stack.callback(_remove_unless_begun, run.folder)
             stack.enter_context(locked(run.folder))
         _train(rounds, console, resumed=False)
@@ -45,9 +46,8 @@ def start(config: Config, root: Path, name: str | None, console: Console, seeds:
 
 def resume(folder: Path, console: Console) -> Path:
     """Continue a run exactly where it was saved; returns its folder. Raises UserError."""
-    with locked(folder):
-        trainer = Trainer.resume(folder)
-        torch.set_num_threads(trainer.config.threads)
+    torch.set_num_threads(load_toml(folder / "config.toml").threads)
+    with locked(folder), closing(Trainer.resume(folder)) as trainer:
         console.print(f"resuming {folder} at step {trainer.step:,}")
         _train(trainer.rounds, console, resumed=True)
     return folder
@@ -67,7 +67,7 @@ def _train(rounds: Lockstep, console: Console, resumed: bool) -> None:
         f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
     display = TrainingDisplay(console, config.train.total_steps, runs[0].step, runs[0].learner.sparsity(), seeds)
-    with closing(rounds), ExitStack() as stack:
+    with ExitStack() as stack:
         logs = [stack.enter_context(_log(run, resumed)) for run in runs]
         stack.enter_context(display)
         stack.enter_context(_interrupt_stops(runs[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -60,6 +61,17 @@ def summarise(rounds: list[Rollout], step: int, episodes: int) -> Evaluation:
     return Evaluation(step, returns.numel(), wins, float(returns.mean()), float(lengths.float().mean()))
 
 
+def _envs(config: Config, device: torch.device) -> Iterator[VecEnv]:
+    """A run's environments: one to train in, and one to evaluate in, no wider than an evaluation needs."""
+    env = build_env(config.env, config.seed, device)
+    yield env
+    if ENVS[config.env.name].costly:
+        yield env
+    else:
+        narrow = replace(config.env, num_envs=min(config.env.num_envs, config.train.eval_episodes))
+        yield build_env(narrow, stream_seed(config.seed, "evaluation"), device)
+
+
 class Trainer:
     """One run: environments, replay, learner, and every random stream. `events` trains until total_steps."""
 
@@ -69,19 +81,18 @@ class Trainer:
         if config.sparse.masks_from and not resumed:
             config, masks = ticket(config)
         self.device = resolve_device(config.device)
-        self.env = build_env(config.env, config.seed, self.device)
-        costly = ENVS[config.env.name].costly
-        eval_seed = stream_seed(config.seed, "evaluation")
-        self.eval_env = self.env if costly else build_env(config.env, eval_seed, self.device)
-        self.spec = self.env.spec
-        self.config = tiny_widths(config, self.spec) if config.sparse.tiny_of > 0.0 else config
+        with ExitStack() as opened:
+            self.env, self.eval_env = (opened.enter_context(closing(env)) for env in _envs(config, self.device))
+            self.spec = self.env.spec
+            self.config = tiny_widths(config, self.spec) if config.sparse.tiny_of > 0.0 else config
+            try:
+                self.learner = Learner(self.config, self.spec, self.device, masks)
+            except ValueError as error:
+                source = f"sparse.masks_from = {config.sparse.masks_from!r} does not fit: " if masks else ""
+                raise UserError(f"{source}{error}") from error
+            self.replay = EpisodeBuffer(self.config.replay, self.spec, self.device)
+            opened.pop_all()
         self.folder = folder
-        try:
-            self.learner = Learner(self.config, self.spec, self.device, masks)
-        except ValueError as error:
-            source = f"sparse.masks_from = {config.sparse.masks_from!r} does not fit: " if masks else ""
-            raise UserError(f"{source}{error}") from error
-        self.replay = EpisodeBuffer(self.config.replay, self.spec, self.device)
         self.exploration = torch.Generator(self.device).manual_seed(stream_seed(config.seed, "exploration"))
         self.sampling = torch.Generator().manual_seed(stream_seed(config.seed, "sampling"))
         self.step = 0
@@ -232,6 +243,7 @@ class Trainer:
             trainer.replay.load_state_dict(episodes)
             trainer.ahead = Rollout.from_state_dict(ahead, trainer.env.device) if ahead else None
         except (ValueError, KeyError, RuntimeError) as error:
+            trainer.close()
             raise UserError(f"{folder}: the checkpoint does not fit its configuration: {error}") from error
         trainer.exploration.set_state(tensors["exploration"])
         trainer.sampling.set_state(tensors["sampling"])

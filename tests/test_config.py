@@ -74,6 +74,10 @@ def test_precedence(tmp_path):
             ("num_envs", "whole number"),
         ),
         (
+            lambda: validate(override(Config(), {"env.num_envs": 6000})),
+            ("env.num_envs = 6000", "replay.capacity, 5000"),
+        ),
+        (
             lambda: validate(override(Config(), {"env.num_envs": 4, "train.episodes_per_update": 0.75})),
             ("num_envs", "0.75"),
         ),

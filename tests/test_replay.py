@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import resource
+from collections import deque
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ import torch
 from mast_train import replay as replay_module
 from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
+from mast_train.episodes import OBSERVED, EpisodeBatch
 from mast_train.errors import UserError
 from mast_train.replay import EpisodeBuffer
 
+STORED = (*OBSERVED, "actions", "reward")
 SPEC = EnvSpec("test", "map", 2, 3, 4, 5, 6, ("a", "b"))
 
 
@@ -65,6 +68,80 @@ def test_fifo():
     assert replay.size == 4
 
 
+def random_batch(lengths, generator):
+    """Episodes of random values whose storage is longer than they are, as a rollout's is."""
+    b, t = len(lengths), max(lengths)
+
+    def values(steps, *shape):
+        return torch.rand(b, steps + 3, *shape, generator=generator)[:, :steps]
+
+    filled = torch.arange(t) < torch.tensor(lengths)[:, None]
+    last = torch.arange(t) == torch.tensor(lengths)[:, None] - 1
+    terminated = last & (torch.rand(b, 1, generator=generator) < 0.5)
+    return EpisodeBatch(
+        values(t + 1, 2, 3), values(t + 1, 4), values(t + 1, 2, 5) < 0.5, (9 * values(t, 2)).long(), values(t),
+        terminated, last & ~terminated, filled,
+    )  # fmt: skip
+
+
+def episodes_of(batch):
+    """One by one: each field's own steps, then the flags of the end."""
+    for i, length in enumerate(batch.lengths.tolist()):
+        steps = {name: getattr(batch, name)[i, : length + (name in OBSERVED)] for name in STORED}
+        yield {**steps, "terminated": batch.terminated[i].any(), "truncated": batch.truncated[i].any()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rounds_of_any_size_are_stored_as_one_by_one(seed):
+    """Against a list of episodes: rounds below and beyond the capacity of 11, forgetting in between, and a resume."""
+    draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
+    replay, kept = buffer(capacity=11, batch=2), deque(maxlen=11)
+    replay.load_state_dict(replay.state_dict())
+    for _ in range(40):
+        count = draw.choice((1, 2, 3, 5, 8, 11, 12, 30))
+        added = random_batch([draw.randint(1, 6) for _ in range(count)], generator)
+        replay.add(added)
+        kept.extend(episodes_of(added))
+        if draw.random() < 0.3:
+            forgotten = draw.randint(0, 12)
+            replay.drop_oldest(forgotten)
+            for _ in range(min(forgotten, max(0, len(kept) - 2))):
+                kept.popleft()
+        if draw.random() < 0.2:
+            state, replay = replay.state_dict(), buffer(capacity=11, batch=2)
+            replay.load_state_dict(state)
+        assert_holds(replay, list(kept))
+
+
+def assert_holds(replay, kept):
+    state, rows = replay.state_dict(), replay._rows[replay._rows > 0]
+    assert replay.size == len(kept)
+    assert rows.numel() == rows.unique().numel() == replay._used - 1 - len(replay._free)
+    assert not set(rows.tolist()) & set(replay._free.tolist())
+    assert state["length"].tolist() == [len(episode["reward"]) for episode in kept]
+    assert state["terminated"].tolist() == [bool(episode["terminated"]) for episode in kept]
+    out = replay.gather(torch.arange(replay.size).flip(0))
+    for name in STORED:
+        assert torch.equal(state[name], torch.cat([episode[name] for episode in kept])), name
+        for found, episode in zip(getattr(out, name), kept, strict=True):
+            own = len(episode[name])
+            assert torch.equal(found[:own], episode[name]), name
+            assert bool((found[own:] == (name == "avail_actions")).all()), name
+    for flag in ("terminated", "truncated"):
+        last = [len(episode["reward"]) - 1 if episode[flag] else -1 for episode in kept]
+        assert torch.equal(getattr(out, flag), torch.arange(out.reward.shape[1]) == torch.tensor(last)[:, None])
+
+
+def test_a_batch_is_made_without_waiting_for_its_device():
+    """On a device whose values cannot be had."""
+    replay = EpisodeBuffer(ReplayConfig(capacity=10, batch=4, recent_batch=1), SPEC, torch.device("meta"))
+    for lengths in ([6, 2, 4, 1, 3, 3, 2], [5, 5, 5, 5, 5]):
+        replay.add(batch(lengths))
+    out = replay.sample(torch.Generator().manual_seed(0))
+    assert {value.device.type for value in vars(out).values()} == {"meta"}
+    assert out.obs.shape[0] == 4 and out.rows().step_major.device.type == "meta"
+
+
 def test_dual_buffer_shares():
     replay = buffer(capacity=100, batch=8, recent_batch=2, recent_capacity=5)
     replay.add(batch([2] * 60))
@@ -110,7 +187,7 @@ def test_memory_follows_the_steps_that_are_kept():
         replay.add(batch([length], first=k))
         held = sum(length + 1 for length in lengths[max(0, k - 3) : k + 1])
         assert replay._used - 1 - len(replay._free) == held
-    assert replay._used - 1 <= 4 * 7 and sorted(replay._free) == sorted(set(replay._free))
+    assert replay._used - 1 <= 4 * 7 and replay._free.unique().numel() == replay._free.numel()
     out = replay.gather(torch.arange(4))
     assert out.obs[:, 0, 0, 0].tolist() == [29.0, 28.0, 27.0, 26.0] and out.lengths.tolist() == lengths[:-5:-1]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mast_train.envs import make_env, smax_jax
-from mast_train.envs.smax import SmaxEnv
+from mast_train.envs.smax import SmaxEnv, shared_with_torch
 from mast_train.errors import UserError
 
 CPU = torch.device("cpu")
@@ -217,7 +217,7 @@ def test_world_state_is_scaled_once():
 
 def test_a_gpu_that_jax_does_not_see_falls_back_to_the_cpu():
     with pytest.warns(UserWarning, match="JAX sees no GPU"):
-        assert smax_jax.find_device("cuda", 0).platform == "cpu"
+        assert smax_jax.find_device("cuda", 0, 1).platform == "cpu"
 
 
 def test_missing_jaxmarl_names_the_extra(monkeypatch):
@@ -237,7 +237,7 @@ def test_importing_jaxmarl_is_silent_and_compiled_programs_are_kept(tmp_path):
 import sys
 out, err = sys.stdout, sys.stderr
 from mast_train.envs import smax_jax
-smax_jax.find_device("cpu", 0)
+smax_jax.find_device("cpu", 0, 1)
 smax_jax.import_jaxmarl()
 assert sys.stdout is sys.__stdout__ is out and sys.stderr is err and "torch" not in sys.modules
 """
@@ -246,3 +246,30 @@ assert sys.stdout is sys.__stdout__ is out and sys.stderr is err and "torch" not
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert list((tmp_path / "mast" / "jax").iterdir())
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted as Linux shows them")
+def test_simulation_uses_as_many_threads_as_it_was_given():
+    code = """
+import os, sys
+from mast_train.envs import smax_jax
+smax_jax.find_device("cpu", 0, int(sys.argv[1]))
+print(len(os.listdir("/proc/self/task")))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PJRT_NPROC"}
+    command = [sys.executable, "-c", code]
+    counts = [int(subprocess.check_output([*command, n], env=environment, text=True)) for n in ("1", "9")]
+    assert counts[1] >= counts[0] + 8
+
+
+def test_arrays_are_handed_over_once_they_are_computed():
+    """DLPack's producer waits, or makes the consumer's stream wait: nothing else does."""
+    import jax
+    import jax.numpy as jnp
+
+    slow = jax.jit(lambda x: jax.lax.fori_loop(0, 300, lambda _, y: jnp.tanh(y @ y), x))
+    x = jnp.linspace(-0.1, 0.1, 200 * 200).reshape(200, 200)
+    expected = np.asarray(slow(x))
+    for _ in range(3):
+        view = shared_with_torch(smax_jax.View(*[slow(x)] * 7), torch.device("cpu"))
+        assert (view.obs.numpy() == expected).all()

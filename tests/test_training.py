@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 
 import pytest
 import torch
+from rich.console import Console
 
 from mast_runtime import bundle as bundle_module
-from mast_train import checkpoint
+from mast_train import checkpoint, session
+from mast_train import trainer as trainer_module
 from mast_train.config import override
 from mast_train.envs.base import EnvSpec, Observation, Transition
+from mast_train.envs.matrix import MatrixEnv
 from mast_train.errors import UserError
 from mast_train.evaluate import wilson
 from mast_train.native import SparseSequence
@@ -279,6 +284,45 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
         trainer.learner.agents.fc2_bias.fill_(float("inf"))
     with pytest.raises(UserError, match=r"train\.lr"):
         run(trainer)
+
+
+def test_environments_are_closed_whatever_goes_wrong(tmp_path, monkeypatch):
+    opened, closed, init = [], [], MatrixEnv.__init__
+
+    def opening(env, *given, **more):
+        opened.append(env)
+        init(env, *given, **more)
+
+    monkeypatch.setattr(MatrixEnv, "__init__", opening)
+    monkeypatch.setattr(MatrixEnv, "close", lambda env: closed.append(env))
+    short, console = config(**{"train.total_steps": 16}), Console(file=io.StringIO())
+
+    def start(expected, settings, seeds=1, name=None):
+        with pytest.raises(UserError, match=expected) if expected else nullcontext():
+            session.start(settings, tmp_path, name, console, seeds)
+        assert len(opened) == 2 * seeds and set(opened) == set(closed)
+        del opened[:], closed[:]
+
+    start(None, short, name="there")
+    start("there", short, name="there")
+    start(r"train\.overlap", override(short, {"train.overlap": True}), seeds=2)
+    with monkeypatch.context() as broken:
+        broken.setattr(trainer_module, "EpisodeBuffer", fail)
+        start("no memory", short)
+    two = config(**{"train.total_steps": 10**6})
+    with monkeypatch.context() as broken:
+        broken.setattr(Trainer, "evaluate", fail)
+        start("no memory", two, seeds=2)
+
+
+def fail(*_, **__):
+    raise UserError("no memory")
+
+
+def test_evaluation_plays_no_more_episodes_than_are_counted():
+    wide = Trainer(config(**{"env.num_envs": 64, "train.eval_episodes": 24}))
+    assert (wide.env.num_envs, wide.eval_env.num_envs) == (64, 24)
+    assert wide.evaluate().episodes == 24
 
 
 class OneStepLimit:

@@ -29,7 +29,7 @@ class SmaxEnv:
     ) -> None:
         """Raises UserError for an unknown map or a missing JaxMARL. Compiling waits for the first reset and step."""
         self.num_envs, self.device, self._reward_scale = num_envs, device, reward_scale
-        self._jax_device = smax_jax.find_device(device.type, device.index or 0)
+        self._jax_device = smax_jax.find_device(device.type, device.index or 0, torch.get_num_threads())
         self.spec = _spec(map_name)
         self._programs = smax_jax.programs(map_name, num_envs, reward_scale)
         self._carry: smax_jax.Carry | None = None
@@ -145,9 +145,12 @@ class SmaxTogether:
 
 
 def shared_with_torch(view: smax_jax.View, device: torch.device) -> smax_jax.View:
-    """A view's arrays as tensors, on a CPU of the same memory."""
-    # DLPack shares memory that JAX may still be writing; one program writes all of it.
-    view.obs.block_until_ready()
+    """A view's arrays as tensors of the same memory, where JAX and torch are on one device.
+
+    By DLPack's protocol the producer sees to it that the memory is written first: JAX holds back torch's stream on a
+    GPU, and the caller on a CPU. JAX may use the memory again once the tensors are gone and it has taken new actions
+    from torch's stream.
+    """
     return smax_jax.View(*(torch.from_dlpack(array).to(device) for array in view))
 
 

@@ -79,12 +79,13 @@ def import_jaxmarl() -> Any:
     return smax
 
 
-def find_device(kind: str, index: int) -> Any:
+def find_device(kind: str, index: int, threads: int) -> Any:
     """Where to simulate for tensors on `kind` ("cpu", "cuda", ...): that GPU, or the CPU when JAX does not see it.
 
-    For "cpu" it also keeps JAX off every accelerator, which works only before JAX is first used: importing JaxMARL
-    uses it.
+    threads: how many a CPU's programs may use. That, and for "cpu" keeping JAX off every accelerator, works only before
+    JAX is first used: importing JaxMARL uses it.
     """
+    os.environ.setdefault("PJRT_NPROC", str(threads))  # the size of XLA's pools; it has no other name
     jax = import_jax()
     if kind == "cpu":
         jax.config.update("jax_platforms", "cpu")
