@@ -40,7 +40,11 @@ def install(folder: Path, extra: str, **environment: str) -> Path:
 
 
 def run(binary: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([str(binary), *arguments], cwd=cwd, capture_output=True, text=True, timeout=120)
+    """Without this checkout on the path, whatever the caller's environment says."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        [str(binary), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.fixture(scope="module")
