@@ -14,8 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 app = typer.Typer(
-    help="Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -34,13 +32,41 @@ RUNS = Path("runs")
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file (default: the newest export under runs/).")]
+PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file, or a run that has one (default: newest).")]
 EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
 EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
 BackendOption = Annotated[str, typer.Option(help="auto, native, reference or onnx.")]
 
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
+
+
+def whole(text: str) -> int:
+    """500000, 500_000 or 5e5."""
+    try:
+        value = float(text)
+        if value.is_integer():
+            return int(value)
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{text!r}: expected a whole number, for example 500000 or 5e5")
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from mast_runtime import __version__
+
+        print(f"mast {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve."""
 
 
 def fail(message: object) -> typer.Exit:
@@ -91,7 +117,10 @@ def train(
     sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the recurrent layer: 1x1, 8x1 or 16x1.")] = None,
     masks: Annotated[str | None, typer.Option(help="Finished run whose masks to train: ticket-winning.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Environment steps in all.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Run whose networks, masks and settings to start from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(parser=whole, metavar="<int>", help="Environment steps in all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train that many seeds at once, from --seed on.")] = 1,
     shared: Annotated[bool, typer.Option("--shared", help="One network for all agents.")] = False,
@@ -113,6 +142,7 @@ def train(
         "sparsity": sparsity, "block": block, "train.total_steps": steps, "seed": seed,
         "net.shared": shared or None, "device": device,
         "sparse.masks_from": None if masks is None else str(find_run(masks, runs)),
+        "train.weights_from": None if from_ is None else str(find_run(from_, runs)),
     }  # fmt: skip
     flags = {key: value for key, value in flags.items() if value is not None}
     if resume:
@@ -123,6 +153,10 @@ def train(
             raise fail("--resume continues a run as it was started; it takes --name and --runs only")
         resume_run(find_unfinished(name, runs), console)
         return
+    if from_ is not None:
+        if config:
+            raise fail("--from takes the settings of its run; change them by flags and --set, and leave out --config")
+        config = find_run(from_, runs) / "config.toml"
     resolved = validate(resolve(config, flags, set_ or []))
     if show_config:
         print(to_toml(resolved), end="")
@@ -130,6 +164,20 @@ def train(
     from mast_train.session import start
 
     start(resolved, runs, name, console, seeds)
+
+
+@command
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, or a sweep's.")] = RUNS, json_: JsonOption = False
+) -> None:
+    """List runs: what they train, how far they are, how they score."""
+    from mast_train.listing import list_runs, print_runs
+
+    found = list_runs(folder)
+    if json_:
+        print(json.dumps([vars(run) for run in found]))
+    else:
+        print_runs(found, console)
 
 
 @command
@@ -147,7 +195,10 @@ def eval_(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Win rate and return of a run's networks, or of an exported policy through its runtime."""
+    """Measure win rate and return over greedy episodes.
+
+    Of a run's networks, or of an exported policy through its runtime.
+    """
     from mast_train.evaluate import evaluate, resolve_target
 
     if random and target is not None:
@@ -177,7 +228,7 @@ def play(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """One greedy episode as a picture that moves."""
+    """Record one greedy episode as a picture that moves."""
     from mast_train.evaluate import resolve_target
     from mast_train.play import record
 
@@ -197,7 +248,7 @@ def play(
 def maps(
     env: Annotated[str, typer.Option(help="smax, smac, vmas or matrix.")] = "smax", json_: JsonOption = False
 ) -> None:
-    """The maps of one environment."""
+    """List the maps of an environment."""
     from mast_train.envs import available_maps
 
     names = available_maps(env)
@@ -219,7 +270,10 @@ def export(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Turn a run into files that run without torch, each verified against the trained network."""
+    """Turn a run into files that need no torch.
+
+    Each is verified against the trained network.
+    """
     from mast_export.export import export_run
     from mast_train.runs import find_run, find_snapshot
 
@@ -241,7 +295,7 @@ def export(
         ]
         print(json.dumps([row | report for row, report in zip(rows, reports, strict=True)]))
         return
-    console.print(f"{folder}, {snapshot.stem.replace('-', ' ')}")
+    console.print(f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}")
     for file in files:
         report, checked = file.report, "not verified: no C compiler here"
         if report is not None:
@@ -270,7 +324,10 @@ def bench(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """FLOPs, size, latency, memory and start-up of a policy, sparse beside dense."""
+    """Measure a policy: latency, FLOPs, size, memory, start-up.
+
+    Sparse beside dense, on every engine that is installed.
+    """
     from mast_runtime import load
     from mast_runtime.bench import bench as measure
     from mast_runtime.bench import print_bench
@@ -295,7 +352,10 @@ def inspect(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Sparsity by layer and agent, connections per input and output, and the masks as a picture."""
+    """Show what a policy kept.
+
+    Sparsity by layer and agent, connections per input and output, and the masks as a picture.
+    """
     from mast_runtime import load
     from mast_runtime.bundle import find_policy
     from mast_runtime.inspect import describe, print_description
@@ -334,7 +394,7 @@ def serve(
 
 @command
 def doctor(json_: JsonOption = False) -> None:
-    """What is installed here, what is missing, and the command that would help."""
+    """Say what is installed, what is missing, and what to do."""
     from mast_train.doctor import diagnose
 
     checks = diagnose()
@@ -360,7 +420,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what they would cost.")] = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Train every cell of a sweep that is not finished; Ctrl-C saves them all."""
+    """Train every unfinished run of a sweep file; Ctrl-C saves.
+
+    The same command goes on with what is left.
+    """
     from mast_train.sweep import load_sweep
     from mast_train.sweep_run import LocalWorker, default_jobs, print_outcome, run_sweep
 
@@ -389,7 +452,10 @@ def report(
     ),
     bench: Annotated[bool, typer.Option("--bench", help="First export and measure a run of each row.")] = False,
 ) -> None:
-    """Compare finished runs: one HTML page, a Markdown table, and the numbers behind them."""
+    """Compare finished runs on one HTML page.
+
+    And in a Markdown table, with the numbers behind both.
+    """
     from mast_train.report.command import write_report
 
     if bench:
@@ -405,9 +471,10 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        sys.exit(typer.main.get_command(app).main(standalone_mode=False))
+        sys.exit(typer.main.get_command(app).main(prog_name="mast", standalone_mode=False))
     except _USAGE_ERROR as error:
-        print(f"error: {error.format_message()}; see mast --help", file=sys.stderr)
+        where = error.ctx.command_path if error.ctx else "mast"
+        print(f"error: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

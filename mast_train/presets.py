@@ -108,6 +108,8 @@ def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[s
     """
     base = load_toml(file) if file else Config()
     settings = {**flags, **parse_assignments(assignments)}
+    if "train.weights_from" in flags:  # a team that has learned goes on exploring as little as it did
+        settings.setdefault("train.epsilon_start", base.train.epsilon_end)
     method, recipe = str(settings.get("method", base.method)), str(settings.get("recipe", base.recipe))
     config = override(preset(method, recipe), environment(base.env.name))
     if file:

@@ -61,6 +61,8 @@ def find_run(given: str | None, root: Path) -> Path:
         for folder in (Path(given), root / given):
             if (folder / "run.json").is_file():
                 return folder
+        if Path(given).is_file():
+            raise UserError(f"{given} is a file; expected a run, its folder or its name under {root}/")
         raise UserError(f"{given}: no run there or under {root}/ (a run folder holds run.json)")
     runs = sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not runs:
@@ -109,6 +111,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         raise UserError(f"{folder}/run.json: damaged ({error}); restore it, or move the folder away") from error
+
+
+def status_of(folder: Path) -> str:
+    """running, finished, interrupted (saved by Ctrl-C), failed, or stopped: killed, so that it could not say."""
+    status = str(_read_info(folder).get("status"))
+    return "stopped" if status == "running" and not _is_locked(folder) else status
 
 
 def find_snapshot(folder: Path, which: str = "last") -> Path:

@@ -23,7 +23,8 @@ from mast_train.presets import preset
 from mast_train.sweep import choose_rate, final_cells, load_sweep, parse_sweep, tuning_cells
 from mast_train.sweep_display import Status
 from mast_train.sweep_plan import print_plan
-from mast_train.sweep_run import cell_state, choose_rates, planned_cells, run_sweep
+from mast_train.sweep_run import run_sweep
+from mast_train.sweep_state import cell_state, choose_rates, planned_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """
