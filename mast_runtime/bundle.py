@@ -44,6 +44,13 @@ class Bundle:
 
         return make_team(self, n, backend)
 
+    def __repr__(self) -> str:
+        name = " ".join(str(self.info[key]) for key in ("map", "method") if key in self.info)
+        return (
+            f"<Bundle {name or 'policy'}: {len(self.agents)} agents, obs {self.contract.obs_dim}, "
+            f"actions {self.contract.n_actions}, {self.nnz} connections, sparsity {self.sparsity:.1%}>"
+        )
+
     @property
     def nnz(self) -> int:
         return sum(network.nnz for network in self.networks)
