@@ -191,7 +191,7 @@ def test_the_card_says_what_a_policy_is_whatever_its_info_holds():
 
 def test_policies_show_themselves_in_a_line():
     bundle = replace(random_bundle(0, 2, obs_dim=8, n_actions=3, hidden=4, fc1=5), info={"map": "3m"})
-    assert repr(bundle).startswith("<Bundle 3m: 2 agents, obs 8, actions 3, ") and len(repr(bundle)) < 120
+    assert repr(bundle).startswith("<Bundle 3m: 2 of 2 agents, obs 8, actions 3, ") and len(repr(bundle)) < 120
     assert repr(bundle.networks[0]).startswith("Network(fc1=Layer(11 -> 5, ")
 
 

@@ -52,5 +52,5 @@ def test_every_run_with_its_progress_and_scores_the_newest_last(tmp_path):
 
 
 def test_a_folder_without_runs(tmp_path):
-    with pytest.raises(UserError, match="no run under .*mast train"):
+    with pytest.raises(UserError, match=r"no run under .*mast train"):
         list_runs(tmp_path)
