@@ -142,22 +142,18 @@ def train(
         "sparsity": sparsity, "block": block, "train.total_steps": steps, "seed": seed,
         "net.shared": shared or None, "device": device,
         "sparse.masks_from": None if masks is None else str(find_run(masks, runs)),
-        "train.weights_from": None if from_ is None else str(find_run(from_, runs)),
     }  # fmt: skip
     flags = {key: value for key, value in flags.items() if value is not None}
     if resume:
         from mast_train.runs import find_unfinished
         from mast_train.session import resume as resume_run
 
-        if flags or set_ or config or seeds > 1:
+        if flags or set_ or config or from_ or seeds > 1:
             raise fail("--resume continues a run as it was started; it takes --name and --runs only")
         resume_run(find_unfinished(name, runs), console)
         return
-    if from_ is not None:
-        if config:
-            raise fail("--from takes the settings of its run; change them by flags and --set, and leave out --config")
-        config = find_run(from_, runs) / "config.toml"
-    resolved = validate(resolve(config, flags, set_ or []))
+    source = None if from_ is None else find_run(from_, runs)
+    resolved = validate(resolve(config, flags, set_ or [], source))
     if show_config:
         print(to_toml(resolved), end="")
         return

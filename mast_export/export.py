@@ -35,10 +35,10 @@ class Exported:
 def export_run(
     folder: Path,
     snapshot: Path,
-    format_: str,
-    agent: int | None,
-    output: Path | None,
-    dtype: str,
+    format_: str = "mast",
+    agent: int | None = None,
+    output: Path | None = None,
+    dtype: str = "f32",
     compacted: bool = True,
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.

@@ -47,8 +47,9 @@ class Bundle:
     def __repr__(self) -> str:
         name = " ".join(str(self.info[key]) for key in ("map", "method") if key in self.info)
         return (
-            f"<Bundle {name or 'policy'}: {len(self.agents)} of {self.contract.n_agents} agents, obs {self.contract.obs_dim}, "
-            f"actions {self.contract.n_actions}, {self.nnz} connections, sparsity {self.sparsity:.1%}>"
+            f"<Bundle {name or 'policy'}: {len(self.agents)} of {self.contract.n_agents} agents, "
+            f"obs {self.contract.obs_dim}, actions {self.contract.n_actions}, {self.nnz} connections, "
+            f"sparsity {self.sparsity:.1%}>"
         )
 
     @property
