@@ -66,5 +66,5 @@ def print_runs(runs: list[Listed], console: Console) -> None:
         form = "{:.2f} return" if run.measure == RETURN else "{:.3f}"
         scores = ("-" if value is None else form.format(value) for value in (run.last, run.best))
         table.add_row(run.run, f"{run.env} {run.map}", f"{run.algorithm} {run.row}", run.status, steps, *scores)
-    console.print(table)
+    console.print(table, width=None if console.is_terminal else 1000, soft_wrap=False)  # whole names for grep
     console.print("last, best: win rate of the greedy evaluations, or the return where it says so")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mast_train.config import Config, flatten, load_toml, override, parse_assignments
-from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError, check_choice
+
+if TYPE_CHECKING:
+    from mast_train.envs.base import EnvSpec  # imports torch, which settings can do without
 
 SPARSE_LR = 2e-3
 """Chosen on SMAX 3m for tiny, ss, rigl, mast and mast-scaled; dense took 5e-4 (docs/results.md)."""

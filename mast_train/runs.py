@@ -24,12 +24,14 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mast_runtime.bundle import write_atomically
 from mast_train.config import Config, load_toml, to_toml
-from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError
+
+if TYPE_CHECKING:
+    from mast_train.envs.base import EnvSpec  # imports torch, which finding and listing runs can do without
 
 PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pettingzoo", "safetensors")
 

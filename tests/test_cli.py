@@ -215,6 +215,14 @@ def test_help_imports_nothing_heavy():
     assert "train" in result.stdout and "serve" in result.stdout
 
 
+def test_settings_and_runs_are_looked_at_without_torch(tmp_path, trained):
+    (tmp_path / "torch.py").write_text("raise AssertionError('torch was imported')")
+    hidden = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert "two_step-qmix-mast-seed0" in mast("runs", cwd=trained, env=hidden).stdout
+    assert 'map = "8m"' in mast("train", "--map", "8m", "--show-config", cwd=trained, env=hidden).stdout
+    assert "did you mean 'train.lr'" in mast("train", "--set", "lr=1", cwd=trained, env=hidden).stderr
+
+
 def test_doctor_and_show_config(tmp_path):
     checks = json.loads(ok("doctor", "--json", cwd=tmp_path))
     assert {"Python", "torch", "jaxmarl"} <= {check["name"] for check in checks}

@@ -44,7 +44,7 @@ def test_every_run_with_its_progress_and_scores_the_newest_last(tmp_path):
     assert (cell.measure, cell.last, cell.best) == ("return_mean", -2.5, -2.5)
     assert (new.map, new.row, new.seed, new.status, new.step) == ("two_step", "rigl hidden 16", 3, "finished", 600)
     assert (new.measure, new.last, new.best) == ("win_rate", 0.5, 0.75)
-    console = Console(width=200, file=StringIO())
+    console = Console(width=60, file=StringIO())
     print_runs([begun, cell, new], console)
     lines = console.file.getvalue().splitlines()
     assert len(lines) == 5 and lines[1].split()[-2:] == ["-", "-"]
