@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from mast_train.config import load_toml
 from mast_train.errors import UserError
@@ -55,16 +55,15 @@ def _listed(folder: Path, root: Path) -> Listed:
 
 
 def print_runs(runs: list[Listed], console: Console) -> None:
-    """One line a run."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("run", "task", "row", "status"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("steps", "last", "best"):
-        table.add_column(heading, justify="right")
+    """One line a run, never cut: a name is there to be copied."""
+    lines = [("run", "task", "row", "status", "steps", "last", "best")]
     for run in runs:
         steps = f"{run.step:,}" if run.status == "finished" else f"{run.step:,} of {run.total_steps:,}"
         form = "{:.2f} return" if run.measure == RETURN else "{:.3f}"
-        scores = ("-" if value is None else form.format(value) for value in (run.last, run.best))
-        table.add_row(run.run, f"{run.env} {run.map}", f"{run.algorithm} {run.row}", run.status, steps, *scores)
-    console.print(table, width=None if console.is_terminal else 1000, soft_wrap=False)  # whole names for grep
-    console.print("last, best: win rate of the greedy evaluations, or the return where it says so")
+        last, best = ("-" if value is None else form.format(value) for value in (run.last, run.best))
+        lines.append((run.run, f"{run.env} {run.map}", f"{run.algorithm} {run.row}", run.status, steps, last, best))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        padded = (word.ljust(width) for word, width in zip(line, widths, strict=True))
+        console.print(Text("  ".join(padded).rstrip()), soft_wrap=True)
+    console.print("last, best: win rate of the greedy evaluations, or the return where it says so", soft_wrap=True)
