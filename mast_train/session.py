@@ -67,12 +67,14 @@ def _remove_unless_begun(folder: Path) -> None:
 def _train(rounds: Lockstep, console: Console, resumed: bool, watch: Watch | None = None) -> None:
     runs, config, spec = rounds.runs, rounds.config, rounds.runs[0].spec
     several, seeds = len(runs) > 1, [run.config.seed for run in runs]
+    sparsity = runs[0].learner.sparsity()["agents"]
     console.print(
         f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
-        f"actions {spec.n_actions}, state {spec.state_dim}; {'seeds' if several else 'seed'} "
+        f"actions {spec.n_actions}, state {spec.state_dim}; {f'sparsity {sparsity:.1%}' if sparsity else 'dense'}; "
+        f"{'seeds' if several else 'seed'} "
         f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
-    display = TrainingDisplay(console, config.train.total_steps, runs[0].step, runs[0].learner.sparsity(), seeds)
+    display = TrainingDisplay(console, config.train.total_steps, runs[0].step, seeds)
     with closing(rounds), ExitStack() as stack:
         logs = [stack.enter_context(_log(run, resumed)) for run in runs]
         stack.enter_context(display)
