@@ -11,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 app = typer.Typer(
     pretty_exceptions_enable=False,
@@ -233,11 +232,7 @@ def play(
     if json_:
         print(json.dumps(episode.as_dict()))
         return
-    console.print(
-        f"{episode.output}: {episode.size_bytes / 1e3:,.0f} kB; {episode.policy} ({episode.backend}) on {episode.env} "
-        f"{episode.map}, seed {episode.seed}: {episode.result} after {episode.steps} steps, "
-        f"return {episode.episode_return:.2f}"
-    )
+    console.print(episode.sentence())
 
 
 @command
@@ -284,24 +279,11 @@ def export(
 
         programs = [cross_compile(file.path, target) for file in files]
     if json_:
-        reports = [f.report.to_dict() if f.report else {"passed": None} for f in files]
-        rows = [
-            {"path": str(f.path), "size_bytes": f.size_bytes, "removed": [vars(part) for part in f.removed]}
-            for f in files
-        ]
-        print(json.dumps([row | report for row, report in zip(rows, reports, strict=True)]))
+        print(json.dumps([file.as_dict() for file in files]))
         return
     console.print(f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}")
     for file in files:
-        report, checked = file.report, "not verified: no C compiler here"
-        if report is not None:
-            checked = (
-                f"verified over {report.n_steps} recurrent steps: q within {report.max_q_error:.1e}, hidden within "
-                f"{report.max_hidden_error:.1e}, {report.actions_equal} of {report.n_steps * report.n_agents} "
-                "actions equal"
-            )
-        unit = "bytes of constant tables" if format_ == "c" else "bytes"
-        console.print(f"{file.path}: {file.size_bytes:,} {unit}; {checked}")
+        console.print(file.sentence())
         for part in file.removed:
             console.print(f"  {part}")
     for program in programs:
@@ -391,19 +373,13 @@ def serve(
 @command
 def doctor(json_: JsonOption = False) -> None:
     """Say what is installed, what is missing, and what to do."""
-    from mast_train.doctor import diagnose
+    from mast_train.doctor import diagnose, print_checks
 
     checks = diagnose()
     if json_:
         print(json.dumps([vars(check) for check in checks]))
-        return
-    table = Table(box=None)
-    for column in ("", "what", "found", "to do"):
-        table.add_column(column, overflow="fold")
-    marks = {"ok": "ok", "warn": "!", "missing": "-"}
-    for check in checks:
-        table.add_row(marks[check.status], check.name, check.detail, check.advice)
-    console.print(table)
+    else:
+        print_checks(checks, console)
 
 
 @command
