@@ -11,11 +11,8 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 app = typer.Typer(
-    help="Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve.",
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -34,13 +31,41 @@ RUNS = Path("runs")
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file (default: the newest export under runs/).")]
+PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file, or a run that has one (default: newest).")]
 EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
 EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
 BackendOption = Annotated[str, typer.Option(help="auto, native, reference or onnx.")]
 
 
 _USAGE_ERROR: Any = typer.BadParameter.__base__
+
+
+def whole(text: str) -> int:
+    """500000, 500_000 or 5e5."""
+    try:
+        value = float(text)
+        if value.is_integer():
+            return int(value)
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{text!r}: expected a whole number, for example 500000 or 5e5")
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        from mast_runtime import __version__
+
+        print(f"mast {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve."""
 
 
 def fail(message: object) -> typer.Exit:
@@ -91,7 +116,10 @@ def train(
     sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the recurrent layer: 1x1, 8x1 or 16x1.")] = None,
     masks: Annotated[str | None, typer.Option(help="Finished run whose masks to train: ticket-winning.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Environment steps in all.")] = None,
+    from_: Annotated[
+        str | None, typer.Option("--from", help="Run whose networks, masks and settings to start from.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(parser=whole, metavar="<int>", help="Environment steps in all.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train that many seeds at once, from --seed on.")] = 1,
     shared: Annotated[bool, typer.Option("--shared", help="One network for all agents.")] = False,
@@ -119,17 +147,32 @@ def train(
         from mast_train.runs import find_unfinished
         from mast_train.session import resume as resume_run
 
-        if flags or set_ or config or seeds > 1:
+        if flags or set_ or config or from_ or seeds > 1:
             raise fail("--resume continues a run as it was started; it takes --name and --runs only")
         resume_run(find_unfinished(name, runs), console)
         return
-    resolved = validate(resolve(config, flags, set_ or []))
+    source = None if from_ is None else find_run(from_, runs)
+    resolved = validate(resolve(config, flags, set_ or [], source))
     if show_config:
         print(to_toml(resolved), end="")
         return
     from mast_train.session import start
 
     start(resolved, runs, name, console, seeds)
+
+
+@command
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, or a sweep's.")] = RUNS, json_: JsonOption = False
+) -> None:
+    """List runs: what they train, how far they are, how they score."""
+    from mast_train.listing import list_runs, print_runs
+
+    found = list_runs(folder)
+    if json_:
+        print(json.dumps([vars(run) for run in found]))
+    else:
+        print_runs(found, console)
 
 
 @command
@@ -147,7 +190,10 @@ def eval_(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Win rate and return of a run's networks, or of an exported policy through its runtime."""
+    """Measure win rate and return over greedy episodes.
+
+    Of a run's networks, or of an exported policy through its runtime.
+    """
     from mast_train.evaluate import evaluate, resolve_target
 
     if random and target is not None:
@@ -177,7 +223,7 @@ def play(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """One greedy episode as a picture that moves."""
+    """Record one greedy episode as a picture that moves."""
     from mast_train.evaluate import resolve_target
     from mast_train.play import record
 
@@ -186,18 +232,14 @@ def play(
     if json_:
         print(json.dumps(episode.as_dict()))
         return
-    console.print(
-        f"{episode.output}: {episode.size_bytes / 1e3:,.0f} kB; {episode.policy} ({episode.backend}) on {episode.env} "
-        f"{episode.map}, seed {episode.seed}: {episode.result} after {episode.steps} steps, "
-        f"return {episode.episode_return:.2f}"
-    )
+    console.print(episode.sentence())
 
 
 @command
 def maps(
     env: Annotated[str, typer.Option(help="smax, smac, vmas or matrix.")] = "smax", json_: JsonOption = False
 ) -> None:
-    """The maps of one environment."""
+    """List the maps of an environment."""
     from mast_train.envs import available_maps
 
     names = available_maps(env)
@@ -219,7 +261,10 @@ def export(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Turn a run into files that run without torch, each verified against the trained network."""
+    """Turn a run into files that need no torch.
+
+    Each is verified against the trained network.
+    """
     from mast_export.export import export_run
     from mast_train.runs import find_run, find_snapshot
 
@@ -234,24 +279,11 @@ def export(
 
         programs = [cross_compile(file.path, target) for file in files]
     if json_:
-        reports = [f.report.to_dict() if f.report else {"passed": None} for f in files]
-        rows = [
-            {"path": str(f.path), "size_bytes": f.size_bytes, "removed": [vars(part) for part in f.removed]}
-            for f in files
-        ]
-        print(json.dumps([row | report for row, report in zip(rows, reports, strict=True)]))
+        print(json.dumps([file.as_dict() for file in files]))
         return
-    console.print(f"{folder}, {snapshot.stem.replace('-', ' ')}")
+    console.print(f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}")
     for file in files:
-        report, checked = file.report, "not verified: no C compiler here"
-        if report is not None:
-            checked = (
-                f"verified over {report.n_steps} recurrent steps: q within {report.max_q_error:.1e}, hidden within "
-                f"{report.max_hidden_error:.1e}, {report.actions_equal} of {report.n_steps * report.n_agents} "
-                "actions equal"
-            )
-        unit = "bytes of constant tables" if format_ == "c" else "bytes"
-        console.print(f"{file.path}: {file.size_bytes:,} {unit}; {checked}")
+        console.print(file.sentence())
         for part in file.removed:
             console.print(f"  {part}")
     for program in programs:
@@ -270,7 +302,10 @@ def bench(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """FLOPs, size, latency, memory and start-up of a policy, sparse beside dense."""
+    """Measure a policy: latency, FLOPs, size, memory, start-up.
+
+    Sparse beside dense, on every engine that is installed.
+    """
     from mast_runtime import load
     from mast_runtime.bench import bench as measure
     from mast_runtime.bench import print_bench
@@ -295,7 +330,10 @@ def inspect(
     runs: RunsOption = RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Sparsity by layer and agent, connections per input and output, and the masks as a picture."""
+    """Show what a policy kept.
+
+    Sparsity by layer and agent, connections per input and output, and the masks as a picture.
+    """
     from mast_runtime import load
     from mast_runtime.bundle import find_policy
     from mast_runtime.inspect import describe, print_description
@@ -334,20 +372,14 @@ def serve(
 
 @command
 def doctor(json_: JsonOption = False) -> None:
-    """What is installed here, what is missing, and the command that would help."""
-    from mast_train.doctor import diagnose
+    """Say what is installed, what is missing, and what to do."""
+    from mast_train.doctor import diagnose, print_checks
 
     checks = diagnose()
     if json_:
         print(json.dumps([vars(check) for check in checks]))
-        return
-    table = Table(box=None)
-    for column in ("", "what", "found", "to do"):
-        table.add_column(column, overflow="fold")
-    marks = {"ok": "ok", "warn": "!", "missing": "-"}
-    for check in checks:
-        table.add_row(marks[check.status], check.name, check.detail, check.advice)
-    console.print(table)
+    else:
+        print_checks(checks, console)
 
 
 @command
@@ -360,7 +392,10 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what they would cost.")] = False,
     runs: RunsOption = RUNS,
 ) -> None:
-    """Train every cell of a sweep that is not finished; Ctrl-C saves them all."""
+    """Train every unfinished run of a sweep file; Ctrl-C saves.
+
+    The same command goes on with what is left.
+    """
     from mast_train.sweep import load_sweep
     from mast_train.sweep_run import LocalWorker, default_jobs, print_outcome, run_sweep
 
@@ -389,7 +424,10 @@ def report(
     ),
     bench: Annotated[bool, typer.Option("--bench", help="First export and measure a run of each row.")] = False,
 ) -> None:
-    """Compare finished runs: one HTML page, a Markdown table, and the numbers behind them."""
+    """Compare finished runs on one HTML page.
+
+    And in a Markdown table, with the numbers behind both.
+    """
     from mast_train.report.command import write_report
 
     if bench:
@@ -405,9 +443,10 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        sys.exit(typer.main.get_command(app).main(standalone_mode=False))
+        sys.exit(typer.main.get_command(app).main(prog_name="mast", standalone_mode=False))
     except _USAGE_ERROR as error:
-        print(f"error: {error.format_message()}; see mast --help", file=sys.stderr)
+        where = error.ctx.command_path if error.ctx else "mast"
+        print(f"error: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)

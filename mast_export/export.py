@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from mast_export.compact import Removed, compact_bundle
 from mast_export.errors import ExportError
@@ -31,14 +32,29 @@ class Exported:
     report: Report | None
     removed: list[Removed] = field(default_factory=list)
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; "passed" is None for what was not verified."""
+        found = {
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "removed": [vars(part) for part in self.removed],
+        }
+        return found | (self.report.to_dict() if self.report else {"passed": None})
+
+    def sentence(self) -> str:
+        """One line for a person."""
+        unit = "bytes of constant tables" if self.path.is_dir() else "bytes"
+        checked = self.report.sentence() if self.report else "not verified: no C compiler here"
+        return f"{self.path}: {self.size_bytes:,} {unit}; {checked}"
+
 
 def export_run(
     folder: Path,
     snapshot: Path,
-    format_: str,
-    agent: int | None,
-    output: Path | None,
-    dtype: str,
+    format_: str = "mast",
+    agent: int | None = None,
+    output: Path | None = None,
+    dtype: str = "f32",
     compacted: bool = True,
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.

@@ -116,6 +116,13 @@ class Report:
         small = self.max_q_error < limit and self.max_hidden_error < limit and self.max_regret < 2.0 * limit
         return small and self.agreement >= self.tolerance.agreement
 
+    def sentence(self) -> str:
+        """What was compared, and how near it came."""
+        return (
+            f"verified over {self.n_steps} recurrent steps: q within {self.max_q_error:.1e}, hidden within "
+            f"{self.max_hidden_error:.1e}, {self.actions_equal} of {self.n_steps * self.n_agents} actions equal"
+        )
+
     def require(self, what: str) -> Report:
         """Itself. Raises ExportError naming `what` unless it passed."""
         if not self.passed:

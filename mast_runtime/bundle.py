@@ -44,6 +44,14 @@ class Bundle:
 
         return make_team(self, n, backend)
 
+    def __repr__(self) -> str:
+        name = " ".join(str(self.info[key]) for key in ("map", "method") if key in self.info)
+        return (
+            f"<Bundle {name or 'policy'}: {len(self.agents)} of {self.contract.n_agents} agents, "
+            f"obs {self.contract.obs_dim}, actions {self.contract.n_actions}, {self.nnz} connections, "
+            f"sparsity {self.sparsity:.1%}>"
+        )
+
     @property
     def nnz(self) -> int:
         return sum(network.nnz for network in self.networks)
@@ -63,6 +71,9 @@ def load(path: str | os.PathLike[str]) -> Bundle:
     try:
         with path.open("rb") as file:
             return Bundle(*_decoded(file, path.stat().st_size), path)
+    except BundleError as error:
+        error.args = (f"{path}: {error}",)
+        raise
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is not a readable .mast file ({error}); export it again") from error
 
@@ -74,13 +85,24 @@ def _decoded(file: BinaryIO, size: int) -> Decoded:
 
 
 def find_policy(given: str | None, runs: Path) -> Path:
-    """The given file, or the newest whole-team .mast export in a run folder. Raises FileNotFoundError."""
-    if given is not None:
-        return Path(given)
-    teams = (path for path in runs.glob("*/*.mast") if "-agent" not in path.name)
-    exports = sorted(teams, key=lambda path: path.stat().st_mtime)
+    """The given file, or the newest whole-team .mast export of the given run or of any. Raises FileNotFoundError.
+
+    given: a file, or a run's folder or its name under `runs`.
+    """
+    if given is None:
+        found = runs.glob("*/*.mast")
+        missing = f"no policy given and none under {runs}/; make one with: mast export"
+    else:
+        folder = next((folder for folder in (Path(given), runs / given) if folder.is_dir()), None)
+        if folder is None or Path(given).is_file():
+            return Path(given)
+        found, missing = (
+            folder.glob("*.mast"),
+            f"{folder}: no policy in this folder; make one with: mast export {given}",
+        )
+    exports = sorted((path for path in found if "-agent" not in path.name), key=lambda path: path.stat().st_mtime)
     if not exports:
-        raise FileNotFoundError(f"no policy given and none under {runs}/; make one with: mast export")
+        raise FileNotFoundError(missing)
     return exports[-1]
 
 
@@ -102,10 +124,14 @@ def save(bundle: Bundle, path: str | os.PathLike[str]) -> int:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, flush it to the disk, rename it over `path`."""
+    """Write `data` to a temporary file beside `path`, flush it to the disk, rename it over `path`. Raises OSError."""
     import tempfile
 
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        error.filename = str(path)  # not the temporary one, which the user has never heard of
+        raise
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)

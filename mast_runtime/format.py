@@ -65,6 +65,8 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise BundleError(f"not JSON ({error})", "manifest") from error
     if not isinstance(manifest, dict):
         raise BundleError("not a JSON object", "manifest")
+    if "contract" not in manifest:
+        raise BundleError("it describes no policy; mast export makes a .mast file from a run", "manifest")
     version = manifest.get("version")
     if type(version) is not int or version != FORMAT_VERSION:
         advice = "export the policy again" if version == 1 else "update mast-marl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -189,7 +190,9 @@ def _type_stats(bundle: Bundle) -> list[TypeStats]:
 
 
 def print_description(console: Console, description: Description) -> None:
-    """Each network, each layer over all networks, each unit type, and the inputs that nothing reads."""
+    """What it is, each network, each layer over all networks, each unit type, and the inputs that nothing reads."""
+    for line in _card(description):
+        console.print(line, highlight=False, markup=False)
     console.print(_network_table(description))
     console.print(_layer_table(description))
     console.print(_connection_table(description))
@@ -198,6 +201,28 @@ def print_description(console: Console, description: Description) -> None:
         unused = [f"{name} {_indices(found)}" for name, found in network.unused_features.items() if found]
         if unused:
             console.print(f"{network.label} reads nothing of {', '.join(unused)}", highlight=False)
+
+
+def _card(description: Description) -> list[str]:
+    """What the policy was trained on and how well it did, what it reads and writes, and who checked it."""
+    info, contract = description.info, description.contract
+    forms = {
+        "env": "{}", "map": "{}", "algorithm": "{}", "method": "{}", "seed": "seed {}", "steps": "{:,} steps",
+        "win_rate": "win rate {:.3f}", "producer": "made by {}",
+    }  # fmt: skip
+    trained = []
+    for key, form in forms.items():
+        with suppress(ValueError, TypeError):  # info is any object: what is not as export writes it is left out
+            trained += [form.format(info[key])] if info.get(key) is not None else []
+    inputs = ", ".join(f"{name.replace('_', ' ')} {width}" for name, width in input_features(contract).items())
+    checked = info.get("verification")
+    lines = [", ".join(trained), f"{contract.n_agents} agents; reads {inputs}; {contract.n_actions} actions"]
+    if isinstance(checked, dict) and checked.keys() >= {"steps", "max_q_error", "action_agreement"}:
+        lines.append(
+            "verified against the trained networks over {steps} steps: q within {max_q_error}, equal actions "
+            "{action_agreement}".format(**checked)
+        )
+    return ["".join(character for character in line if character.isprintable()) for line in lines if line]
 
 
 def _network_table(description: Description) -> Table:

@@ -94,6 +94,9 @@ class Layer:
     def sparsity(self) -> float:
         return 1.0 - self.nnz / max(1, self.outputs * self.inputs)
 
+    def __repr__(self) -> str:
+        return f"Layer({self.inputs} -> {self.outputs}, {self.nnz} connections)"
+
     def mask(self) -> NDArray[np.bool_]:
         """Connections as a bool matrix [outputs, inputs]."""
         import numpy as np
@@ -195,6 +198,9 @@ class Network:
     @property
     def sparsity(self) -> float:
         return 1.0 - self.nnz / self.n_weights
+
+    def __repr__(self) -> str:
+        return f"Network({', '.join(f'{name}={layer!r}' for name, layer in self.layers().items())})"
 
     def densified(self) -> Network:
         """The same network with every weight stored, zeros too: the dense baseline of a benchmark."""

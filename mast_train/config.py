@@ -151,6 +151,7 @@ class TrainConfig:
     `overlap`: while a round of episodes is learnt from, a thread plays the next one with the agents of before.
     `lr_final`: the share of `lr` that is left at the end of the run, to which it falls linearly from the start on.
     `score`: what runs are compared by: the return, or auto, the win rate where the environment says what winning is.
+    `weights_from`: folder of a run whose networks and masks this one starts from.
     """
 
     total_steps: int = 500_000
@@ -169,6 +170,7 @@ class TrainConfig:
     eval_episodes: int = 64
     score: str = "auto"
     save_minutes: float = 5.0
+    weights_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -316,7 +318,10 @@ def parse_toml(text: str, base: Config | None = None, source: str = "config") ->
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"{source} is not valid TOML: {error}") from error
-    return override(base or Config(), dict(leaves(tree)))
+    try:
+        return override(base or Config(), dict(leaves(tree)))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
 
 
 def load_toml(path: Path, base: Config | None = None) -> Config:
@@ -353,7 +358,7 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any
 def _set(node: Any, path: list[str], value: Any, key: str) -> Any:
     names = [item.name for item in fields(node)]
     if path[0] not in names:
-        raise UserError(f"unknown config key {key!r}: {suggest(key, flatten(Config()))}")
+        raise UserError(f"unknown config key {key!r}: {_advice(key)}")
     current = getattr(node, path[0])
     if isinstance(current, dict):
         return replace(node, **{path[0]: _set_open(current, path[1:], value, key)})
@@ -362,6 +367,17 @@ def _set(node: Any, path: list[str], value: Any, key: str) -> Any:
     if is_dataclass(current):
         return replace(node, **{path[0]: _set(current, path[1:], value, key)})
     return replace(node, **{path[0]: _coerce(value, current, key)})
+
+
+def _advice(key: str) -> str:
+    """Where the key that was meant may be: of the same name elsewhere, like one of its section, or in the list."""
+    section, _, leaf = key.rpartition(".")
+    known = list(flatten(Config()))
+    namesakes = [name for name in known if name.rpartition(".")[2] == leaf]
+    siblings = [name for name in known if name.rpartition(".")[0] == section]
+    if namesakes:
+        return f"did you mean {' or '.join(map(repr, namesakes))}?"
+    return suggest(key, siblings, 0.78) if siblings else "mast train --show-config prints every key"
 
 
 def _set_open(table: dict[str, Any], path: list[str], value: Any, key: str) -> dict[str, Any]:

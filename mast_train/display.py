@@ -26,21 +26,19 @@ class _Rate(ProgressColumn):
 
 
 class TrainingDisplay:
-    """Steps, steps per second, win rate or return, epsilon, sparsity and time remaining; a live line for each seed."""
+    """Steps, steps per second, win rate or return, epsilon and time remaining; a live line of 80 for each seed."""
 
-    def __init__(
-        self, console: Console, total: int, start: int, sparsity: dict[str, float], seeds: Sequence[int] = (0,)
-    ) -> None:
+    def __init__(self, console: Console, total: int, start: int, seeds: Sequence[int] = (0,)) -> None:
         self._console, self._total, self._several = console, total, len(seeds) > 1
         self._seeds, self._steps = list(seeds), [start] * len(seeds)
         self._measure, self._scores = "win rate", ["-"] * len(seeds)
         self._printed, self._printed_steps = time.monotonic(), sum(self._steps)
         self._live = Progress(
             TextColumn("{task.fields[seed]}{task.completed:,}/{task.total:,}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=6)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
             _Rate(table_column=Column(no_wrap=True)),
             TextColumn(
-                "{task.fields[score]} epsilon {task.fields[epsilon]:.2f} {task.fields[sparsity]} ETA",
+                "{task.fields[score]} ε {task.fields[epsilon]:.2f} ETA",
                 table_column=Column(no_wrap=True),
             ),
             TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
@@ -49,14 +47,8 @@ class TrainingDisplay:
             disable=not console.is_terminal,
             speed_estimate_period=20.0,
         )
-        shown = {
-            "score": "win rate -",
-            "epsilon": 1.0,
-            "sparsity": f"sparsity {sparsity['agents']:.1%}" if sparsity["agents"] else "dense",
-        }
-        self._tasks = [
-            self._live.add_task("train", total=total, completed=start, seed=self._name(seed), **shown) for seed in seeds
-        ]
+        shown = {"total": total, "completed": start, "score": "win rate -", "epsilon": 1.0}
+        self._tasks = [self._live.add_task("train", seed=self._name(seed), **shown) for seed in seeds]
 
     def round(self, event: Round, run: int = 0) -> None:
         """After a round of episodes of the run of that number."""

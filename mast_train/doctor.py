@@ -7,11 +7,14 @@ import platform
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
 
 from mast_train.envs import smax_jax, starcraft
 from mast_train.errors import UserError
@@ -39,6 +42,17 @@ class Check:
     status: Status
     detail: str
     advice: str = ""
+
+
+def print_checks(checks: Sequence[Check], console: Console) -> None:
+    """One row a check."""
+    table = Table(box=None)
+    for column in ("", "what", "found", "to do"):
+        table.add_column(column, overflow="fold")
+    marks = {"ok": "ok", "warn": "!", "missing": "-"}
+    for check in checks:
+        table.add_row(marks[check.status], check.name, check.detail, check.advice)
+    console.print(table)
 
 
 def diagnose() -> list[Check]:

@@ -10,10 +10,10 @@ class UserError(Exception):
     """A mistake the user can fix. The message is one line: what was given, what was expected, what to do."""
 
 
-def suggest(given: str, choices: Iterable[str]) -> str:
-    """The nearest choice as a question, or every choice when none is near."""
+def suggest(given: str, choices: Iterable[str], likeness: float = 0.6) -> str:
+    """The nearest choice as a question, or every choice when none is as near as `likeness` (0 to 1: equal)."""
     names = list(choices)
-    near = get_close_matches(given, names, n=1)
+    near = get_close_matches(given, names, n=1, cutoff=likeness)
     return f"did you mean {near[0]!r}?" if near else f"expected one of: {', '.join(names)}"
 
 

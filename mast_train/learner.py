@@ -34,9 +34,12 @@ class Learner:
     """Online and target networks, their masks and the optimiser; `update` is one gradient step."""
 
     def __init__(
-        self, config: Config, spec: EnvSpec, device: torch.device, masks: Mapping[str, Tensor] | None = None
+        self, config: Config, spec: EnvSpec, device: torch.device, start: Mapping[str, Tensor] | None = None
     ) -> None:
-        """masks: what to wear from the start instead of random ones, named as in `state_dict`. Raises ValueError."""
+        """start: masks to wear instead of random ones, and weights where it has them, as in `state_dict`.
+
+        Raises ValueError where they do not fit.
+        """
         self.config, self.spec, self.device = config, spec, device
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config.seed, "weights"))
@@ -46,9 +49,12 @@ class Learner:
             module.to(device)
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
         self.masks = {
-            key: new_masks(config, module, self.generator, None if masks is None else part(masks, f"masks.{key}."))
+            key: new_masks(config, module, self.generator, None if start is None else part(start, f"masks.{key}."))
             for key, module in self._modules().items()
         }
+        if start is not None and part(start, "agents."):
+            for key, module in self._modules().items():
+                _load_module(key, module, part(start, f"{key}."))
         self.target_agents, self.target_mixer = copy.deepcopy(self._critic)
         self.parameters = [parameter for module in self._modules().values() for parameter in module.parameters()]
         for module in self._target_modules().values():

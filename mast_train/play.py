@@ -46,6 +46,13 @@ class Episode:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def sentence(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.output}: {self.size_bytes / 1e3:,.0f} kB; {self.policy} ({self.backend}) on {self.env} {self.map}, "
+            f"seed {self.seed}: {self.result} after {self.steps} steps, return {self.episode_return:.2f}"
+        )
+
 
 def record(target: Target, where: EnvConfig, seed: int, backend: str, output: Path, fps: float) -> Episode:
     """Play one episode in `where` and write it to `output`. Raises UserError."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mast_train.config import Config, flatten, load_toml, override, parse_assignments
-from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError, check_choice
+
+if TYPE_CHECKING:
+    from mast_train.envs.base import EnvSpec  # imports torch, which settings can do without
 
 SPARSE_LR = 2e-3
 """Chosen on SMAX 3m for tiny, ss, rigl and the rows of mast; dense took 5e-4 (docs/results.md)."""
@@ -111,13 +113,22 @@ def environment(text: str) -> dict[str, Any]:
     return {"env.name": name, **ENVIRONMENTS.get(name, {}), **({"env.map": given} if given else {})}
 
 
-def resolve(file: Path | None, flags: Mapping[str, Any], assignments: Iterable[str]) -> Config:
+def resolve(
+    file: Path | None, flags: Mapping[str, Any], assignments: Iterable[str] = (), start: Path | None = None
+) -> Config:
     """The config a user asked for: preset, then the TOML file, then flags, then `--set key=value`. Raises UserError.
 
     flags: dotted config keys, and the short forms "sparsity" (agents and mixer) and "block" (the recurrent layer).
+    start: folder of a run whose settings stand in the file's place and whose networks the new run takes over.
     """
+    if start is not None:
+        if file is not None:
+            raise UserError(f"--from takes the settings of its run; leave out --config {file}")
+        file = start / "config.toml"
     base = load_toml(file) if file else Config()
     settings = {**flags, **parse_assignments(assignments)}
+    if start is not None:  # a team that has learned goes on exploring as little as it did
+        settings = {"train.weights_from": str(start), "train.epsilon_start": base.train.epsilon_end, **settings}
     method, recipe = str(settings.get("method", base.method)), str(settings.get("recipe", base.recipe))
     config = override(preset(method, recipe), environment(base.env.name))
     if file:

@@ -24,12 +24,14 @@ from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mast_runtime.bundle import write_atomically
 from mast_train.config import Config, load_toml, to_toml
-from mast_train.envs.base import EnvSpec
 from mast_train.errors import UserError
+
+if TYPE_CHECKING:
+    from mast_train.envs.base import EnvSpec  # imports torch, which finding and listing runs can do without
 
 PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pettingzoo", "safetensors")
 
@@ -61,6 +63,8 @@ def find_run(given: str | None, root: Path) -> Path:
         for folder in (Path(given), root / given):
             if (folder / "run.json").is_file():
                 return folder
+        if Path(given).is_file():
+            raise UserError(f"{given} is a file; expected a run, its folder or its name under {root}/")
         raise UserError(f"{given}: no run there or under {root}/ (a run folder holds run.json)")
     runs = sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime)
     if not runs:
@@ -109,6 +113,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
         return dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
     except (ValueError, OSError) as error:
         raise UserError(f"{folder}/run.json: damaged ({error}); restore it, or move the folder away") from error
+
+
+def status_of(folder: Path) -> str:
+    """running, finished, interrupted (saved by Ctrl-C), failed, or stopped: killed, so that it could not say."""
+    status = str(_read_info(folder).get("status"))
+    return "stopped" if status == "running" and not _is_locked(folder) else status
 
 
 def find_snapshot(folder: Path, which: str = "last") -> Path:

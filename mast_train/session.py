@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,11 +22,17 @@ from mast_train.lockstep import Lockstep
 from mast_train.runs import RunLog, locked, new_run
 from mast_train.trainer import Trainer
 
+Watch = Callable[[Event], bool | None]
+"""Is shown an event; False ends the runs."""
 
-def start(config: Config, root: Path, name: str | None, console: Console, seeds: int = 1) -> list[Path]:
+
+def start(
+    config: Config, root: Path, name: str | None, console: Console, seeds: int = 1, watch: Watch | None = None
+) -> list[Path]:
     """Train new runs to their end or to Ctrl-C, of `seeds` seeds from the config's on; returns their folders.
 
-    A name is that of one run; several get their seed appended. Raises UserError.
+    A name is that of one run; several get their seed appended. watch: is shown every event; where it returns False the
+    runs are saved and end, as by Ctrl-C. Raises UserError.
     """
     for seed in (config.seed, config.seed + seeds - 1):
         validate(replace(config, seed=seed))
@@ -40,7 +46,7 @@ def start(config: Config, root: Path, name: str | None, console: Console, seeds:
             run.folder = new_run(root, configs[k], own)
             stack.callback(_remove_unless_begun, run.folder)
             stack.enter_context(locked(run.folder))
-        _train(rounds, console, resumed=False)
+        _train(rounds, console, resumed=False, watch=watch)
     return [run.folder for run in runs if run.folder]
 
 
@@ -58,15 +64,17 @@ def _remove_unless_begun(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _train(rounds: Lockstep, console: Console, resumed: bool) -> None:
+def _train(rounds: Lockstep, console: Console, resumed: bool, watch: Watch | None = None) -> None:
     runs, config, spec = rounds.runs, rounds.config, rounds.runs[0].spec
     several, seeds = len(runs) > 1, [run.config.seed for run in runs]
+    sparsity = runs[0].learner.sparsity()["agents"]
     console.print(
         f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
-        f"actions {spec.n_actions}, state {spec.state_dim}; {'seeds' if several else 'seed'} "
+        f"actions {spec.n_actions}, state {spec.state_dim}; {f'sparsity {sparsity:.1%}' if sparsity else 'dense'}; "
+        f"{'seeds' if several else 'seed'} "
         f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
-    display = TrainingDisplay(console, config.train.total_steps, runs[0].step, runs[0].learner.sparsity(), seeds)
+    display = TrainingDisplay(console, config.train.total_steps, runs[0].step, seeds)
     with ExitStack() as stack:
         logs = [stack.enter_context(_log(run, resumed)) for run in runs]
         stack.enter_context(display)
@@ -78,6 +86,8 @@ def _train(rounds: Lockstep, console: Console, resumed: bool) -> None:
                 display.round(event, k)
             elif isinstance(event, Evaluation):
                 display.evaluation(event, k)
+            if watch is not None and watch(event) is False:
+                runs[0].stop_requested = True
     for run, log in zip(runs, logs, strict=True):
         console.print(_outcome(run, log), end="")
 

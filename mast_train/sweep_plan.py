@@ -13,7 +13,7 @@ from mast_train.config import flatten, load_toml
 from mast_train.errors import UserError
 from mast_train.sweep import Cell, Sweep
 from mast_train.sweep_display import duration
-from mast_train.sweep_run import planned_cells, run_status
+from mast_train.sweep_state import planned_cells, run_status
 
 Rates = dict[tuple[str, str, str], float]
 """(map, algorithm, method) -> environment steps per second; method "": the median over methods."""

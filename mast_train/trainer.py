@@ -25,7 +25,7 @@ from mast_train.networks import agent_inputs
 from mast_train.presets import tiny_widths
 from mast_train.replay import EpisodeBuffer
 from mast_train.rollout import AgentPolicy, Policy, Rollout, rollout
-from mast_train.tickets import ticket
+from mast_train.tickets import ticket, warm_start
 
 TRACE_STEPS = 200
 """Recorded observations on which every export is verified (docs/format.md)."""
@@ -76,19 +76,21 @@ class Trainer:
     """One run: environments, replay, learner, and every random stream. `events` trains until total_steps."""
 
     def __init__(self, config: Config, folder: Path | None = None, resumed: bool = False) -> None:
-        """resumed: a checkpoint's masks will follow, so `sparse.masks_from` is not read. Raises UserError."""
-        masks = None
-        if config.sparse.masks_from and not resumed:
-            config, masks = ticket(config)
+        """resumed: a checkpoint will follow, so nothing is taken over from another run. Raises UserError."""
+        start, warm = None, bool(config.train.weights_from) and not resumed
+        if config.sparse.masks_from and not (resumed or warm):
+            config, start = ticket(config)
         self.device = resolve_device(config.device)
         with ExitStack() as opened:
             self.env, self.eval_env = (opened.enter_context(closing(env)) for env in _envs(config, self.device))
             self.spec = self.env.spec
             self.config = tiny_widths(config, self.spec) if config.sparse.tiny_of > 0.0 else config
             try:
-                self.learner = Learner(self.config, self.spec, self.device, masks)
+                start = warm_start(self.config, self.spec) if warm else start
+                self.learner = Learner(self.config, self.spec, self.device, start)
             except ValueError as error:
-                source = f"sparse.masks_from = {config.sparse.masks_from!r} does not fit: " if masks else ""
+                ticketed = start is not None and not warm
+                source = f"sparse.masks_from = {config.sparse.masks_from!r} does not fit: " if ticketed else ""
                 raise UserError(f"{source}{error}") from error
             self.replay = EpisodeBuffer(self.config.replay, self.spec, self.device)
             opened.pop_all()

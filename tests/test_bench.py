@@ -176,6 +176,25 @@ def test_description_against_slow_loops(shared, blocks):
     assert "Layers, over all networks" in text_of(print_description, found)
 
 
+def test_the_card_says_what_a_policy_is_whatever_its_info_holds():
+    bundle = random_bundle(0, 2, obs_dim=8, n_actions=3, hidden=4)
+    verified = {"steps": 200, "max_q_error": 4e-7, "max_hidden_error": 3e-7, "action_agreement": 1.0}
+    info = {"env": "smax", "map": "3m", "method": "mast", "steps": 60082, "win_rate": 0.75, "verification": verified}
+    lines = text_of(print_description, describe(replace(bundle, info=info))).splitlines()
+    assert lines[0] == "smax, 3m, mast, 60,082 steps, win rate 0.750"
+    assert lines[1] == "2 agents; reads obs 8, last action 3; 3 actions"
+    assert lines[2].startswith("verified against the trained networks over 200 steps: q within 4e-07")
+    strange = {"env": "\x1b[2J", "steps": "many", "win_rate": [1], "verification": 3}
+    lines = text_of(print_description, describe(replace(bundle, info=strange))).splitlines()
+    assert lines[:2] == ["[2J", "2 agents; reads obs 8, last action 3; 3 actions"]
+
+
+def test_policies_show_themselves_in_a_line():
+    bundle = replace(random_bundle(0, 2, obs_dim=8, n_actions=3, hidden=4, fc1=5), info={"map": "3m"})
+    assert repr(bundle).startswith("<Bundle 3m: 2 of 2 agents, obs 8, actions 3, ") and len(repr(bundle)) < 120
+    assert repr(bundle.networks[0]).startswith("Network(fc1=Layer(11 -> 5, ")
+
+
 def test_unused_inputs_are_printed_as_ranges():
     bundle = random_bundle(0, 1, obs_dim=8, n_actions=3, hidden=4, sparsity=0.0)
     weight = bundle.networks[0].fc1.dense()

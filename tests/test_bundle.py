@@ -23,6 +23,7 @@ from safetensors import safe_open
 from mast_export.quantise import quantise
 from mast_runtime import Bundle, BundleError, Layer, load, save
 from mast_runtime import bundle as bundle_module
+from mast_runtime.bundle import find_policy
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
 
@@ -228,3 +229,21 @@ def test_the_documented_reader_reads_what_the_runtime_reads(tmp_path):
                 np.testing.assert_array_equal(arrays[name], layer.dense())
             for name in ("fc1_bias", "gru_bias", "fc2_bias"):
                 np.testing.assert_array_equal(arrays[name], getattr(network, name))
+
+
+def test_the_policy_meant_by_a_file_a_run_or_nothing(tmp_path):
+    runs = tmp_path / "runs"
+    for age, name in enumerate(("a/policy-i8.mast", "a/policy.mast", "b/policy-agent0.mast", "b/policy.mast")):
+        path = runs / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+        os.utime(path, (1e9 - age, 1e9 - age))
+    assert find_policy(None, runs) == find_policy("a", runs) == find_policy(str(runs / "a"), runs)
+    assert find_policy("a", runs) == runs / "a" / "policy-i8.mast", "the newest of the whole team"
+    assert find_policy("b", runs) == runs / "b" / "policy.mast", "not one agent's"
+    assert find_policy("mine.mast", runs) == Path("mine.mast"), "which load refuses where it does not exist"
+    (runs / "c").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"runs/c: no policy in this folder; .*mast export c"):
+        find_policy("c", runs)
+    with pytest.raises(FileNotFoundError, match=r"no policy given"):
+        find_policy(None, tmp_path / "none")

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mast_runtime import __version__
+from mast_runtime.bundle import write_atomically
+
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 GOLDEN = ROOT / "tests" / "data" / "3m.mast"
@@ -61,6 +64,7 @@ def test_export_eval_inspect_bench(trained):
         result = json.loads(ok("eval", *target, "--episodes", "16", "--json", cwd=trained))
         assert result["episodes"] == 16 and result["win_rate_low"] <= result["win_rate"] <= result["win_rate_high"]
     description = json.loads(ok("inspect", "--json", "--png", "masks.png", cwd=trained))
+    assert description == json.loads(ok("inspect", "two_step-qmix-mast-seed0", "--json", cwd=trained)), "the run's own"
     assert (trained / "masks.png").read_bytes().startswith(b"\x89PNG") and description
     assert all(line in out for line in ("agent_0: removed", "agent_1: removed", "hidden units"))
     (whole,) = json.loads(ok("export", "--no-compact", "-o", "whole.mast", "--json", cwd=trained))
@@ -161,7 +165,10 @@ def test_a_name_for_several_seeds_is_a_stem_and_folders_that_exist_stop_all(tmp_
         (("train", "--env", "matrix", "--seeds", "2", "--set", "train.overlap=true"), ("train.overlap", "--seeds")),
         (("train", "--env", "matrix", "--seeds", "2", "--seed", str(2**31 - 1)), ("seed", str(2**31))),
         (("train", "--name", "a/b", "--env", "matrix"), ("a/b", "--runs")),
-        (("train", "--steps", "many"), ("--steps", "integer")),
+        (("train", "--steps", "many"), ("--steps", "whole number", "mast train --help")),
+        (("train", "--from", "absent"), ("absent", "no run there")),
+        (("runs",), ("no run under runs/", "mast train")),
+        (("export", str(GOLDEN)), ("is a file", "expected a run")),
         (("trian",), ("trian", "train")),
         (("eval", "--random", "absent"), ("absent",)),
         (("eval",), ("no run", "mast train")),
@@ -186,12 +193,34 @@ def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, words):
     assert not (tmp_path / "runs").exists()
 
 
+def test_version_and_completion(tmp_path):
+    assert ok("--version", cwd=tmp_path) == f"mast {__version__}\n"
+    words = {"_MAST_COMPLETE": "complete_bash", "COMP_WORDS": "mast train --al", "COMP_CWORD": "2"}
+    assert mast(cwd=tmp_path, env={**os.environ, **words}).stdout.split() == ["--algorithm"]
+
+
+def test_a_file_that_cannot_be_written_is_named_as_the_user_named_it(trained):
+    result = mast("export", "-o", "absent/policy.mast", cwd=trained)
+    assert result.returncode == 2 and "absent: no such folder" in result.stderr
+    with pytest.raises(FileNotFoundError) as caught:
+        write_atomically(trained / "absent" / "policy.mast", b"")
+    assert caught.value.filename == str(trained / "absent" / "policy.mast")
+
+
 def test_help_imports_nothing_heavy():
     code = "import sys, cli; cli.app(['--help'], standalone_mode=False); print(sorted(sys.modules), file=sys.stderr)"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     for module in ("torch", "jax", "onnx", "numpy"):
         assert f"'{module}'" not in result.stderr
     assert "train" in result.stdout and "serve" in result.stdout
+
+
+def test_settings_and_runs_are_looked_at_without_torch(tmp_path, trained):
+    (tmp_path / "torch.py").write_text("raise AssertionError('torch was imported')")
+    hidden = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert "two_step-qmix-mast-seed0" in mast("runs", cwd=trained, env=hidden).stdout
+    assert 'map = "8m"' in mast("train", "--map", "8m", "--show-config", cwd=trained, env=hidden).stdout
+    assert "did you mean 'train.lr'" in mast("train", "--set", "lr=1", cwd=trained, env=hidden).stderr
 
 
 def test_doctor_and_show_config(tmp_path):

@@ -145,3 +145,24 @@ def test_an_environment_in_one_word():
 def test_an_environment_without_a_map_takes_its_first():
     assert resolve(None, {"env.name": "matrix"}, []).env.map == "two_step"
     assert resolve(None, {"env.name": "matrix", "env.map": "recall"}, []).env.map == "recall"
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("lr", "did you mean 'train.lr'?"),
+        ("embed", "did you mean 'mixer.embed' or 'wqmix.embed'?"),
+        ("train.steps", "did you mean 'train.total_steps'?"),
+        ("train.learning_rate", "expected one of: train.total_steps, train.optimizer, train.lr, "),
+        ("sweep.steps", "mast train --show-config prints every key"),
+    ],
+)
+def test_an_unknown_key_is_told_where_to_look(key, advice):
+    with pytest.raises(UserError) as caught:
+        override(Config(), {key: 1})
+    assert str(caught.value).startswith(f"unknown config key '{key}': {advice}")
+
+
+def test_a_mistake_in_a_file_names_the_file():
+    with pytest.raises(UserError, match=r"^mine\.toml: unknown config key 'trian\.lr'"):
+        parse_toml("[trian]\nlr = 1", source="mine.toml")

@@ -1,4 +1,4 @@
-"""Reports: statistics by hand, results that rebuild the page to the byte, and the page in a real browser."""
+"""Reports: results that rebuild the page to the byte, their tables, and the page in a real browser."""
 
 from __future__ import annotations
 
@@ -22,11 +22,8 @@ from mast_train.report.collect import collect
 from mast_train.report.command import write_report
 from mast_train.report.markdown import to_markdown
 from mast_train.report.marl_eval import marl_eval
-from mast_train.report.masks import decode, encode, png
 from mast_train.report.page import to_html
 from mast_train.report.rows import build
-from mast_train.report.statistics import critical_sparsity, iqm, last_count, pareto, probability_of_improvement, score
-from mast_train.report.svg import Chart, ticks
 from mast_train.sweep import parse_sweep
 from mast_train.sweep_display import Status
 from mast_train.sweep_run import run_sweep
@@ -104,61 +101,6 @@ def report(swept, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     write_report([swept], folder)
     return folder
-
-
-def test_a_score_averages_the_papers_twenty_or_the_last_quarter():
-    assert [last_count(n) for n in (1, 7, 21, 80, 201)] == [1, 1, 5, 20, 20]
-    assert score([0.0, 0.0, 0.0, 0.0, 0.2, 0.4, 0.3, 0.5]) == pytest.approx(0.4)
-    assert score([0.1, 0.2, 0.6], last=2) == pytest.approx(0.4)
-
-
-def test_the_interquartile_mean_and_its_interval():
-    found = iqm([[0.0, 0.4, 0.6, 9.0]])
-    assert found is not None and found[0] == pytest.approx(0.5) and found[1] < 0.5 < found[2]
-    assert iqm([[0.0, 0.4, 0.6, 9.0]]) == found, "a report made twice says the same"
-    assert iqm([[0.3, 0.3], [0.3, 0.3]]) == pytest.approx((0.3, 0.3, 0.3))
-    assert iqm([[0.5]]) is None and iqm([[0.5, 0.6], [0.5]]) is None
-
-
-def test_the_probability_of_improvement_counts_pairs():
-    found = probability_of_improvement([[1.0, 3.0]], [[2.0, 0.0]])
-    assert found is not None and found[0] == pytest.approx(3 / 4)
-    assert probability_of_improvement([[1.0]], [[2.0, 0.0]]) is None
-
-
-def test_the_critical_sparsity_is_where_97_percent_of_dense_is_lost():
-    assert critical_sparsity({0.9: 1.0, 0.95: 0.98, 0.99: 0.88}, 1.0) == pytest.approx(0.954)
-    assert critical_sparsity({0.9: 0.9, 0.95: 1.0}, 1.0) is None
-    assert critical_sparsity({0.95: 1.0, 0.9: 1.0}, 1.0) == 0.95
-
-
-def test_the_pareto_front_is_what_nothing_beats_in_both():
-    assert pareto([(2.0, 0.9), (1.0, 0.5), (1.5, 0.4), (1.0, 0.6), (3.0, 0.9)]) == [3, 0]
-
-
-def test_ticks_are_round_and_inside():
-    assert ticks(0, 1) == [0, 0.25, 0.5, 0.75, 1] and ticks(0, 400_000) == [0, 100_000, 200_000, 300_000, 400_000]
-    assert ticks(-0.3, 0.1) == [-0.3, -0.2, -0.1, 0.0, 0.1]
-
-
-def test_names_of_close_points_do_not_cover_each_other():
-    chart = Chart("t", (0, 1), (0, 1), ("x", "y"))
-    points = [(0.5 + i / 200, 0.5 + i / 200) for i in range(4)]
-    chart.name_points([(point, f"row {i}", f"a row's name {i}") for i, point in enumerate(points)], points)
-    found = re.findall(r'class="label" x="([\d.]+)" y="([\d.]+)">', chart.render())
-    places = [(float(x), float(y)) for x, y in found]
-    assert len(places) == 4
-    for i, (x, y) in enumerate(places):
-        assert all(abs(x - other) > 60 or abs(y - height) > 10 for other, height in places[:i])
-
-
-def test_a_mask_travels_as_bits_and_shows_as_a_picture():
-    from PIL import Image
-
-    mask = np.random.default_rng(0).random((5, 11)) < 0.3
-    assert (decode(encode(mask), [5, 11]) == mask).all()
-    image = Image.open(io.BytesIO(base64.b64decode(png(mask).partition(",")[2]))).convert("RGBA")
-    assert image.size == (11, 5) and ((np.asarray(image)[..., 3] == 255) == mask).all()
 
 
 def test_results_hold_the_runs_the_choices_and_what_they_kept(swept):
@@ -377,11 +319,17 @@ const before = root.dataset.theme;
 document.getElementById("theme").click();
 const key = document.querySelector('#curves [data-toggle="dense"]');
 key.click();
+const rows = (kind) => [...document.querySelectorAll(`#curves g.${kind}`)].map((g) => g.dataset.row);
+const lit = () => {
+  document.querySelector('#curves [data-toggle="mast 80%"]').dispatchEvent(new PointerEvent("pointerenter"));
+  return [[...new Set(rows("lit"))], rows("dim").includes("dense"), rows("dim").includes("mast 80%")];
+};
 document.body.dataset.probe = JSON.stringify({
   faults, themes: [before, root.dataset.theme],
   colours: getComputedStyle(document.body).backgroundColor,
   hidden: document.querySelectorAll("#curves figure g.hidden").length,
   wide: document.documentElement.scrollWidth > window.innerWidth,
+  lit: lit(),
   masks: [...document.querySelectorAll("details[open] .mask img")].filter((i) => i.naturalWidth > 0).length,
   outside: performance.getEntriesByType("resource").map((r) => r.name).filter((n) => !n.startsWith("data:")),
 });
@@ -404,6 +352,7 @@ def test_the_page_in_a_real_browser(report, tmp_path):
     probe = json.loads(next(a["data-probe"] for tag, a in page.attributes if tag == "body"))
     assert probe["faults"] == [] and probe["outside"] == [] and not probe["wide"]
     assert set(probe["themes"]) == {"light", "dark"} and probe["hidden"] == 1
+    assert probe["lit"] == [["mast 80%"], True, False]
     for title in (
         "Scores", "Learning curves", "Probability of improvement", "Win rate over sparsity", "Win rate against latency",
         "Cost", "Estimated and realised value", "Connections that carry nothing", "Which connections survive",
@@ -412,7 +361,8 @@ def test_the_page_in_a_real_browser(report, tmp_path):
         assert title in page.text, title
     assert page.counts["section"] == 10
     curves, front_and_sparsity, values, idle, degrees = 2, 2, 2, 2, 2 * 3
-    assert page.counts["svg"] == curves + front_and_sparsity + values + idle + degrees
+    drawn = page.counts["svg"] - page.counts["svg.swatch"]
+    assert drawn == curves + front_and_sparsity + values + idle + degrees
     assert page.counts["polyline.thin"] >= 10 and page.counts["polygon.band"] == 5
     assert probe["masks"] == 2 * (5 + 2)
     assert "Critical sparsity: mast" in page.text and "mast report" in page.text

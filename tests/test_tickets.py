@@ -1,4 +1,4 @@
-"""Tickets: the last masks of a finished run on fresh weights, random ones of that size, and every misnamed one."""
+"""What a run takes over from another: last masks for fresh weights, or networks and masks; and misnamed ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import cli
 from mast_train import checkpoint
+from mast_train.config import override, parse_toml, to_toml
 from mast_train.errors import UserError
 from mast_train.trainer import Trainer
 
@@ -104,3 +105,50 @@ def test_masks_from_the_command_line(tmp_path):
     arguments = ["train", "--method", "ticket-winning", "--masks", "found", "--runs", str(tmp_path), "--show-config"]
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code == 0 and f'masks_from = "{tmp_path / "found"}"' in result.output
+
+
+def test_a_warm_start_has_the_networks_and_masks_of_its_run_and_goes_on_learning(finished, tmp_path):
+    tensors, _ = checkpoint.read(finished / "checkpoint.safetensors")
+    settings = config(**{**SHORT, "train.weights_from": str(finished), "seed": 5})
+    warm = Trainer(settings, tmp_path)
+    start = warm.learner.state_dict()
+    for name, tensor in start.items():
+        if not name.startswith(("generator", "updates", "target_")):
+            assert torch.equal(tensor, tensors[f"learner.{name}"]), name
+        if name.startswith("target_"):
+            assert torch.equal(tensor, start[name.removeprefix("target_")]), "targets begin as copies"
+    assert (warm.step, warm.learner.updates, warm.replay.size) == (0, 0, 0)
+    run(warm, until=500)
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in warm.learner.state_dict().items())
+    assert Trainer.resume(tmp_path).step == warm.step, "resuming does not start over"
+
+
+def test_a_warm_start_that_does_not_fit(finished):
+    for key, value, words in (
+        ("net.hidden", 8, "net.hidden = 16, not 8"),
+        ("algorithm", "vdn", "algorithm = 'qmix', not 'vdn'"),
+        ("sparse.agent_sparsity", 0.5, "sparse.agent_sparsity = 0.8, not 0.5"),
+        ("env.map", "climbing", r"\(agents, obs, actions, state\)"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Trainer(config(**{**SHORT, "train.weights_from": str(finished), key: value}))
+
+
+def test_from_on_the_command_line_takes_the_settings_of_its_run(tmp_path):
+    folder = tmp_path / "found"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    (folder / "config.toml").write_text(to_toml(config(**{**SHORT, "train.lr": 0.003, "train.epsilon_end": 0.02})))
+    show = ["train", "--from", "found", "--runs", str(tmp_path), "--show-config"]
+
+    def shown(*more):
+        result = CliRunner().invoke(cli.app, [*show, *more])
+        assert result.exit_code == 0, result.output
+        return parse_toml(result.output)
+
+    expected = config(**{**SHORT, "train.lr": 0.003, "train.epsilon_end": 0.02, "train.epsilon_start": 0.02})
+    assert shown() == override(expected, {"train.weights_from": str(folder)})
+    assert shown("--set", "train.epsilon_start=0.5", "--steps", "9e3").train.epsilon_start == 0.5
+    assert shown("--steps", "9e3").train.total_steps == 9000
+    both = CliRunner().invoke(cli.app, [*show, "--config", str(folder / "config.toml")])
+    assert both.exit_code == 2 and "leave out --config" in both.output

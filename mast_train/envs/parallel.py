@@ -232,6 +232,8 @@ def _load_module(place: str) -> ModuleType:
         return module
     except ModuleNotFoundError as error:
         advice = "name a module that Python finds from here, or a .py file" if error.name == place else "install it"
+        if (error.name or "").partition(".")[0] in ("pettingzoo", "gymnasium"):
+            advice = 'pip install "mast-marl[pettingzoo]"'
         raise UserError(f"pettingzoo {place}: no module named {error.name!r}; {advice}") from error
     except Exception as error:
         raise UserError(f"pettingzoo {place}: importing it failed: {_located(error)}") from error

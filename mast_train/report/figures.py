@@ -8,8 +8,10 @@ from html import escape
 from mast_train.report.collect import names
 from mast_train.report.rows import Report, Row
 from mast_train.report.statistics import RETURN
-from mast_train.report.svg import Chart, style
+from mast_train.report.svg import Chart, swatch
 
+MANY = 6
+"""With more rows than that, a row's seeds and band show only while it is lit up."""
 Section = tuple[str, str, str]
 """(anchor, title, HTML)."""
 
@@ -26,12 +28,13 @@ def figure(
     legend = {row.name: report.colours[row.name] for row in rows} if legend is None else legend
     buttons = "".join(
         f'<button type="button" class="key" aria-pressed="true" data-toggle="{escape(row)}">'
-        f'<i class="{style(colour)}"></i>{escape(row)}</button>'
+        f"{swatch(colour)}{escape(row)}</button>"
         for row, colour in legend.items()
     )
     extra = f"<p>{escape(note)}</p>" if note else ""
+    many = ' class="many"' if len(legend) > MANY else ""
     return (
-        f'<figure><h3>{escape(heading)}</h3>{chart.render()}<div class="legend">{buttons}</div>'
+        f'<figure{many}><h3>{escape(heading)}</h3>{chart.render()}<div class="legend">{buttons}</div>'
         f"<figcaption>{extra}{provenance(rows, report)}</figcaption></figure>"
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from statistics import mean, median
 
-from mast_train.report.figures import Section, figure, grid, paragraph, title
+from mast_train.report.figures import MANY, Section, figure, grid, paragraph, title
 from mast_train.report.rows import Report, Row, dense_of, reference_of, value_span
 from mast_train.report.statistics import PAPER_LAST, RETURN, measure_word, probability
 from mast_train.report.svg import Chart, short
@@ -50,8 +50,11 @@ def curves(report: Report) -> Section | None:
         figures.append(figure(title(rows), chart, rows, report))
     words = (
         "Thin lines are single seeds as they were measured, the thick line is their median, the band runs from the "
-        "lowest to the highest seed. Nothing is smoothed. A name in the legend hides or shows its row."
+        "lowest to the highest seed. Nothing is smoothed. Pointing at a line or at its name lights its row up"
     )
+    if any(len(rows) > MANY for rows in report.tasks.values()):
+        words += f"; where there are more than {MANY} rows, seeds and bands show only then"
+    words += ". Choosing a name hides its row or shows it again."
     return "curves", "Learning curves", paragraph(words) + grid(figures)
 
 

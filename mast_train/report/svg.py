@@ -13,8 +13,17 @@ WIDTH, HEIGHT = 520, 300
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 14, 44
 LETTER = 6.6
 """Width to reserve for a letter of a label."""
-COLOURS = 10
-"""Classes s0 ... s9; a further row starts again, dashed."""
+COLOURS = 6
+"""Classes s0 ... s5, hues that colour-blind readers tell apart; further rows take them again with other strokes."""
+STROKES = 4
+"""Classes k0 ... k3: solid, dashed, dotted, dash-dot; each with a mark of its own."""
+MARKS = (
+    (),  # a circle
+    ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    ((0.0, -1.3), (1.15, 0.8), (-1.15, 0.8)),
+    ((0.0, -1.35), (1.35, 0.0), (0.0, 1.35), (-1.35, 0.0)),
+)
+"""Corners of a stroke's mark, for a radius of 1."""
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
@@ -75,10 +84,11 @@ class Chart:
     def dot(self, point: Point, colour: int, tip: str, radius: float = 3.5, hollow: bool = False) -> None:
         """A mark that says `tip` when pointed at."""
         x, y = self.at(point)
+        tag, place = _mark(colour, x, y, radius)
         kind = "dot hollow" if hollow else "dot"
         self._parts.append(
-            f'<circle class="{kind} {style(colour)}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}" data-tip="{escape(tip)}">'
-            f"<title>{escape(tip)}</title></circle>"
+            f'<{tag} class="{kind} {style(colour)}" {place} data-tip="{escape(tip)}">'
+            f"<title>{escape(tip)}</title></{tag}>"
         )
 
     def text(self, point: Point, words: str, offset: Point = (6, -6)) -> None:
@@ -157,6 +167,26 @@ def _overlap(a: Box, b: Box) -> bool:
 
 def style(colour: int) -> str:
     """The classes of the n-th row; below 0: of no row."""
-    if colour < 0:
-        return "neutral"
-    return f"s{colour % COLOURS}" + (" dashed" if colour >= COLOURS else "")
+    return "neutral" if colour < 0 else f"s{colour % COLOURS} k{_stroke(colour)}"
+
+
+def swatch(colour: int) -> str:
+    """The line and the mark of the n-th row, for a legend."""
+    tag, place = _mark(colour, 14, 5, 3)
+    return (
+        f'<svg class="swatch {style(colour)}" viewBox="0 0 28 10" aria-hidden="true">'
+        f'<polyline class="line {style(colour)}" points="0,5 28,5"/><{tag} class="dot" {place}/></svg>'
+    )
+
+
+def _stroke(colour: int) -> int:
+    return max(0, colour) // COLOURS % STROKES
+
+
+def _mark(colour: int, x: float, y: float, radius: float) -> tuple[str, str]:
+    """The element and its place."""
+    corners = MARKS[_stroke(colour)]
+    if not corners:
+        return "circle", f'cx="{x:.1f}" cy="{y:.1f}" r="{radius}"'
+    points = " ".join(f"{x + dx * radius:.1f},{y + dy * radius:.1f}" for dx, dy in corners)
+    return "polygon", f'points="{points}"'
