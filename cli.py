@@ -109,7 +109,7 @@ def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
     env: Annotated[str | None, typer.Option(help="smax, smac, vmas, matrix or pettingzoo:module:factory.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="A row: dense, mast, mast-scaled, rigl, ...; see docs/methods.md.")
+        str | None, typer.Option(help="A row: mast-active (the default), mast, rigl, dense, ...; see docs/methods.md.")
     ] = None,
     algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, owqmix, cwqmix or res.")] = None,
     recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,

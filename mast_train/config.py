@@ -182,7 +182,7 @@ class Config:
     """
 
     algorithm: str = "qmix"
-    method: str = "mast"
+    method: str = "mast-active"
     recipe: str = "modern"
     seed: int = 0
     device: str = "auto"

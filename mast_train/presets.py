@@ -95,12 +95,14 @@ ENVIRONMENTS: dict[str, dict[str, Any]] = {
 
 RECIPES: dict[str, dict[str, Any]] = {"modern": {}, "paper": _PAPER}
 """modern: parallel environments, Adam, TD(lambda) for every row. paper: PyMARL's set-up, one-step baselines."""
+DEFAULTS = {"modern": "mast-active", "paper": "mast"}
+"""The method of a recipe where none is named: what works best, and what the paper has."""
 
 
 def preset(method: str, recipe: str = "modern") -> Config:
     """The config of one method under one recipe. Raises UserError for an unknown name."""
-    check_choice("method", method, METHODS)
     check_choice("recipe", recipe, RECIPES)
+    check_choice("method", method, METHODS)
     config = override(Config(), {"method": method, "recipe": recipe, **METHODS[method], **RECIPES[recipe]})
     if recipe == "paper":
         config = override(config, _PAPER_METHODS.get(method, _ONE_STEP))
@@ -125,15 +127,17 @@ def resolve(
         if file is not None:
             raise UserError(f"--from takes the settings of its run; leave out --config {file}")
         file = start / "config.toml"
-    base = load_toml(file) if file else Config()
+    base = load_toml(file, Config(method="")) if file else Config(method="")
     settings = {**flags, **parse_assignments(assignments)}
     if start is not None:  # a team that has learned goes on exploring as little as it did
         settings = {"train.weights_from": str(start), "train.epsilon_start": base.train.epsilon_end, **settings}
-    method, recipe = str(settings.get("method", base.method)), str(settings.get("recipe", base.recipe))
+    recipe = str(settings.get("recipe", base.recipe))
+    method = str(settings.get("method", base.method or DEFAULTS.get(recipe, "")))
     config = override(preset(method, recipe), environment(base.env.name))
     if file:
-        config = load_toml(file, override(preset(base.method, base.recipe), environment(base.env.name)))
-        if (method, recipe) != (base.method, base.recipe):
+        own = base.method or DEFAULTS.get(base.recipe, "")
+        config = load_toml(file, override(preset(own, base.recipe), environment(base.env.name)))
+        if (method, recipe) != (own, base.recipe):
             config = _switch(config, method, recipe)
     dotted = {key: value for key, value in settings.items() if key not in ("sparsity", "block")}
     if "env.name" in dotted:

@@ -43,7 +43,7 @@ def trained(tmp_path_factory):
 
 
 def test_the_run_folder_holds_what_it_says(trained):
-    run = trained / "runs" / "two_step-qmix-mast-seed0"
+    run = trained / "runs" / "two_step-qmix-mast-active-seed0"
     assert {p.name for p in run.iterdir()} == {
         "config.toml", "run.json", "metrics.jsonl", "tensorboard", "checkpoint.safetensors",
         "snapshots", "trace.safetensors",
@@ -57,14 +57,16 @@ def test_the_run_folder_holds_what_it_says(trained):
 
 def test_export_eval_inspect_bench(trained):
     out = ok("export", cwd=trained)
-    policy = trained / "runs" / "two_step-qmix-mast-seed0" / "policy.mast"
-    assert policy.is_file() and "runs/two_step-qmix-mast-seed0" in out and "verified over" in out
+    policy = trained / "runs" / "two_step-qmix-mast-active-seed0" / "policy.mast"
+    assert policy.is_file() and "runs/two_step-qmix-mast-active-seed0" in out and "verified over" in out
     random = ("--random", "--env", "matrix", "--map", "two_step")
     for target in ((), (policy,), (policy, "--backend", "reference"), random):
         result = json.loads(ok("eval", *target, "--episodes", "16", "--json", cwd=trained))
         assert result["episodes"] == 16 and result["win_rate_low"] <= result["win_rate"] <= result["win_rate_high"]
     description = json.loads(ok("inspect", "--json", "--png", "masks.png", cwd=trained))
-    assert description == json.loads(ok("inspect", "two_step-qmix-mast-seed0", "--json", cwd=trained)), "the run's own"
+    assert description == json.loads(ok("inspect", "two_step-qmix-mast-active-seed0", "--json", cwd=trained)), (
+        "the run's own"
+    )
     assert (trained / "masks.png").read_bytes().startswith(b"\x89PNG") and description
     assert all(line in out for line in ("agent_0: removed", "agent_1: removed", "hidden units"))
     (whole,) = json.loads(ok("export", "--no-compact", "-o", "whole.mast", "--json", cwd=trained))
@@ -87,7 +89,7 @@ def test_export_formats(trained):
     ):  # fmt: skip
         reports = json.loads(ok("export", *arguments, "--json", cwd=trained))
         assert all(report["n_steps"] == 200 for report in reports)
-        assert (trained / "runs" / "two_step-qmix-mast-seed0" / name).exists()
+        assert (trained / "runs" / "two_step-qmix-mast-active-seed0" / name).exists()
         assert all(report["passed"] for report in reports)
 
 
@@ -122,7 +124,7 @@ def test_interrupt_saves_and_resume_continues(tmp_path):
 def test_seeds_in_one_process_become_runs_of_their_own(tmp_path):
     command = [sys.executable, str(ROOT / "cli.py"), *TRAIN, "--seeds", "2", "--seed", "3", "--steps", "1000000"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    folders = [tmp_path / "runs" / f"two_step-qmix-mast-seed{seed}" for seed in (3, 4)]
+    folders = [tmp_path / "runs" / f"two_step-qmix-mast-active-seed{seed}" for seed in (3, 4)]
     metrics, deadline = folders[1] / "metrics.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 20):
         time.sleep(0.1)
@@ -218,7 +220,7 @@ def test_help_imports_nothing_heavy():
 def test_settings_and_runs_are_looked_at_without_torch(tmp_path, trained):
     (tmp_path / "torch.py").write_text("raise AssertionError('torch was imported')")
     hidden = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    assert "two_step-qmix-mast-seed0" in mast("runs", cwd=trained, env=hidden).stdout
+    assert "two_step-qmix-mast-active-seed0" in mast("runs", cwd=trained, env=hidden).stdout
     assert 'map = "8m"' in mast("train", "--map", "8m", "--show-config", cwd=trained, env=hidden).stdout
     assert "did you mean 'train.lr'" in mast("train", "--set", "lr=1", cwd=trained, env=hidden).stderr
 

@@ -19,6 +19,21 @@ def test_every_preset_is_valid_and_survives_toml(method, recipe):
     assert (config.method, config.recipe) == (method, recipe)
 
 
+def test_a_recipe_has_a_method_where_none_is_named(tmp_path):
+    file = tmp_path / "own.toml"
+    file.write_text('recipe = "paper"\nnet.hidden = 32\n')
+    for config, method, drop in (
+        (resolve(None, {}, []), "mast-active", "idle"),
+        (resolve(None, {"recipe": "paper"}, []), "mast", "magnitude"),
+        (resolve(file, {}, []), "mast", "magnitude"),
+        (resolve(file, {"recipe": "modern"}, []), "mast-active", "idle"),
+        (resolve(file, {"method": "rigl"}, []), "rigl", "magnitude"),
+    ):
+        assert (config.method, config.sparse.drop) == (method, drop)
+    with pytest.raises(UserError, match="recipe"):
+        resolve(None, {"recipe": "papr"}, [])
+
+
 def test_dense_and_sparse_rows_share_all_but_what_the_table_names():
     dense, ss = flatten(preset("dense")), flatten(preset("ss"))
     different = {key for key in dense if dense[key] != ss[key]}
@@ -66,7 +81,7 @@ def test_precedence(tmp_path):
         (lambda: validate(override(Config(), {"train.lr": float("inf")})), ("train.lr",)),
         (lambda: validate(override(Config(), {"target.operator": "mellomax"})), ("mellowmax",)),
         (lambda: validate(preset("ticket-winning")), ("--masks", "masks_from")),
-        (lambda: validate(override(Config(), {"sparse.masks_from": "runs/x"})), ("'mast'", "ticket-winning")),
+        (lambda: validate(override(Config(), {"sparse.masks_from": "runs/x"})), ("'mast-active'", "ticket-winning")),
         (lambda: resolve(None, {"method": "ticket-winning", "sparsity": 0.9}, []), ("--sparsity", "--masks")),
         (lambda: validate(override(Config(), {"replay.recent_batch": 64})), ("recent_batch", "32")),
         (
