@@ -126,6 +126,8 @@ def resolve(
     if start is not None:
         if file is not None:
             raise UserError(f"--from takes the settings of its run; leave out --config {file}")
+        if "sparse.masks_from" in flags:
+            raise UserError("--masks gives fresh weights a run's masks, --from takes weights and masks; leave one out")
         file = start / "config.toml"
     base = load_toml(file, Config(method="")) if file else Config(method="")
     settings = {**flags, **parse_assignments(assignments)}

@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "data" / "3m.mast"
+INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+"""What is imported is what was installed, not a checkout."""
 HEAVY = "torch", "jax", "onnx", "onnxruntime", "mast_train.trainer"
 
 
@@ -40,10 +42,8 @@ def install(folder: Path, extra: str, **environment: str) -> Path:
 
 
 def run(binary: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Without this checkout on the path, whatever the caller's environment says."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
-        [str(binary), *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+        [str(binary), *arguments], cwd=cwd, env=INSTALLED, capture_output=True, text=True, timeout=120
     )
 
 
@@ -77,7 +77,11 @@ def test_base_install_inspects_measures_and_says_what_is_missing(robot, tmp_path
 
 def test_base_install_serves(robot, tmp_path):
     server = subprocess.Popen(
-        [str(robot / "mast"), "serve", str(GOLDEN), "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        [str(robot / "mast"), "serve", str(GOLDEN), "--port", "0"],
+        cwd=tmp_path,
+        env=INSTALLED,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         url = next(word for word in server.stdout.readline().split() if word.startswith("http"))

@@ -150,5 +150,9 @@ def test_from_on_the_command_line_takes_the_settings_of_its_run(tmp_path):
     assert shown() == override(expected, {"train.weights_from": str(folder)})
     assert shown("--set", "train.epsilon_start=0.5", "--steps", "9e3").train.epsilon_start == 0.5
     assert shown("--steps", "9e3").train.total_steps == 9000
-    both = CliRunner().invoke(cli.app, [*show, "--config", str(folder / "config.toml")])
-    assert both.exit_code == 2 and "leave out --config" in both.output
+    for more, words in (
+        (["--config", str(folder / "config.toml")], "leave out --config"),
+        (["--masks", "found"], "leave one out"),
+    ):
+        both = CliRunner().invoke(cli.app, [*show, *more])
+        assert both.exit_code == 2 and words in both.output
