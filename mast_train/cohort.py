@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from mast_train import targets
-from mast_train.episodes import EpisodeBatch, Rows, pick, taken
-from mast_train.execution import Execution
+from mast_train.episodes import EpisodeBatch, Rows, pick
+from mast_train.execution import Execution, Values
 from mast_train.graphs import Graphs
-from mast_train.losses import central_weight, mean_of, optimistic_weight, td_loss
+from mast_train.losses import central_weight, mean_of, optimistic_weight
+from mast_train.native import targets as native_targets
 
 if TYPE_CHECKING:
     from mast_train.learner import Learner
@@ -69,24 +70,24 @@ class Cohort:
     def _gradients(self, batch: EpisodeBatch, rows: Rows, evolving: bool, delayed: bool) -> list[dict[str, Tensor]]:
         """The losses and their backward pass; scalars for the log of each seed."""
         inputs = self.execution.inputs(batch)
-        q = self.execution.sequence("agents", inputs, evolving)
-        q_taken = taken(q, rows, pick(batch.actions, rows.transition))
-        q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), rows.sizes, evolving)
+        online = self.execution.sequence("agents", inputs, batch, rows, evolving)
+        q_tot = self.execution.mix("mixer", online.taken, batch.state, rows.now, rows.sizes, evolving)
         with torch.no_grad():
-            q_target = self.execution.sequence("target_agents", inputs)
-            y = pick(self._targets(batch, rows, q_target, q.detach(), delayed), rows.transition)
-            weight = self._weight(batch, rows, q_tot, y, q_target, q)
-        losses = {"loss": _td_losses(rows, q_tot, y, weight)}
+            target = self.execution.sequence("target_agents", inputs, batch, rows)
+            y = self._targets(batch, rows, target, online, delayed)
+            weight = self._weight(batch, rows, q_tot, y, target, online)
+        losses = {"loss": self._td_losses(rows, q_tot, y, weight)}
         if self._weighted:
-            q = self.execution.sequence("central_agents", inputs, evolving)
-            values = taken(q, rows, pick(batch.actions, rows.transition))
-            q_central = self.execution.mix("central_mixer", values, pick(batch.state, rows.now), rows.sizes, evolving)
-            losses["central_loss"] = _td_losses(rows, q_central, y)
+            central = self.execution.sequence("central_agents", inputs, batch, rows, evolving)
+            q_central = self.execution.mix(
+                "central_mixer", central.taken, batch.state, rows.now, rows.sizes, evolving
+            )
+            losses["central_loss"] = self._td_losses(rows, q_central, y)
         if self.config.algorithm == "res":
             returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-            distances = _td_losses(rows, q_tot, pick(returns, rows.transition))
+            distances = self._td_losses(rows, q_tot, pick(returns, rows.transition))
             losses["return_loss"] = [self.config.res.return_weight * distance for distance in distances]
-        means = {"q_taken": q_taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
+        means = {"q_taken": online.taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
         logs = {
             name: [mean_of(*part) for part in zip(rows.split(values.detach()), rows.split_any(rows.real), strict=True)]
             for name, values in means.items()
@@ -103,23 +104,32 @@ class Cohort:
         found = losses | logs
         return [{name: values[k].detach() for name, values in found.items()} for k in range(len(self.learners))]
 
-    def _targets(self, batch: EpisodeBatch, rows: Rows, q: Tensor, q_online: Tensor, delayed: bool) -> Tensor:
-        """y [B,T]: target values q, q_online [T+1,B,N,A] reduced and mixed on every next state, then one-step, n-step
-        or TD(lambda) returns."""
-        c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
+    def _targets(self, batch: EpisodeBatch, rows: Rows, target: Values, online: Values, delayed: bool) -> Tensor:
+        """y [R]: the target networks' values reduced and mixed on every next state, then one-step, n-step or TD(lambda)
+        returns."""
         values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
-        avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
-        select = pick(q_online, after) if self._online_selects else None
-        following = values(rows, pick(q, after), avail, select, state)
-        value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
-        if c.returns == "one_step" or delayed:
-            return targets.one_step(batch.reward, value, batch.terminated, gamma)
-        if c.returns == "n_step":
-            return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
-        return self.execution.pure.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
+        select = online.after() if self._online_selects else None
+        following = values(rows, target.after(), pick(batch.avail_actions, rows.after), select, batch.state)
+        return self._returns(batch, rows, following, delayed)
+
+    def _returns(self, batch: EpisodeBatch, rows: Rows, following: Tensor, delayed: bool) -> Tensor:
+        """y [R] from the next states' values [R]."""
+        c, gamma, reward, terminated = self.config.target, self.config.train.gamma, batch.reward, batch.terminated
+        kind = "one_step" if delayed else c.returns
+        if self.execution.native and kind != "n_step":
+            lam = 0.0 if kind == "one_step" else c.td_lambda
+            return native_targets.td_lambda(reward, following, terminated, batch.filled, gamma, lam)
+        value = torch.zeros_like(reward).flatten().scatter(0, rows.transition, following).view_as(reward)
+        if kind == "one_step":
+            y = targets.one_step(reward, value, terminated, gamma)
+        elif kind == "n_step":
+            y = targets.n_step(reward, value, terminated, batch.last, gamma, c.n_step)
+        else:
+            y = targets.td_lambda(reward, value, terminated, batch.last, gamma, c.td_lambda)
+        return pick(y, rows.transition)
 
     def _weight(
-        self, batch: EpisodeBatch, rows: Rows, q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor
+        self, batch: EpisodeBatch, rows: Rows, q_tot: Tensor, y: Tensor, target: Values, online: Values
     ) -> Tensor | None:
         """WQMIX's weight of every real transition [R], None for the other algorithms."""
         low = self.config.wqmix.weight
@@ -127,9 +137,9 @@ class Cohort:
             return optimistic_weight(q_tot, y, low)
         if self.config.algorithm != "cwqmix":
             return None
-        greedy = targets.greedy_actions(pick(q, rows.step_major), pick(batch.avail_actions, rows.now))
-        values = targets.value_of(pick(q_target, rows.step_major), greedy)
-        q_greedy = self.execution.mix("target_mixer", values, pick(batch.state, rows.now), rows.sizes)
+        greedy = targets.greedy_actions(online.now(), pick(batch.avail_actions, rows.now))
+        values = targets.value_of(target.now(), greedy)
+        q_greedy = self.execution.mix("target_mixer", values, batch.state, rows.now, rows.sizes)
         return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
 
     @property
@@ -139,7 +149,8 @@ class Cohort:
         return self.config.target.double_q or self._weighted or self.config.algorithm == "res"
 
     def _mixed(self, rows: Rows, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
-        """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
+        """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, all of next states,
+        state [B,T+1,S] -> [R]."""
         if self.config.target.scale == "spread":
             # The unit is one seed's own: its spread is over that seed's transitions.
             optional = rows.split_any(select), rows.split_any(rows.real)
@@ -147,20 +158,20 @@ class Cohort:
             reduced = torch.cat([self._reduce(v, can, by, self._unit(v, can, real)) for v, can, by, real in parts])
         else:
             reduced = self._reduce(q, avail, select, 1.0)
-        return self.execution.mix("target_mixer", reduced, state, rows.sizes)
+        return self.execution.mix("target_mixer", reduced, state, rows.after, rows.sizes)
 
     def _joint_softmax(self, rows: Rows, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
         """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
         assert select is not None
         greedy = targets.greedy_actions(select, avail)
-        online = self.execution.mix("mixer", targets.neighbours(select, greedy), state, rows.sizes)
-        target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, rows.sizes)
+        online = self.execution.mix("mixer", targets.neighbours(select, greedy), state, rows.after, rows.sizes)
+        target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, rows.after, rows.sizes)
         return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
 
     def _unit(self, q: Tensor, avail: Tensor, real: Tensor | None) -> float | Tensor:
         """targets.spread, as a number where C needs one."""
         unit = targets.spread(q, avail, real)
-        return float(unit) if self.learners[0].native else unit
+        return float(unit) if self.execution.native else unit
 
     def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None, unit: float | Tensor) -> Tensor:
         """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
@@ -171,13 +182,12 @@ class Cohort:
             return targets.softmax_value(q, avail, c.alpha / unit, select)
         if c.operator == "mellowmax":
             return targets.mellowmax(q, avail, c.omega / unit)
-        return self.execution.pure.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
+        return self.execution.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
 
-
-def _td_losses(rows: Rows, q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
-    """losses.td_loss of each seed's transitions."""
-    parts = zip(rows.split(q_tot), rows.split(y), rows.split_any(weight), rows.split_any(rows.real), strict=True)
-    return [td_loss(*part) for part in parts]
+    def _td_losses(self, rows: Rows, q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
+        """losses.td_loss of each seed's transitions."""
+        parts = zip(rows.split(q_tot), rows.split(y), rows.split_any(weight), rows.split_any(rows.real), strict=True)
+        return [self.execution.td_loss(*part) for part in parts]
 
 
 def _total(scalars: Sequence[Tensor]) -> Tensor:

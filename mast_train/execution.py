@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from mast_train import targets
+from mast_train import losses, targets
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
+from mast_train.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.errors import UserError
 from mast_train.mixers import QMIX
 from mast_train.native import Inputs as NativeInputs
@@ -32,6 +33,24 @@ from mast_train.sparse.masks import Masks
 
 Inputs = Tensor | NativeInputs
 """What agents' networks read, for all steps: x [T+1,B,N,I], or what it is made of where they run in C."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """What a pass of the agents gives at the transitions. q [T+1,B,N,A] is undefined where there is none."""
+
+    q: Tensor
+    rows: Rows
+    taken: Tensor
+    """Q of the actions taken [R,N]; the gradients' way in."""
+
+    def now(self) -> Tensor:
+        """Of all actions [R,N,A]."""
+        return pick(self.q.detach(), self.rows.step_major)
+
+    def after(self) -> Tensor:
+        """Of all actions at the next step [R,N,A]."""
+        return pick(self.q.detach(), self.rows.next_step_major)
 
 
 def use_native(config: Config, device: torch.device) -> bool:
@@ -63,7 +82,7 @@ class Execution:
         masks: Sequence[Mapping[str, Masks]],
         native: bool,
     ) -> None:
-        self._config, self._spec, self._modules, self._native = config, spec, networks, native
+        self._config, self._spec, self._modules, self.native = config, spec, networks, native
         self._agents: dict[str, _Agents] = {}
         self._mixers: dict[str, list[SparseMixer]] = {}
         self._frozen: _Frozen | None = None
@@ -77,9 +96,14 @@ class Execution:
                 self._mixers[key] = [SparseMixer(cast(QMIX, module), mask) for module, mask in pairs]
 
     @property
-    def pure(self) -> Any:
-        """The targets' pure functions, soft_mellowmax and td_lambda."""
-        return native_targets if self._native else targets
+    def soft_mellowmax(self) -> Any:
+        """targets.soft_mellowmax."""
+        return native_targets.soft_mellowmax if self.native else targets.soft_mellowmax
+
+    @property
+    def td_loss(self) -> Any:
+        """losses.td_loss."""
+        return native_targets.td_loss if self.native else losses.td_loss
 
     @property
     def actor(self) -> AgentNets | SparseSequence:
@@ -90,39 +114,58 @@ class Execution:
         """What acts, on the weights and masks of now until the next call: another thread may act while these learn."""
         agents = self._agents["agents"]
         if self._frozen is None:
-            self._frozen = _Frozen(agents.nets, agents.masks or {}, self._native)
+            self._frozen = _Frozen(agents.nets, agents.masks or {}, self.native)
         return self._frozen.refreshed()
 
     def inputs(self, batch: EpisodeBatch) -> Inputs:
         """What `sequence` takes."""
-        last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-        if not self._native or not self._config.net.last_action:
-            return agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
-        observed, acted = batch.obs.transpose(0, 1), last_action.transpose(0, 1)
-        return NativeInputs.of(observed, acted, batch.lengths + 1, len(self._modules))
+        one_hot = self._config.net.last_action
+        if self.native and one_hot:
+            obs = batch.obs.transpose(0, 1)
+        else:
+            last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+            obs = agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
+        if not self.native:
+            return obs
+        actions, seeds = batch.actions.transpose(0, 1), len(self._modules)
+        return NativeInputs.of(obs, actions, batch.lengths + 1, seeds, one_hot=one_hot)
 
-    def sequence(self, key: str, inputs: Inputs, evolving: bool = False) -> Tensor:
-        """Action values [T+1,B,N,A]; gradients of absent weights only when `evolving`."""
+    def sequence(self, key: str, inputs: Inputs, batch: EpisodeBatch, rows: Rows, evolving: bool = False) -> Values:
+        """The action values of the batch that the inputs were made of; gradients of absent weights only when
+        `evolving`."""
         actor = self._agents[key].actor
-        return actor(inputs)[0] if isinstance(actor, AgentNets) else actor.forward(inputs, dense_gradients=evolving)
+        if not isinstance(actor, AgentNets):
+            assert isinstance(inputs, NativeInputs)
+            q, q_taken = actor.values(inputs, dense_gradients=evolving)
+            return Values(q, rows, q_taken)
+        q = actor(inputs)[0]
+        return Values(q, rows, taken(q, rows, pick(batch.actions, rows.transition)))
 
-    def mix(self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False) -> Tensor:
-        """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`.
+    def mix(
+        self, key: str, q: Tensor, state: Tensor, at: Tensor, sizes: list[int] | None = None, evolving: bool = False
+    ) -> Tensor:
+        """q [R,N] or [K,R,N], state [B,T+1,S], at [R] -> Q_tot [R] or [K,R] in the states pick(state, at); gradients of
+        absent weights only when `evolving`.
 
         sizes: how many of the R rows are each seed's, in order; None for a single one.
         """
-        modules: list[Any] = [named[key] for named in self._modules]
+        modules: list[Any] = [partial(_mixed, named[key]) for named in self._modules]
         if key in self._mixers:
             modules = [partial(mixer, dense_gradients=evolving) for mixer in self._mixers[key]]
+        states = state.flatten(0, 1)
         if sizes is None or len(sizes) == 1:
-            return modules[0](q, state)
-        parts = zip(modules, q.split(sizes, -2), state.split(sizes), strict=True)
-        return torch.cat([module(q_part, state_part) for module, q_part, state_part in parts], -1)
+            return modules[0](q, states, at)
+        parts = zip(modules, q.split(sizes, -2), at.split(sizes), strict=True)
+        return torch.cat([module(q_part, states, at_part) for module, q_part, at_part in parts], -1)
 
     def hand_out_gradients(self) -> None:
         """What a backward pass left in the joint networks becomes the gradients of every seed's own parameters."""
         for agents in self._agents.values():
             agents.hand_out_gradients()
+
+
+def _mixed(mixer: nn.Module, q: Tensor, states: Tensor, rows: Tensor) -> Tensor:
+    return mixer(q, states.index_select(0, rows))
 
 
 class _Agents:

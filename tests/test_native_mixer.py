@@ -99,6 +99,16 @@ def test_repeats_are_as_many_calls():
     torch.testing.assert_close(mixer(q, state), torch.stack([mixer(part, state) for part in q]))
 
 
+def test_rows_name_their_states():
+    mixer, masks = make()
+    state, rows, grad = torch.randn(20, 17), torch.randint(0, 20, (50,)), torch.randn(50)
+    q, subject = torch.randn(50, 3, requires_grad=True), SparseMixer(mixer, masks)
+    expected, found = subject(q, state[rows]), subject(q, state, rows)
+    assert torch.equal(found, expected)
+    wanted = gradients(mixer, expected, q, grad)
+    assert all(torch.equal(value, wanted[name]) for name, value in gradients(mixer, found, q, grad).items())
+
+
 def test_the_number_of_threads_changes_no_bit():
     mixer, masks = make()
     q, state, grad, results = torch.randn(700, 3, requires_grad=True), torch.randn(700, 17), torch.randn(700), []

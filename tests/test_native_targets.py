@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mast_train import native, targets
+from mast_train import losses, native, targets
 from mast_train.native import targets as native_targets
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
@@ -37,9 +37,21 @@ def test_td_lambda():
     length = torch.tensor([7, 3, 5, 1])[:, None]
     last = torch.arange(7) == length - 1
     terminated = last & torch.tensor([[True], [False], [True], [False]])
-    reward, value = torch.randn(4, 7), torch.randn(4, 7)
+    reward, value, filled = torch.randn(4, 7), torch.randn(4, 7), torch.arange(7) < length
     for lam in (0.0, 0.6, 1.0):
         expected = targets.td_lambda(reward.double(), value.double(), terminated, last, 0.99, lam)
-        actual = native_targets.td_lambda(reward, value, terminated, last, 0.99, lam)
-        filled = torch.arange(7) < length
-        torch.testing.assert_close(actual[filled].double(), expected[filled], atol=1e-6, rtol=1e-5)
+        actual = native_targets.td_lambda(reward, value[filled], terminated, filled, 0.99, lam)
+        torch.testing.assert_close(actual.double(), expected[filled], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_td_loss(weighted):
+    torch.manual_seed(0)
+    q_tot, y, weight = torch.randn(100, requires_grad=True), torch.randn(100), torch.rand(100) if weighted else None
+    exact = q_tot.detach().double().requires_grad_()
+    expected = losses.td_loss(exact, y.double(), None if weight is None else weight.double())
+    actual = native_targets.td_loss(q_tot, y, weight)
+    for loss in (expected, actual):
+        (3.0 * loss).backward()
+    torch.testing.assert_close(actual.double(), expected, atol=0.0, rtol=1e-6)
+    torch.testing.assert_close(q_tot.grad.double(), exact.grad, atol=1e-8, rtol=1e-5)

@@ -103,28 +103,36 @@ class SparseSequence:
     def forward(
         self,
         x: Tensor | Inputs,
-        last_action: Tensor | None = None,
+        actions: Tensor | None = None,
         lengths: Tensor | None = None,
         *,
         dense_gradients: bool = False,
     ) -> Tensor:
         """x [T,B,N,I] -> q [T,B,N,A], from a zero memory; AgentNets.forward without the hidden states.
 
-        With last_action [T,B,N] int64 (-1: none yet), x may be observations alone: the one-hots of the action and,
-        where the networks have that many inputs more, of the agent follow as in networks.agent_inputs. lengths [B]
-        int64: each episode's steps; q is 0, and its gradient ignored, from there on. Inputs made of them once may be
-        given in their place: what several networks read is then brought into lanes once.
+        With actions [T-1,B,N] int64, taken at each step but the last (-1: none), x may be observations alone: the
+        one-hots of the action before and, where the networks have that many inputs more, of the agent follow as in
+        networks.agent_inputs. lengths [B] int64: each episode's steps; q is undefined, and its gradient ignored, from
+        there on. Inputs made of them once may be given in their place: what several networks read is then brought into
+        lanes once.
         Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
         updates that grow connections. Raises ValueError.
         """
-        learning = torch.is_grad_enabled()
-        inputs = x if isinstance(x, Inputs) else Inputs.of(x, last_action, lengths, self.nets.seeds, keep=learning)
-        if not learning:
+        keep = torch.is_grad_enabled()
+        inputs = x if isinstance(x, Inputs) else Inputs.of(x, actions, lengths, self.nets.seeds, keep=keep)
+        return self.values(inputs, dense_gradients=dense_gradients)[0]
+
+    def values(self, inputs: Inputs, *, dense_gradients: bool = False) -> tuple[Tensor, Tensor]:
+        """`forward`, and the values of the actions taken [R,N]: the inputs' transitions, episode by episode.
+
+        Both are differentiable as `forward` is; without actions the second is empty.
+        """
+        if not torch.is_grad_enabled():
             return self._run(inputs)
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Sequence.apply(self, dense_gradients, inputs, inputs.x, *self._parameters)
+        return _Sequence.apply(self, dense_gradients, inputs, self._parameters[0])
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -137,7 +145,7 @@ class SparseSequence:
             raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
         hidden = hidden.detach().contiguous()
         after = torch.empty_like(hidden)
-        return self._run(Inputs.of(x[None], keep=False), initial=hidden, final=after)[0], after
+        return self._run(Inputs.of(x[None], keep=False), initial=hidden, final=after)[0][0], after
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
@@ -171,7 +179,7 @@ class SparseSequence:
     def _shape(self, inputs: Inputs) -> tuple[int, int, int, int, int]:
         """G, T, B, N, seeds. Raises ValueError."""
         seeds, groups, (t, b, n, width) = self.nets.seeds, self.nets.groups, inputs.x.shape
-        one_hot = 0 if inputs.last_action is None else self.nets.n_actions
+        one_hot = self.nets.n_actions if inputs.one_hot else 0
         if inputs.laid_out not in (None, (groups, *self._widths())):
             raise ValueError(f"inputs laid out for {inputs.laid_out}, expected {(groups, *self._widths())}")
         fits = self.nets.inputs - width - one_hot in (0, n) and groups in (seeds, seeds * n) and b % seeds == 0
@@ -180,8 +188,8 @@ class SparseSequence:
                 f"x is {list(inputs.x.shape)}, expected [T,B,N,{self.nets.inputs}], B a multiple of {seeds} and "
                 f"N = {groups // seeds} groups or 1 group"
             )
-        if inputs.last_action is not None and inputs.last_action.shape != (t, b, n):
-            raise ValueError(f"last_action is {list(inputs.last_action.shape)}, expected {[t, b, n]}")
+        if inputs.actions is not None and inputs.actions.shape != (t - 1, b, n):
+            raise ValueError(f"actions is {list(inputs.actions.shape)}, expected {[t - 1, b, n]}")
         return groups, t, b, n, seeds
 
     def _run(
@@ -190,9 +198,10 @@ class SparseSequence:
         saved: Tensor | None = None,
         initial: Tensor | None = None,
         final: Tensor | None = None,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         shape = self._shape(inputs)
-        q = inputs.x.new_zeros(*shape[1:4], self.nets.n_actions)
+        q = inputs.x.new_empty(*shape[1:4], self.nets.n_actions)
+        taken = inputs.x.new_empty(inputs.transitions, shape[3])
         _train.forward(
             self.structure(),
             self.level,
@@ -201,19 +210,24 @@ class SparseSequence:
             addresses(self._parameters),
             inputs.placed(self.nets),
             *located(q),
-            *addresses([initial, final, saved]),
+            *addresses([taken if inputs.transitions else None, initial, final, saved]),
         )
         if inputs.keep:
             inputs.laid_out = (shape[0], *self._widths())
-        return q
+        return q, taken
 
     def _saved(self, shape: tuple[int, int, int, int, int]) -> Tensor:
         """For what a forward pass saves."""
         groups, t, b, n, _ = shape
         return self._memory.take(_train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES))
 
-    def _backward(self, structure: Any, wanted: Any, inputs: Inputs, saved: Tensor, grad_q: Tensor) -> None:
-        shape, grad_q, parameters = self._shape(inputs), plain(grad_q), self._parameters
+    def _backward(
+        self, structure: Any, wanted: Any, inputs: Inputs, saved: Tensor, grad_q: Tensor | None, grad_taken: Tensor | None
+    ) -> None:
+        """The gradients of q and of the values taken, None where they are 0."""
+        shape, parameters = self._shape(inputs), self._parameters
+        grad_q = None if grad_q is None else plain(grad_q)
+        grad_taken = None if grad_taken is None else grad_taken.contiguous()
 
         def fill(gradients: Sequence[Tensor]) -> None:
             _train.backward(
@@ -224,8 +238,8 @@ class SparseSequence:
                 shape,
                 addresses(parameters),
                 inputs.placed(self.nets),
-                *located(grad_q),
-                saved.data_ptr(),
+                *((0, (0, 0, 0)) if grad_q is None else located(grad_q)),
+                *addresses([grad_taken, saved]),
                 addresses(gradients),
             )
 
@@ -236,21 +250,23 @@ class SparseSequence:
 class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: Inputs, x: Tensor, *parameters: Tensor
-    ) -> Tensor:
+        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: Inputs, parameter: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """parameter: any of them, so that what comes out is differentiable."""
+        ctx.set_materialize_grads(False)
         ctx.sequence, ctx.structure = sequence, sequence.structure()
         ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
         ctx.saved = sequence._saved(sequence._shape(inputs))
         ctx.inputs = inputs
-        ctx.save_for_backward(x, *parameters)
+        ctx.save_for_backward(inputs.x, *sequence._parameters)
         return sequence._run(inputs, ctx.saved)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        _, *parameters = ctx.saved_tensors  # raises when it or a parameter was changed since the forward pass
+        ctx.saved_tensors  # raises when one was changed since the forward pass
         saved, ctx.saved = ctx.saved, None
         if saved is None:
             raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        ctx.sequence._backward(ctx.structure, ctx.wanted, ctx.inputs, saved, grad_outputs[0])
-        return None, None, None, None, *[None for _ in parameters]
+        ctx.sequence._backward(ctx.structure, ctx.wanted, ctx.inputs, saved, *grad_outputs)
+        return None, None, None, None

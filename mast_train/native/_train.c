@@ -108,7 +108,7 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
 
 #define ADDRESSES "(KKKKKKKK)"
 #define LOCATED "K(nnn)"
-#define INPUTS "(" LOCATED "i" LOCATED "iKKKi)"
+#define INPUTS "(" LOCATED "i" LOCATED "iiKKKKi)"
 #define STRIDES(tensor) &(tensor).step, &(tensor).batch, &(tensor).agent
 #define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
 
@@ -118,22 +118,24 @@ static void set_parameters(train_call *call, const unsigned long long from[PARAM
         call->parameter[i] = address(from[i]);
 }
 
-/* inputs: x, its strides, observed, last_action, its strides, identity, order, length, lanes, laid out */
+/* inputs: x, its strides, observed, actions, their strides, one-hot, identity, order, length, first, lanes, laid out */
 typedef struct {
-    unsigned long long x, last_action, order, length, lanes;
+    unsigned long long x, actions, order, length, first, lanes;
 } input_addresses;
 
 #define READ_INPUTS(c, from)                                                                                           \
-    &(from).x, STRIDES((c).x), &(c).observed, &(from).last_action, STRIDES((c).last), &(c).identity, &(from).order,    \
-        &(from).length, &(from).lanes, &(c).laid_out
+    &(from).x, STRIDES((c).x), &(c).observed, &(from).actions, STRIDES((c).action), &(c).one_hot, &(c).identity,       \
+        &(from).order, &(from).length, &(from).first, &(from).lanes, &(c).laid_out
 
 static void set_inputs(train_call *c, const input_addresses *from)
 {
-    c->x.data = address(from->x), c->last_action = address(from->last_action);
-    c->order = address(from->order), c->length = address(from->length), c->lanes = address(from->lanes);
+    c->x.data = address(from->x), c->actions = address(from->actions);
+    c->order = address(from->order), c->length = address(from->length), c->first = address(from->first);
+    c->lanes = address(from->lanes);
 }
 
-/* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, initial, final, saved) */
+/* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, taken, initial, final,
+ * saved) */
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -142,10 +144,10 @@ static PyObject *forward(PyObject *self, PyObject *args)
     int threads, done;
     train_call c = {0};
     input_addresses inputs;
-    unsigned long long p[PARAMETERS], q, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiiii)" ADDRESSES INPUTS LOCATED "KKK", &capsule, &level, &threads, &c.groups,
+    unsigned long long p[PARAMETERS], q, taken, initial, final, saved;
+    if (!PyArg_ParseTuple(args, "Osi(iiiii)" ADDRESSES INPUTS LOCATED "KKKK", &capsule, &level, &threads, &c.groups,
                           &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q),
-                          &initial, &final, &saved))
+                          &taken, &initial, &final, &saved))
         return NULL;
     const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
@@ -153,7 +155,7 @@ static PyObject *forward(PyObject *self, PyObject *args)
         return NULL;
     set_parameters(&c, p);
     set_inputs(&c, &inputs);
-    c.q.data = address(q), c.initial = address(initial), c.final = address(final), c.saved = address(saved);
+    c.q.data = address(q), c.taken = address(taken), c.initial = address(initial), c.final = address(final), c.saved = address(saved);
     Py_BEGIN_ALLOW_THREADS
     done = train_run(kernels->forward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);
     Py_END_ALLOW_THREADS
@@ -171,7 +173,7 @@ static int make_partial(train_call *c)
 }
 
 /* backward(network, gradients' network, level, threads, (groups, T, B, N, seeds), parameters, inputs, gradient of q, its
- * strides, saved, parameters' gradients) */
+ * strides, of the values taken, saved, parameters' gradients) */
 static PyObject *backward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -180,10 +182,10 @@ static PyObject *backward(PyObject *self, PyObject *args)
     int threads, done = 0;
     train_call c = {0};
     input_addresses inputs;
-    unsigned long long p[PARAMETERS], g[PARAMETERS], q, saved;
-    if (!PyArg_ParseTuple(args, "OOsi(iiiii)" ADDRESSES INPUTS LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
+    unsigned long long p[PARAMETERS], g[PARAMETERS], q, taken, saved;
+    if (!PyArg_ParseTuple(args, "OOsi(iiiii)" ADDRESSES INPUTS LOCATED "KK" ADDRESSES, &capsule, &wanted, &level,
                           &threads, &c.groups, &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs),
-                          &q, STRIDES(c.q), &saved, EIGHT(g)))
+                          &q, STRIDES(c.q), &taken, &saved, EIGHT(g)))
         return NULL;
     const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
@@ -192,7 +194,7 @@ static PyObject *backward(PyObject *self, PyObject *args)
         return NULL;
     set_parameters(&c, p);
     set_inputs(&c, &inputs);
-    c.q.data = address(q), c.saved = address(saved);
+    c.q.data = address(q), c.taken = address(taken), c.saved = address(saved);
     float *grad[PARAMETERS];
     for (int i = 0; i < PARAMETERS; i++)
         grad[i] = address(g[i]);
@@ -218,6 +220,7 @@ static PyMethodDef methods[] = {
     {"mixer_backward", mixer_gradients, METH_VARARGS, "Their gradients."},
     {"soft_mellowmax", mellow_values, METH_VARARGS, "Soft Mellowmax of rows."},
     {"td_lambda", lambda_returns, METH_VARARGS, "TD(lambda) returns."},
+    {"td_loss", loss_of_rows, METH_VARARGS, "The TD loss of rows; writes its gradient."},
     {"step", optimizer_step, METH_VARARGS, "One optimiser step; returns the gradients' norm."},
     {NULL, NULL, 0, NULL},
 };

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,15 +46,17 @@ _SPARE = Memory()
 class Inputs:
     """What networks of the same groups and widths read. The first pass over it brings it into lanes for the others.
 
-    x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B], each seed's longest first, and their lengths
-    int32. keep: whether the lanes stay for another pass, as a backward one needs; laid_out: the groups and widths that
-    they suit.
+    x float32 [T,B,N,...], actions int64 [T-1,B,N], `transitions` of them real; order int32 [3,B]: the episodes, each
+    seed's longest first, their lengths, and their first transitions' numbers. one_hot: whether the networks also read
+    the action before. keep: whether the lanes stay for another pass, as a backward one needs; laid_out: the groups and
+    widths that they suit.
     """
 
     x: Tensor
-    last_action: Tensor | None
-    order: Tensor | None
-    lengths: Tensor | None
+    actions: Tensor | None = None
+    order: Tensor | None = None
+    transitions: int = 0
+    one_hot: bool = False
     keep: bool = True
     laid_out: tuple[int, ...] | None = field(default=None, init=False)
     _lanes: Tensor | None = field(default=None, init=False)
@@ -62,31 +65,40 @@ class Inputs:
     def of(
         cls,
         x: Tensor,
-        last_action: Tensor | None = None,
+        actions: Tensor | None = None,
         lengths: Tensor | None = None,
         seeds: int = 1,
         *,
+        one_hot: bool = True,
         keep: bool = True,
     ) -> Inputs:
         """As SparseSequence.forward takes them. Raises ValueError."""
-        if last_action is not None and last_action.dtype != torch.int64:
-            raise ValueError(f"last_action is {last_action.dtype}, expected int64")
-        if lengths is None:
-            return cls(plain(x), last_action, None, None, keep)
-        if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
-            raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
-        falling, order = lengths.reshape(seeds, -1).sort(dim=1, descending=True, stable=True)
-        if seeds > 1:
-            order = order + torch.arange(0, lengths.numel(), order.shape[1]).unsqueeze(1)
-        return cls(plain(x), last_action, order.int(), falling.int(), keep)
+        if actions is not None and actions.dtype != torch.int64:
+            raise ValueError(f"actions is {actions.dtype}, expected int64")
+        if actions is None and lengths is None:
+            return cls(plain(x), keep=keep)
+        t, b = x.shape[:2]
+        steps = np.full(b, t) if lengths is None else lengths.numpy()
+        if steps.shape != (b,) or steps.max() > t or steps.min() < 0:
+            raise ValueError(f"lengths is {steps.tolist()}, expected {b} of 0 to {t} steps")
+        real = np.maximum(steps - 1, 0).cumsum()
+        falling = np.argsort(-steps.reshape(seeds, -1), axis=1, kind="stable")
+        order = (falling + np.arange(0, b, b // seeds)[:, None]).ravel()
+        first = real - np.maximum(steps - 1, 0)
+        order = torch.from_numpy(np.stack([order, steps[order], first[order]]).astype(np.int32))
+        if actions is None:
+            return cls(plain(x), order=order, keep=keep)
+        return cls(plain(x), actions, order, int(real[-1]), one_hot, keep)
 
     def placed(self, nets: AgentNets) -> tuple[Any, ...]:
         """As the extension takes them."""
-        last, width = self.last_action, self.x.shape[3]
-        ahead = (0, (0, 0, 0)) if last is None else (last.data_ptr(), last.stride())
-        identity = nets.inputs - width - (0 if last is None else nets.n_actions)
-        ahead = *located(self.x), width, *ahead, int(identity > 0)
-        return *ahead, *addresses([self.order, self.lengths, self._lanes_for(nets)]), int(self.laid_out is not None)
+        width = self.x.shape[3]
+        identity = nets.inputs - width - (nets.n_actions if self.one_hot else 0)
+        actions = (0, (0, 0, 0)) if self.actions is None else (self.actions.data_ptr(), self.actions.stride())
+        order = (0, 0, 0) if self.order is None else addresses(self.order.unbind())
+        lanes = addresses([self._lanes_for(nets)])
+        read = *located(self.x), width, *actions, int(self.one_hot), int(identity > 0)
+        return *read, *order, *lanes, int(self.laid_out is not None)
 
     def _lanes_for(self, nets: AgentNets) -> Tensor | None:
         """Memory for the lanes, where they are kept: [G,tiles,T,I,LANES]."""

@@ -24,7 +24,7 @@ typedef struct {
     int32_t lanes, steps;         /* rows in use, and the longest one's steps */
     int32_t length[TRAIN_LANES];  /* steps of each, falling; 0 where there is no row */
     int32_t agent[TRAIN_LANES];
-    ptrdiff_t x[TRAIN_LANES], last[TRAIN_LANES], q[TRAIN_LANES], hidden[TRAIN_LANES];
+    ptrdiff_t x[TRAIN_LANES], action[TRAIN_LANES], q[TRAIN_LANES], taken[TRAIN_LANES], hidden[TRAIN_LANES];
 } tile_rows;
 
 /* Unused lanes repeat the tile's first row: harmless forward, and their gradients are set to zero. */
@@ -40,8 +40,9 @@ static void find_rows(const train_call *c, int32_t group, int32_t tile, tile_row
         rows->length[i] = i >= rows->lanes ? 0 : c->length ? c->length[place] : c->steps;
         rows->agent[i] = agent;
         rows->x[i] = batch * c->x.batch + agent * c->x.agent;
-        rows->last[i] = batch * c->last.batch + agent * c->last.agent;
+        rows->action[i] = batch * c->action.batch + agent * c->action.agent;
         rows->q[i] = batch * c->q.batch + agent * c->q.agent;
+        rows->taken[i] = (c->first ? (ptrdiff_t)c->first[place] : 0) * c->agents + agent;
         rows->hidden[i] = ((ptrdiff_t)group * train_rows(c) + row) * c->network->hidden;
     }
     rows->steps = rows->length[0];
@@ -59,16 +60,23 @@ static int32_t rows_at(const tile_rows *rows, int32_t step)
 /* How many lanes to compute for that many rows. */
 static int32_t lanes_for(int32_t rows) { return rows <= 16 ? 16 : TRAIN_LANES; }
 
+/* The action of a lane's row at a step, -1: none. */
+static int32_t action_at(const train_call *c, const tile_rows *rows, int32_t step, int32_t lane)
+{
+    const int64_t action = c->actions[step * c->action.step + rows->action[lane]];
+    return action >= 0 && action < c->network->actions ? (int32_t)action : -1;
+}
+
 /* x [inputs][lane] of a step. */
 static void load_x(const train_call *c, const tile_rows *rows, int32_t step, float *to, int32_t lanes)
 {
     const int32_t inputs = c->network->inputs, agents = c->identity ? c->agents : 0;
     to_lanes(c->x.data + step * c->x.step, rows->x, step + 1 < c->steps ? c->x.step : 0, c->observed, to, lanes);
     memset(to + c->observed * TRAIN_LANES, 0, (size_t)(inputs - c->observed) * TRAIN_LANES * sizeof(float));
-    for (int32_t i = 0; c->last_action && i < lanes; i++) {
-        const int64_t action = c->last_action[step * c->last.step + rows->last[i]];
-        if (action >= 0 && action < c->network->actions)
-            to[(c->observed + (int32_t)action) * TRAIN_LANES + i] = 1.0f;
+    for (int32_t i = 0; c->one_hot && step > 0 && i < lanes; i++) {
+        const int32_t action = action_at(c, rows, step - 1, i);
+        if (action >= 0)
+            to[(c->observed + action) * TRAIN_LANES + i] = 1.0f;
     }
     for (int32_t i = 0; c->identity && i < lanes; i++)
         to[(inputs - agents + rows->agent[i]) * TRAIN_LANES + i] = 1.0f;
@@ -135,6 +143,15 @@ static void pack_forward(const train_call *c, int32_t group, float *values, floa
     memcpy(bias + 3 * h, hidden + 2 * h, (size_t)h * sizeof(float));
 }
 
+/* Values of the actions taken at a step, from q [actions][lane]. */
+static void store_taken(const train_call *c, const tile_rows *rows, int32_t step, const float *q)
+{
+    for (int32_t i = 0, count = rows_at(rows, step + 1); i < count; i++) {
+        const int32_t action = action_at(c, rows, step, i);
+        c->taken[rows->taken[i] + (ptrdiff_t)step * c->agents] = action < 0 ? 0.0f : q[action * TRAIN_LANES + i];
+    }
+}
+
 static void forward(const void *call, int32_t index, float *work, int32_t *packed_group)
 {
     const train_call *c = call;
@@ -174,6 +191,8 @@ static void forward(const void *call, int32_t index, float *work, int32_t *packe
         activate(now + 2 * gate, now + gate, next + gate, h, lanes);
         multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), q, lanes);
         from_lanes(q, n->actions, c->q.data + k * c->q.step, rows.q, count);
+        if (c->taken)
+            store_taken(c, &rows, k, q);
         now = next;
     }
     if (c->final)
@@ -217,8 +236,14 @@ static void clear_lanes(float *to, int32_t rows, int32_t first)
 static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to, int32_t count)
 {
     const int32_t actions = c->network->actions;
-    to_lanes(c->q.data + step * c->q.step, rows->q, step ? -c->q.step : 0, actions, to, lanes_for(count));
-    clear_lanes(to, actions, count);
+    if (c->q.data)
+        to_lanes(c->q.data + step * c->q.step, rows->q, step ? -c->q.step : 0, actions, to, lanes_for(count));
+    clear_lanes(to, actions, c->q.data ? count : 0);
+    for (int32_t i = 0, taken = c->taken ? rows_at(rows, step + 1) : 0; i < taken; i++) {
+        const int32_t action = action_at(c, rows, step, i);
+        if (action >= 0)
+            to[action * TRAIN_LANES + i] += c->taken[rows->taken[i] + (ptrdiff_t)step * c->agents];
+    }
 }
 
 /* Floats of a step in a chunk: gradients of the gates, of y, of the state, of q. */

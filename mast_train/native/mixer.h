@@ -21,7 +21,8 @@ typedef struct {
     const mixer_network *gradients; /* where weight gradients are wanted: network, or a full one; NULL: forward */
     int32_t rows, repeats;
     const float *weight[MIXER_LAYERS], *bias[MIXER_LAYERS];
-    const float *state;  /* [rows, states] */
+    const float *state;  /* [..., states] */
+    const int64_t *row;  /* [rows] where each row's state is, or NULL: in order */
     const float *q;      /* [repeats, rows, agents] */
     float *q_tot;        /* [repeats, rows], forward */
     const float *grad;   /* [repeats, rows], backward: the gradient of q_tot */

@@ -21,7 +21,7 @@ static mixer_rows mixer_rows_of(const mixer_call *c, int32_t tile)
     mixer_rows rows = {tile * TRAIN_LANES, at_most(c->rows - tile * TRAIN_LANES, TRAIN_LANES), {0}, {0}};
     for (int32_t i = 0; i < TRAIN_LANES; i++) {
         const ptrdiff_t row = rows.first + (i < rows.lanes ? i : 0);
-        rows.state[i] = row * c->network->states;
+        rows.state[i] = (c->row ? (ptrdiff_t)c->row[row] : row) * c->network->states;
         rows.q[i] = row * c->network->agents;
     }
     return rows;

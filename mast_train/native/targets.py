@@ -1,6 +1,8 @@
-"""Targets in C where torch would need many small operations; signatures and definitions of mast_train.targets."""
+"""Targets and the loss in C where torch would need many small operations; definitions of mast_train.targets, losses."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +23,31 @@ def soft_mellowmax(q: Tensor, avail: Tensor, alpha: float, omega: float, q_selec
     return value
 
 
-def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, gamma: float, lam: float) -> Tensor:
-    """`targets.td_lambda`; entries after `last` are padding. [B,T] -> [B,T] float32."""
-    tensors = [tensor.contiguous() for tensor in (reward, next_value, terminated, last)]
-    target = torch.empty_like(tensors[0])
-    native.extension().td_lambda(tuple(target.shape), *native.addresses(tensors), gamma, lam, target.data_ptr())
+def td_lambda(
+    reward: Tensor, next_value: Tensor, terminated: Tensor, filled: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """`targets.td_lambda` of the filled transitions alone: reward, terminated, filled [B,T]; next_value [R] -> [R]."""
+    tensors = [tensor.contiguous() for tensor in (reward, next_value, terminated, filled)]
+    target = torch.empty_like(tensors[1])
+    native.extension().td_lambda(tuple(reward.shape), *native.addresses(tensors), gamma, lam, target.data_ptr())
     return target
+
+
+def td_loss(q_tot: Tensor, target: Tensor, weight: Tensor | None = None, real: None = None) -> Tensor:
+    """`losses.td_loss` over real rows alone, differentiable in q_tot [R]; target and weight get no gradient."""
+    return _Loss.apply(q_tot, target, weight)
+
+
+class _Loss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q_tot: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        ctx.gradient = torch.empty_like(target)
+        tensors = [q_tot.contiguous(), target.contiguous(), None if weight is None else weight.contiguous()]
+        return q_tot.new_tensor(
+            native.extension().td_loss(target.numel(), *native.addresses(tensors), ctx.gradient.data_ptr())
+        )
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.gradient * grad_outputs[0], None, None

@@ -59,14 +59,17 @@ typedef struct {
     const float *parameter[PARAMETERS]; /* [groups, ...] */
     train_tensor x; /* the first `observed` inputs */
     int32_t observed;
-    const int64_t *last_action; /* [steps, batch, agents]: the next inputs are its one-hot, none where negative; or NULL */
-    train_tensor last;          /* its strides */
+    const int64_t *actions;     /* [steps - 1, batch, agents] taken at each step but the last, negative: none; or NULL */
+    train_tensor action;        /* their strides */
+    int32_t one_hot;            /* whether the one-hot of the action before is the next inputs */
     int32_t identity;           /* whether the one-hot of the agent ends the inputs */
     const int32_t *order;       /* [batch] episodes, each part's longest first, or NULL: as they are */
-    const int32_t *length;      /* [batch] their steps, in the same order; q and its gradient are 0 from there on */
+    const int32_t *length;      /* [batch] their steps, in the same order; q is left as it is from there on */
+    const int32_t *first;       /* [batch] the row in `taken` of their first transition, in the same order, or NULL */
     float *lanes; /* [groups, tiles, steps, inputs, TRAIN_LANES]: all of the inputs; NULL: forward keeps them not */
     int32_t laid_out; /* whether they are there already; the way back needs them */
-    train_tensor q; /* forward: result; backward: its gradient */
+    train_tensor q; /* forward: result; backward: its gradient, or NULL: 0 */
+    float *taken;   /* [transitions, agents] q of the actions taken; backward: its gradient, which adds to q's; or NULL */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
     float *final;         /* likewise, or NULL */
     float *saved;         /* [groups, tiles, saved_size]; NULL: forward only */
