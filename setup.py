@@ -5,7 +5,7 @@ from setuptools import Extension, setup
 NATIVE = "mast_runtime/native/"
 TRAIN = "mast_train/native/"
 TRAIN_SOURCES = (
-    *("_train.c", "_mixer.c", "_optimizer.c", "_targets.c"),
+    *("_train.c", "_episodes.c", "_mixer.c", "_optimizer.c", "_targets.c"),
     *("threads.c", "topology.c", "mixer.c", "kernels.c", "kernels_v3.c", "kernels_v4.c"),
 )
 TRAIN_HEADERS = (

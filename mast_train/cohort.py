@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mast_train import targets
 from mast_train.episodes import EpisodeBatch, Rows, pick
-from mast_train.execution import Execution, Values
+from mast_train.execution import Execution, Goal, Values, total
 from mast_train.graphs import Graphs
-from mast_train.losses import central_weight, mean_of, optimistic_weight
+from mast_train.losses import central_weight
 from mast_train.native import targets as native_targets
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Cohort:
         if self._graphs and recorded and not evolving and all(learner.warm for learner in self.learners):
             rows = self._graphs.update(batch, delayed)
         else:
-            rows = self._gradients(batch, batch.rows(len(self.learners)), evolving, delayed)
+            rows = self._gradients(batch, self.execution.rows(batch), evolving, delayed)
             for learner, row, steps in zip(self.learners, rows, env_steps, strict=True):
                 row |= learner.evolve(steps) if evolving else learner.optimise()
         for learner in self.learners:
@@ -68,48 +68,45 @@ class Cohort:
         return [learner.optimise() for learner in self.learners]
 
     def _gradients(self, batch: EpisodeBatch, rows: Rows, evolving: bool, delayed: bool) -> list[dict[str, Tensor]]:
-        """The losses and their backward pass; scalars for the log of each seed."""
-        inputs = self.execution.inputs(batch)
-        online = self.execution.sequence("agents", inputs, batch, rows, evolving)
-        q_tot = self.execution.mix("mixer", online.taken, batch.state, rows.now, rows.sizes, evolving)
-        with torch.no_grad():
-            target = self.execution.sequence("target_agents", inputs, batch, rows)
-            y = self._targets(batch, rows, target, online, delayed)
-            weight = self._weight(batch, rows, q_tot, y, target, online)
-        losses = {"loss": self._td_losses(rows, q_tot, y, weight)}
-        if self._weighted:
-            central = self.execution.sequence("central_agents", inputs, batch, rows, evolving)
-            q_central = self.execution.mix(
-                "central_mixer", central.taken, batch.state, rows.now, rows.sizes, evolving
-            )
-            losses["central_loss"] = self._td_losses(rows, q_central, y)
-        if self.config.algorithm == "res":
-            returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-            distances = self._td_losses(rows, q_tot, pick(returns, rows.transition))
-            losses["return_loss"] = [self.config.res.return_weight * distance for distance in distances]
-        means = {"q_taken": online.taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
-        logs = {
-            name: [mean_of(*part) for part in zip(rows.split(values.detach()), rows.split_any(rows.real), strict=True)]
-            for name, values in means.items()
-        }
-        return self._backward(losses, logs)
-
-    def _backward(self, losses: dict[str, list[Tensor]], logs: dict[str, list[Tensor]]) -> list[dict[str, Tensor]]:
-        """The backward pass of all losses; losses and logs of each seed by name. The logged "loss" is a seed's sum."""
-        losses["loss"] = [_total(terms) for terms in zip(*losses.values(), strict=True)]
+        """The losses and their backward pass; scalars for the log of each seed. The logged "loss" is a seed's sum."""
+        run, central = self.execution, self.config.algorithm == "cwqmix"
         for learner in self.learners:
             learner.clear_gradients()
-        _total(losses["loss"]).backward()
-        self.execution.hand_out_gradients()
-        found = losses | logs
-        return [{name: values[k].detach() for name, values in found.items()} for k in range(len(self.learners))]
+        inputs = run.inputs(batch, rows)
+        online = run.sequence("agents", inputs, batch, rows, now=central, after=self._online_selects, evolving=evolving)
+        with torch.no_grad():
+            target = run.sequence("target_agents", inputs, batch, rows, now=central, after=True)
+            y = self._targets(batch, rows, target, online, delayed)
+            goals = self._goals(batch, rows, y, target, online)
+        logs = run.fit("mixer", online, batch, rows, goals, evolving)
+        if self._weighted:
+            values = run.sequence("central_agents", inputs, batch, rows, evolving=evolving)
+            fitted = run.fit("central_mixer", values, batch, rows, {"central_loss": Goal(y)}, evolving)
+            logs = [more | log for more, log in zip(fitted, logs, strict=True)]
+        for log in logs:
+            log["loss"] = total([log[name] for name in ("loss", "return_loss", "central_loss") if name in log])
+        run.hand_out_gradients()
+        return logs
+
+    def _goals(self, batch: EpisodeBatch, rows: Rows, y: Tensor, target: Values, online: Values) -> dict[str, Goal]:
+        """What Q_tot is fitted to."""
+        low = self.config.wqmix.weight
+        if self.config.algorithm == "owqmix":
+            return {"loss": Goal(y, low=low)}
+        if self.config.algorithm == "cwqmix":
+            return {"loss": Goal(y, self._central_weight(batch, rows, y, target, online))}
+        if self.config.algorithm != "res":
+            return {"loss": Goal(y)}
+        returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
+        to_returns = Goal(pick(returns, rows.transition), scale=self.config.res.return_weight)
+        return {"loss": Goal(y), "return_loss": to_returns}
 
     def _targets(self, batch: EpisodeBatch, rows: Rows, target: Values, online: Values, delayed: bool) -> Tensor:
         """y [R]: the target networks' values reduced and mixed on every next state, then one-step, n-step or TD(lambda)
         returns."""
         values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
-        select = online.after() if self._online_selects else None
-        following = values(rows, target.after(), pick(batch.avail_actions, rows.after), select, batch.state)
+        assert target.after is not None
+        following = values(rows, target.after, pick(batch.avail_actions, rows.after), online.after, batch.state)
         return self._returns(batch, rows, following, delayed)
 
     def _returns(self, batch: EpisodeBatch, rows: Rows, following: Tensor, delayed: bool) -> Tensor:
@@ -128,19 +125,14 @@ class Cohort:
             y = targets.td_lambda(reward, value, terminated, batch.last, gamma, c.td_lambda)
         return pick(y, rows.transition)
 
-    def _weight(
-        self, batch: EpisodeBatch, rows: Rows, q_tot: Tensor, y: Tensor, target: Values, online: Values
-    ) -> Tensor | None:
-        """WQMIX's weight of every real transition [R], None for the other algorithms."""
-        low = self.config.wqmix.weight
-        if self.config.algorithm == "owqmix":
-            return optimistic_weight(q_tot, y, low)
-        if self.config.algorithm != "cwqmix":
-            return None
-        greedy = targets.greedy_actions(online.now(), pick(batch.avail_actions, rows.now))
-        values = targets.value_of(target.now(), greedy)
+    def _central_weight(self, batch: EpisodeBatch, rows: Rows, y: Tensor, target: Values, online: Values) -> Tensor:
+        """CW-QMIX's weight of every transition [R]."""
+        assert target.now is not None and online.now is not None
+        greedy = targets.greedy_actions(online.now, pick(batch.avail_actions, rows.now))
+        values = targets.value_of(target.now, greedy)
         q_greedy = self.execution.mix("target_mixer", values, batch.state, rows.now, rows.sizes)
-        return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
+        is_greedy = (pick(batch.actions, rows.transition) == greedy).all(-1)
+        return central_weight(y, q_greedy, is_greedy, self.config.wqmix.weight)
 
     @property
     def _online_selects(self) -> bool:
@@ -183,12 +175,3 @@ class Cohort:
         if c.operator == "mellowmax":
             return targets.mellowmax(q, avail, c.omega / unit)
         return self.execution.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
-
-    def _td_losses(self, rows: Rows, q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
-        """losses.td_loss of each seed's transitions."""
-        parts = zip(rows.split(q_tot), rows.split(y), rows.split_any(weight), rows.split_any(rows.real), strict=True)
-        return [self.execution.td_loss(*part) for part in parts]
-
-
-def _total(scalars: Sequence[Tensor]) -> Tensor:
-    return torch.stack(tuple(scalars)).sum() if len(scalars) > 1 else scalars[0]

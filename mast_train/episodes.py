@@ -19,19 +19,17 @@ class Rows:
     Each is for a tensor flattened over its first two dimensions: `transition` for [B,T,...], `now` for [B,T+1,...] and
     `after` for what follows, `step_major` for [T+1,B,...] and `next_step_major` for what follows. sizes: how many are
     each seed's, the seeds being equal parts of the episodes, in order. real: which of them are not padding [R] bool,
-    None: all.
+    None: all. order: as native.Inputs takes it, where networks run in C.
     """
 
     transition: torch.Tensor
     now: torch.Tensor
+    after: torch.Tensor
     episodes: int
     steps: int
     sizes: list[int]
     real: torch.Tensor | None = None
-
-    @cached_property
-    def after(self) -> torch.Tensor:
-        return self.now + 1
+    order: torch.Tensor | None = None
 
     @cached_property
     def step_major(self) -> torch.Tensor:
@@ -119,7 +117,9 @@ class EpisodeBatch:
         return self._rows(transition, [transition.numel() // seeds] * seeds, self.filled.flatten())
 
     def _rows(self, transition: torch.Tensor, sizes: list[int], real: torch.Tensor | None = None) -> Rows:
-        return Rows(transition, transition + transition // self.filled.shape[1], *self.filled.shape, sizes, real)
+        now = transition + transition // self.filled.shape[1]
+        episodes, steps = self.filled.shape
+        return Rows(transition, now, now + 1, episodes, steps, sizes, real)
 
     @property
     def last(self) -> torch.Tensor:

@@ -16,15 +16,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mast_train import losses, targets
+from mast_train import targets
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.errors import UserError
+from mast_train.losses import mean_of, optimistic_weight, td_loss
 from mast_train.mixers import QMIX
 from mast_train.native import Inputs as NativeInputs
 from mast_train.native import SparseSequence, available, status
+from mast_train.native import Values as NativeValues
 from mast_train.native import targets as native_targets
+from mast_train.native.inputs import arranged, plain
 from mast_train.native.mixer import SparseMixer
 from mast_train.native.optimizer import SparseStep
 from mast_train.nets import AgentNets, joined, share_memory
@@ -36,21 +39,31 @@ Inputs = Tensor | NativeInputs
 
 
 @dataclass(frozen=True)
-class Values:
-    """What a pass of the agents gives at the transitions. q [T+1,B,N,A] is undefined where there is none."""
+class TorchValues:
+    """What a pass of the agents gives at the transitions: the values of the actions taken [R,N], which carry the
+    gradients, and those of all actions now and after [R,N,A], None where not asked for."""
 
-    q: Tensor
-    rows: Rows
     taken: Tensor
-    """Q of the actions taken [R,N]; the gradients' way in."""
+    now: Tensor | None
+    after: Tensor | None
 
-    def now(self) -> Tensor:
-        """Of all actions [R,N,A]."""
-        return pick(self.q.detach(), self.rows.step_major)
 
-    def after(self) -> Tensor:
-        """Of all actions at the next step [R,N,A]."""
-        return pick(self.q.detach(), self.rows.next_step_major)
+Values = TorchValues | NativeValues
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What Q_tot is fitted to: `scale` times the mean of weight (Q_tot - y)^2. y, weight [R]; weight None: 1 where
+    Q_tot < y and `low` elsewhere."""
+
+    y: Tensor
+    weight: Tensor | None = None
+    low: float = 1.0
+    scale: float = 1.0
+
+    @property
+    def weighted(self) -> bool:
+        return self.weight is not None or self.low != 1.0
 
 
 def use_native(config: Config, device: torch.device) -> bool:
@@ -101,11 +114,6 @@ class Execution:
         return native_targets.soft_mellowmax if self.native else targets.soft_mellowmax
 
     @property
-    def td_loss(self) -> Any:
-        """losses.td_loss."""
-        return native_targets.td_loss if self.native else losses.td_loss
-
-    @property
     def actor(self) -> AgentNets | SparseSequence:
         """What acts: `step` on the online agents."""
         return self._agents["agents"].actor
@@ -117,7 +125,11 @@ class Execution:
             self._frozen = _Frozen(agents.nets, agents.masks or {}, self.native)
         return self._frozen.refreshed()
 
-    def inputs(self, batch: EpisodeBatch) -> Inputs:
+    def rows(self, batch: EpisodeBatch) -> Rows:
+        """The batch's transitions."""
+        return arranged(batch.filled, len(self._modules)) if self.native else batch.rows(len(self._modules))
+
+    def inputs(self, batch: EpisodeBatch, rows: Rows) -> Inputs:
         """What `sequence` takes."""
         one_hot = self._config.net.last_action
         if self.native and one_hot:
@@ -125,21 +137,32 @@ class Execution:
         else:
             last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
             obs = agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
-        if not self.native:
+        if rows.order is None:
             return obs
-        actions, seeds = batch.actions.transpose(0, 1), len(self._modules)
-        return NativeInputs.of(obs, actions, batch.lengths + 1, seeds, one_hot=one_hot)
+        return NativeInputs(plain(obs), batch.actions.transpose(0, 1), rows.order, len(rows.now), one_hot)
 
-    def sequence(self, key: str, inputs: Inputs, batch: EpisodeBatch, rows: Rows, evolving: bool = False) -> Values:
-        """The action values of the batch that the inputs were made of; gradients of absent weights only when
-        `evolving`."""
+    def sequence(
+        self,
+        key: str,
+        inputs: Inputs,
+        batch: EpisodeBatch,
+        rows: Rows,
+        *,
+        now: bool = False,
+        after: bool = False,
+        evolving: bool = False,
+    ) -> Values:
+        """The values of the batch whose inputs and rows are given; gradients of absent weights only when `evolving`."""
         actor = self._agents[key].actor
-        if not isinstance(actor, AgentNets):
+        if isinstance(actor, SparseSequence):
             assert isinstance(inputs, NativeInputs)
-            q, q_taken = actor.values(inputs, dense_gradients=evolving)
-            return Values(q, rows, q_taken)
+            return actor.values(inputs, now=now, after=after, dense_gradients=evolving)
         q = actor(inputs)[0]
-        return Values(q, rows, taken(q, rows, pick(batch.actions, rows.transition)))
+        return TorchValues(
+            taken(q, rows, pick(batch.actions, rows.transition)),
+            pick(q.detach(), rows.step_major) if now else None,
+            pick(q.detach(), rows.next_step_major) if after else None,
+        )
 
     def mix(
         self, key: str, q: Tensor, state: Tensor, at: Tensor, sizes: list[int] | None = None, evolving: bool = False
@@ -158,10 +181,59 @@ class Execution:
         parts = zip(modules, q.split(sizes, -2), at.split(sizes), strict=True)
         return torch.cat([module(q_part, states, at_part) for module, q_part, at_part in parts], -1)
 
+    def fit(
+        self, key: str, values: Values, batch: EpisodeBatch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
+    ) -> list[dict[str, Tensor]]:
+        """The gradients of the goals' sum over the mixer `key` and the agents that gave the values; gradients of absent
+        weights only when `evolving`. Of each seed the loss of every goal by name, and the means over transitions of
+        "q_taken", "q_tot" and the first goal's "target" and, where it is weighted, "weight"."""
+        (name, goal), *others = goals.items()
+        if key in self._mixers and isinstance(values, NativeValues) and not others and goal.scale == 1.0:
+            return self._fit_native(key, values, batch, rows, name, goal, evolving)
+        q_taken = values.taken if isinstance(values, TorchValues) else values.differentiable()[1]
+        assert q_taken is not None
+        q_tot = self.mix(key, q_taken, batch.state, rows.now, rows.sizes, evolving)
+        weights = {k: optimistic_weight(q_tot, g.y, g.low) if g.low != 1.0 else g.weight for k, g in goals.items()}
+        losses = {k: _losses(rows, q_tot, g, weights[k]) for k, g in goals.items()}
+        total([loss for of_goal in losses.values() for loss in of_goal]).backward()
+        means = {"q_taken": q_taken, "q_tot": q_tot, "target": goal.y, "weight": weights[name]}
+        logs = losses | {k: _means(rows, value) for k, value in means.items() if value is not None}
+        return [{k: of_seeds[seed].detach() for k, of_seeds in logs.items()} for seed in range(len(self._modules))]
+
+    def _fit_native(
+        self, key: str, values: NativeValues, batch: EpisodeBatch, rows: Rows, name: str, goal: Goal, evolving: bool
+    ) -> list[dict[str, Tensor]]:
+        assert values.taken is not None
+        states, gradients, logs = batch.state.flatten(0, 1), [], []
+        names = (name, "q_taken", "q_tot", "target", *(["weight"] if goal.weighted else []))
+        parts = rows.split(values.taken), rows.split(rows.now), rows.split(goal.y), rows.split_any(goal.weight)
+        for mixer, q, at, y, weight in zip(self._mixers[key], *parts, strict=True):
+            gradient, means = mixer.fit(q, states, at, y, weight, goal.low, dense_gradients=evolving)
+            gradients.append(gradient)
+            logs.append(dict(zip(names, means.unbind(), strict=False)))
+        values.backward(None, torch.cat(gradients) if len(gradients) > 1 else gradients[0])
+        return logs
+
     def hand_out_gradients(self) -> None:
         """What a backward pass left in the joint networks becomes the gradients of every seed's own parameters."""
         for agents in self._agents.values():
             agents.hand_out_gradients()
+
+
+def _losses(rows: Rows, q_tot: Tensor, goal: Goal, weight: Tensor | None) -> list[Tensor]:
+    """One goal's loss of each seed."""
+    parts = zip(rows.split(q_tot), rows.split(goal.y), rows.split_any(weight), rows.split_any(rows.real), strict=True)
+    return [goal.scale * td_loss(*part) for part in parts]
+
+
+def _means(rows: Rows, values: Tensor) -> list[Tensor]:
+    """losses.mean_of of each seed's values."""
+    return [mean_of(*part) for part in zip(rows.split(values.detach()), rows.split_any(rows.real), strict=True)]
+
+
+def total(scalars: Sequence[Tensor]) -> Tensor:
+    """Their sum."""
+    return torch.stack(tuple(scalars)).sum() if len(scalars) > 1 else scalars[0]
 
 
 def _mixed(mixer: nn.Module, q: Tensor, states: Tensor, rows: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mast_train import losses, native, targets
+from mast_train import native, targets
 from mast_train.native import targets as native_targets
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
@@ -42,16 +42,3 @@ def test_td_lambda():
         expected = targets.td_lambda(reward.double(), value.double(), terminated, last, 0.99, lam)
         actual = native_targets.td_lambda(reward, value[filled], terminated, filled, 0.99, lam)
         torch.testing.assert_close(actual.double(), expected[filled], atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-def test_td_loss(weighted):
-    torch.manual_seed(0)
-    q_tot, y, weight = torch.randn(100, requires_grad=True), torch.randn(100), torch.rand(100) if weighted else None
-    exact = q_tot.detach().double().requires_grad_()
-    expected = losses.td_loss(exact, y.double(), None if weight is None else weight.double())
-    actual = native_targets.td_loss(q_tot, y, weight)
-    for loss in (expected, actual):
-        (3.0 * loss).backward()
-    torch.testing.assert_close(actual.double(), expected, atol=0.0, rtol=1e-6)
-    torch.testing.assert_close(q_tot.grad.double(), exact.grad, atol=1e-8, rtol=1e-5)

@@ -144,9 +144,9 @@ def test_one_pass_serves_all_seeds_and_fewer_once_one_has_finished(monkeypatch):
     passes, acted = [], []
     sequence, act = Execution.sequence, AgentPolicy.__call__
 
-    def recorded(self, key, inputs, *rest):
+    def recorded(self, key, inputs, *rest, **wanted):
         passes.append(inputs.x.shape[1])
-        return sequence(self, key, inputs, *rest)
+        return sequence(self, key, inputs, *rest, **wanted)
 
     def decided(self, t, observation, playing):
         acted.append(len(playing))

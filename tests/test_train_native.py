@@ -149,7 +149,7 @@ def padded(lengths: torch.Tensor, steps: int, agents: int = 3):
 def test_episodes_of_different_lengths_from_observations_and_actions(level, groups, batch):
     """Longest first inside, half a tile where that is enough; q and gradients as of the whole input, padding aside."""
     steps = 19
-    lengths = torch.randint(0, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
+    lengths = torch.randint(1, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
     lengths[-1] = steps
     nets, masks = make(groups, 6 + 4 + 3, 20, 4, 0.8)
     obs, actions, x, filled = padded(lengths, steps)
@@ -170,7 +170,7 @@ def test_inputs_that_do_not_fit_are_refused():
         sequence.forward(obs, actions[1:])
     with pytest.raises(ValueError, match="int64"):
         sequence.forward(obs, actions.int())
-    for lengths in ([5, 6], [5, -1], [5]):
+    for lengths in ([5, 6], [5, 0], [5]):
         with pytest.raises(ValueError, match="lengths is"):
             sequence.forward(obs, actions, torch.tensor(lengths))
 
@@ -179,24 +179,27 @@ def test_inputs_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("groups", [1, 3])
 @pytest.mark.parametrize("batch", [1, 17, 50])
 def test_values_of_the_actions_taken(level, groups, batch):
-    """Episode by episode; their gradient adds to that of q."""
+    """Episode by episode, and those of all actions beside them; their gradient adds to that of q."""
     steps = 9
     lengths = torch.randint(1, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
     nets, masks = make(groups, 6 + 4 + 3, 20, 4, 0.8)
     obs, actions, _, filled = padded(lengths, steps)
     actions = actions.clamp(min=0)
     sequence, inputs = SparseSequence(nets, masks, level), Inputs.of(obs, actions, lengths)
-    q, taken = sequence.values(inputs)
-    rows = [(t, b) for b in range(batch) for t in range(int(lengths[b]) - 1)]
-    expected = [[q[t, b, n, actions[t, b, n]].item() for n in range(3)] for t, b in rows]
-    assert taken.tolist() == expected
+    q, rows = sequence.forward(inputs), [(t, b) for b in range(batch) for t in range(int(lengths[b]) - 1)]
+    values = sequence.values(inputs, now=True, after=True)
+    assert values.q is None and values.taken.tolist() == [
+        [q[t, b, n, actions[t, b, n]].item() for n in range(3)] for t, b in rows
+    ]
+    assert values.now.tolist() == [q[t, b].tolist() for t, b in rows]
+    assert values.after.tolist() == [q[t + 1, b].tolist() for t, b in rows]
     grad_q, grad_taken = torch.randn(q.shape), torch.randn(len(rows), 3)
     grad_alone = torch.zeros_like(q)
     for (t, b), row in zip(rows, grad_taken, strict=True):
         grad_alone[t, b].scatter_(1, actions[t, b].unsqueeze(1), row.unsqueeze(1))
     for q_too in (False, True):
-        expected = gradients(nets, sequence.values(inputs)[0], grad_alone + q_too * grad_q)
-        q, taken = sequence.values(inputs)
+        expected = gradients(nets, sequence.forward(inputs), grad_alone + q_too * grad_q)
+        q, taken = sequence.values(inputs, whole=True).differentiable()
         joint = (taken * grad_taken).sum() + ((q * grad_q)[filled].sum() if q_too else 0.0)
         for name, actual in gradients(nets, joint, torch.ones(())).items():
             torch.testing.assert_close(actual, expected[name], atol=1e-4, rtol=1e-4)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -119,20 +121,37 @@ class SparseSequence:
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
         updates that grow connections. Raises ValueError.
         """
-        keep = torch.is_grad_enabled()
-        inputs = x if isinstance(x, Inputs) else Inputs.of(x, actions, lengths, self.nets.seeds, keep=keep)
-        return self.values(inputs, dense_gradients=dense_gradients)[0]
+        learning = torch.is_grad_enabled()
+        inputs = x if isinstance(x, Inputs) else Inputs.of(x, actions, lengths, self.nets.seeds, keep=learning)
+        values = self.values(inputs, whole=True, dense_gradients=dense_gradients)
+        q = values.differentiable()[0] if learning else values.q
+        assert q is not None
+        return q
 
-    def values(self, inputs: Inputs, *, dense_gradients: bool = False) -> tuple[Tensor, Tensor]:
-        """`forward`, and the values of the actions taken [R,N]: the inputs' transitions, episode by episode.
-
-        Both are differentiable as `forward` is; without actions the second is empty.
+    def values(
+        self,
+        inputs: Inputs,
+        *,
+        whole: bool = False,
+        now: bool = False,
+        after: bool = False,
+        dense_gradients: bool = False,
+    ) -> Values:
+        """A pass over the inputs, and what is asked of it: `whole` is what `forward` returns. Unless gradients are off,
+        it keeps what its backward pass reads. Raises ValueError.
         """
+        shape = self._shape(inputs)
         if not torch.is_grad_enabled():
-            return self._run(inputs)
+            return self._run(shape, inputs, (whole, now, after))
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Sequence.apply(self, dense_gradients, inputs, self._parameters[0])
+        groups, t, b, n, _ = shape
+        structure = self.structure()
+        wanted = self.full_structure() if dense_gradients else structure
+        saved = self._memory.take(_train.saved_size(structure, t) * groups * -(-(b * n // groups) // LANES))
+        values = self._run(shape, inputs, (whole, now, after), saved)
+        values.back = partial(self._backward, structure, wanted, shape, inputs, saved)
+        return values
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -145,7 +164,10 @@ class SparseSequence:
             raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
         hidden = hidden.detach().contiguous()
         after = torch.empty_like(hidden)
-        return self._run(Inputs.of(x[None], keep=False), initial=hidden, final=after)[0][0], after
+        inputs = Inputs.of(x[None], keep=False)
+        q = self._run(self._shape(inputs), inputs, (True, False, False), initial=hidden, final=after).q
+        assert q is not None
+        return q[0], after
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
@@ -194,14 +216,20 @@ class SparseSequence:
 
     def _run(
         self,
+        shape: tuple[int, ...],
         inputs: Inputs,
+        wants: tuple[bool, bool, bool],
         saved: Tensor | None = None,
         initial: Tensor | None = None,
         final: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        shape = self._shape(inputs)
-        q = inputs.x.new_empty(*shape[1:4], self.nets.n_actions)
-        taken = inputs.x.new_empty(inputs.transitions, shape[3])
+    ) -> Values:
+        """wants: of the values, q, now and after."""
+        actions, real = self.nets.n_actions, (inputs.transitions, shape[3])
+        shapes = (*shape[1:4], actions), (*real, actions), (*real, actions)
+        q, now, after = (
+            inputs.x.new_empty(size) if wanted else None for size, wanted in zip(shapes, wants, strict=True)
+        )
+        taken = None if inputs.actions is None else inputs.x.new_empty(real)
         _train.forward(
             self.structure(),
             self.level,
@@ -210,23 +238,23 @@ class SparseSequence:
             addresses(self._parameters),
             inputs.placed(self.nets),
             *located(q),
-            *addresses([taken if inputs.transitions else None, initial, final, saved]),
+            *addresses([taken, now, after, initial, final, saved]),
         )
         if inputs.keep:
             inputs.laid_out = (shape[0], *self._widths())
-        return q, taken
-
-    def _saved(self, shape: tuple[int, int, int, int, int]) -> Tensor:
-        """For what a forward pass saves."""
-        groups, t, b, n, _ = shape
-        return self._memory.take(_train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES))
+        return Values(q, taken, now, after, self)
 
     def _backward(
-        self, structure: Any, wanted: Any, inputs: Inputs, saved: Tensor, grad_q: Tensor | None, grad_taken: Tensor | None
+        self,
+        structure: Any,
+        wanted: Any,
+        shape: tuple[int, ...],
+        inputs: Inputs,
+        saved: Tensor,
+        grad_q: Tensor | None,
+        grad_taken: Tensor | None,
     ) -> None:
-        """The gradients of q and of the values taken, None where they are 0."""
-        shape, parameters = self._shape(inputs), self._parameters
-        grad_q = None if grad_q is None else plain(grad_q)
+        parameters, grad_q = self._parameters, None if grad_q is None else plain(grad_q)
         grad_taken = None if grad_taken is None else grad_taken.contiguous()
 
         def fill(gradients: Sequence[Tensor]) -> None:
@@ -238,7 +266,7 @@ class SparseSequence:
                 shape,
                 addresses(parameters),
                 inputs.placed(self.nets),
-                *((0, (0, 0, 0)) if grad_q is None else located(grad_q)),
+                *located(grad_q),
                 *addresses([grad_taken, saved]),
                 addresses(gradients),
             )
@@ -247,26 +275,43 @@ class SparseSequence:
         self._memory.give(saved)
 
 
-class _Sequence(torch.autograd.Function):
+@dataclass
+class Values:
+    """What a pass computed: q [T,B,N,A], undefined from an episode's end on; of the inputs' R transitions, episode by
+    episode, the values of the actions taken [R,N] and those of all actions, `now` and `after` them [R,N,A]. None: not
+    asked for, or no actions given."""
+
+    q: Tensor | None
+    taken: Tensor | None
+    now: Tensor | None
+    after: Tensor | None
+    sequence: SparseSequence
+    back: Callable[[Tensor | None, Tensor | None], None] | None = None
+
+    def backward(self, grad_q: Tensor | None, grad_taken: Tensor | None) -> None:
+        """Set the parameters' gradients from those of q and of the values taken, None where they are 0. Once."""
+        back, self.back = self.back, None
+        if back is None:
+            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
+        back(grad_q, grad_taken)
+
+    def differentiable(self) -> tuple[Tensor | None, Tensor | None]:
+        """q and the values taken as autograd knows them, whose backward pass is this one's."""
+        return _Differentiable.apply(self, self.sequence.nets.fc1_weight)
+
+
+class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: Inputs, parameter: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, values: Values, parameter: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """parameter: any of them, so that what comes out is differentiable."""
         ctx.set_materialize_grads(False)
-        ctx.sequence, ctx.structure = sequence, sequence.structure()
-        ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
-        ctx.saved = sequence._saved(sequence._shape(inputs))
-        ctx.inputs = inputs
-        ctx.save_for_backward(inputs.x, *sequence._parameters)
-        return sequence._run(inputs, ctx.saved)
+        ctx.values = values
+        ctx.save_for_backward(*values.sequence.nets.parameters())
+        return values.q, values.taken
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.saved_tensors  # raises when one was changed since the forward pass
-        saved, ctx.saved = ctx.saved, None
-        if saved is None:
-            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        ctx.sequence._backward(ctx.structure, ctx.wanted, ctx.inputs, saved, *grad_outputs)
-        return None, None, None, None
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[None, None]:
+        _ = ctx.saved_tensors  # raises when one was changed since the forward pass
+        ctx.values.backward(*grad_outputs)
+        return None, None

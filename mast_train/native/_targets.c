@@ -49,22 +49,3 @@ PyObject *lambda_returns(PyObject *self, PyObject *args)
     }
     return Py_NewRef(Py_None);
 }
-
-/* td_loss(rows, q_tot, target, weight or 0, gradient of q_tot) -> mean of weight (q_tot - target)^2 */
-PyObject *loss_of_rows(PyObject *self, PyObject *args)
-{
-    (void)self;
-    int rows;
-    unsigned long long at[4];
-    if (!PyArg_ParseTuple(args, "iKKKK", &rows, &at[0], &at[1], &at[2], &at[3]))
-        return NULL;
-    const float *q_tot = address(at[0]), *target = address(at[1]), *weight = address(at[2]);
-    float *grad = address(at[3]);
-    double sum = 0.0;
-    for (int i = 0; i < rows; i++) {
-        const float error = q_tot[i] - target[i], weighted = weight ? weight[i] * error : error;
-        grad[i] = 2.0f * weighted / (float)rows;
-        sum += (double)weighted * (double)error;
-    }
-    return PyFloat_FromDouble(sum / rows);
-}

@@ -134,8 +134,8 @@ static void set_inputs(train_call *c, const input_addresses *from)
     c->lanes = address(from->lanes);
 }
 
-/* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, taken, initial, final,
- * saved) */
+/* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, taken, now, after,
+ * initial, final, saved) */
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -144,10 +144,10 @@ static PyObject *forward(PyObject *self, PyObject *args)
     int threads, done;
     train_call c = {0};
     input_addresses inputs;
-    unsigned long long p[PARAMETERS], q, taken, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiiii)" ADDRESSES INPUTS LOCATED "KKKK", &capsule, &level, &threads, &c.groups,
+    unsigned long long p[PARAMETERS], q, taken, now, after, initial, final, saved;
+    if (!PyArg_ParseTuple(args, "Osi(iiiii)" ADDRESSES INPUTS LOCATED "KKKKKK", &capsule, &level, &threads, &c.groups,
                           &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q),
-                          &taken, &initial, &final, &saved))
+                          &taken, &now, &after, &initial, &final, &saved))
         return NULL;
     const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
@@ -155,7 +155,8 @@ static PyObject *forward(PyObject *self, PyObject *args)
         return NULL;
     set_parameters(&c, p);
     set_inputs(&c, &inputs);
-    c.q.data = address(q), c.taken = address(taken), c.initial = address(initial), c.final = address(final), c.saved = address(saved);
+    c.q.data = address(q), c.taken = address(taken), c.now = address(now), c.after = address(after);
+    c.initial = address(initial), c.final = address(final), c.saved = address(saved);
     Py_BEGIN_ALLOW_THREADS
     done = train_run(kernels->forward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);
     Py_END_ALLOW_THREADS
@@ -217,10 +218,10 @@ static PyMethodDef methods[] = {
     {"backward", backward, METH_VARARGS, "Their gradients."},
     {"mixer_build", mixer_structure, METH_VARARGS, "A mixer's structure from the addresses of its masks, 0: full."},
     {"mixer_forward", mixer_values, METH_VARARGS, "Mixed values."},
-    {"mixer_backward", mixer_gradients, METH_VARARGS, "Their gradients."},
+    {"mixer_backward", mixer_gradients, METH_VARARGS, "Their gradients, of given ones of the mixed values or of the loss."},
+    {"episodes", episode_rows, METH_VARARGS, "Where the transitions of episodes are; returns their number."},
     {"soft_mellowmax", mellow_values, METH_VARARGS, "Soft Mellowmax of rows."},
     {"td_lambda", lambda_returns, METH_VARARGS, "TD(lambda) returns."},
-    {"td_loss", loss_of_rows, METH_VARARGS, "The TD loss of rows; writes its gradient."},
     {"step", optimizer_step, METH_VARARGS, "One optimiser step; returns the gradients' norm."},
     {NULL, NULL, 0, NULL},
 };

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from mast_train import native
+from mast_train.episodes import Rows
 from mast_train.nets import AgentNets
 
 LANES = 32
@@ -78,26 +79,19 @@ class Inputs:
         if actions is None and lengths is None:
             return cls(plain(x), keep=keep)
         t, b = x.shape[:2]
-        steps = np.full(b, t) if lengths is None else lengths.numpy()
-        if steps.shape != (b,) or steps.max() > t or steps.min() < 0:
-            raise ValueError(f"lengths is {steps.tolist()}, expected {b} of 0 to {t} steps")
-        real = np.maximum(steps - 1, 0).cumsum()
-        falling = np.argsort(-steps.reshape(seeds, -1), axis=1, kind="stable")
-        order = (falling + np.arange(0, b, b // seeds)[:, None]).ravel()
-        first = real - np.maximum(steps - 1, 0)
-        order = torch.from_numpy(np.stack([order, steps[order], first[order]]).astype(np.int32))
-        if actions is None:
-            return cls(plain(x), order=order, keep=keep)
-        return cls(plain(x), actions, order, int(real[-1]), one_hot, keep)
+        lengths = torch.full((b,), t) if lengths is None else lengths
+        if lengths.shape != (b,) or int(lengths.max()) > t or int(lengths.min()) < 1:
+            raise ValueError(f"lengths is {lengths.tolist()}, expected {b} of 1 to {t} steps")
+        rows = arranged(torch.arange(t - 1) < lengths[:, None] - 1, seeds)
+        return cls(plain(x), actions, rows.order, len(rows.now), actions is not None and one_hot, keep)
 
     def placed(self, nets: AgentNets) -> tuple[Any, ...]:
         """As the extension takes them."""
         width = self.x.shape[3]
         identity = nets.inputs - width - (nets.n_actions if self.one_hot else 0)
-        actions = (0, (0, 0, 0)) if self.actions is None else (self.actions.data_ptr(), self.actions.stride())
         order = (0, 0, 0) if self.order is None else addresses(self.order.unbind())
         lanes = addresses([self._lanes_for(nets)])
-        read = *located(self.x), width, *actions, int(self.one_hot), int(identity > 0)
+        read = *located(self.x), width, *located(self.actions), int(self.one_hot), int(identity > 0)
         return *read, *order, *lanes, int(self.laid_out is not None)
 
     def _lanes_for(self, nets: AgentNets) -> Tensor | None:
@@ -110,15 +104,26 @@ class Inputs:
         return self._lanes
 
 
+def arranged(filled: Tensor, seeds: int) -> Rows:
+    """`EpisodeBatch.rows` of filled [B,T] bool, with the order of its episodes."""
+    (episodes, steps), filled = filled.shape, filled.contiguous()
+    rows, order = torch.empty(3, filled.numel(), dtype=torch.int64), torch.empty(3, episodes, dtype=torch.int32)
+    places = rows.unbind()
+    count = native.extension().episodes((episodes, steps), seeds, *addresses([filled, *places, order]))
+    transition, now, after = (place[:count] for place in places)
+    sizes = [count] if seeds == 1 else filled.view(seeds, -1).sum(1).tolist()
+    return Rows(transition, now, after, episodes, steps, sizes, order=order)
+
+
 def plain(tensor: Tensor) -> Tensor:
     """[T,B,N,F] in float32 on the CPU, the last dimension adjacent."""
     tensor = tensor.detach().to("cpu", torch.float32)
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
-    """Address and strides of a [T,B,N,F]."""
-    return tensor.data_ptr(), tensor.stride()[:3]
+def located(tensor: Tensor | None) -> tuple[int, tuple[int, ...]]:
+    """Address and strides of a [T,B,N,F] or [T,B,N]; 0 for None."""
+    return (0, (0, 0, 0)) if tensor is None else (tensor.data_ptr(), tensor.stride()[:3])
 
 
 def addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:

@@ -143,10 +143,21 @@ static void pack_forward(const train_call *c, int32_t group, float *values, floa
     memcpy(bias + 3 * h, hidden + 2 * h, (size_t)h * sizeof(float));
 }
 
-/* Values of the actions taken at a step, from q [actions][lane]. */
-static void store_taken(const train_call *c, const tile_rows *rows, int32_t step, const float *q)
+/* What is wanted of a step's q [actions][lane]. */
+static void store_values(const train_call *c, const tile_rows *rows, int32_t step, const float *q)
 {
-    for (int32_t i = 0, count = rows_at(rows, step + 1); i < count; i++) {
+    const int32_t actions = c->network->actions, count = rows_at(rows, step), transitions = rows_at(rows, step + 1);
+    const ptrdiff_t row_step = (ptrdiff_t)c->agents * actions;
+    ptrdiff_t to[TRAIN_LANES];
+    for (int32_t i = 0; i < TRAIN_LANES; i++)
+        to[i] = (rows->taken[i] + (ptrdiff_t)step * c->agents) * actions;
+    if (c->q.data)
+        from_lanes(q, actions, c->q.data + step * c->q.step, rows->q, count);
+    if (c->now)
+        from_lanes(q, actions, c->now, to, transitions);
+    if (c->after && step > 0)
+        from_lanes(q, actions, c->after - row_step, to, count);
+    for (int32_t i = 0; c->taken && i < transitions; i++) {
         const int32_t action = action_at(c, rows, step, i);
         c->taken[rows->taken[i] + (ptrdiff_t)step * c->agents] = action < 0 ? 0.0f : q[action * TRAIN_LANES + i];
     }
@@ -190,9 +201,7 @@ static void forward(const void *call, int32_t index, float *work, int32_t *packe
         multiply(&t->gru, values + t->fc1.values, now, bias, now + 2 * gate, lanes);
         activate(now + 2 * gate, now + gate, next + gate, h, lanes);
         multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), q, lanes);
-        from_lanes(q, n->actions, c->q.data + k * c->q.step, rows.q, count);
-        if (c->taken)
-            store_taken(c, &rows, k, q);
+        store_values(c, &rows, k, q);
         now = next;
     }
     if (c->final)

@@ -17,6 +17,8 @@ from mast_train.native.gradients import Gradients
 
 LAYERS = ("w1_in", "w1_out", "w2_in", "w2_out", "b1", "b2_in", "b2_out")
 """In the order of mixer.h."""
+MEANS = 5
+"""MIXER_MEANS of mixer.h."""
 
 
 class SparseMixer:
@@ -40,7 +42,9 @@ class SparseMixer:
         self._gradients = Gradients()
         native.check_parameters(self._parameters)
 
-    def __call__(self, q: Tensor, state: Tensor, rows: Tensor | None = None, *, dense_gradients: bool = False) -> Tensor:
+    def __call__(
+        self, q: Tensor, state: Tensor, rows: Tensor | None = None, *, dense_gradients: bool = False
+    ) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; the hypernetworks run once for the K of a row.
 
         rows: int64 [R], which of state [M,S] is each row's; below M, which is not checked. None: all, in order.
@@ -91,19 +95,52 @@ class SparseMixer:
         native.extension().mixer_forward(self.structure(), *self._inputs(q, state, rows), q_tot.data_ptr())
         return q_tot
 
+    def fit(
+        self,
+        q: Tensor,
+        state: Tensor,
+        rows: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        low: float,
+        *,
+        dense_gradients: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Forward and back for the mean of weight (Q_tot - target)^2 (losses.td_loss); q, state and rows as of a call.
+
+        target, weight [R]; weight None: 1 where Q_tot < target and `low` elsewhere (losses.optimistic_weight). Sets the
+        parameters' .grad; returns q's gradient [R,N] and the means over rows of the loss, q, Q_tot, target and weight
+        [5]. Raises ValueError.
+        """
+        if self._masks is None:
+            raise ValueError("no gradients without masks")
+        q, state, target = _plain(q), _plain(state), _plain(target)
+        weight = None if weight is None else _plain(weight)
+        q_tot, grad, means = torch.empty_like(target), torch.empty_like(target), target.new_empty(MEANS)
+        goal = *native.addresses([target, weight]), low, *native.addresses([q_tot, means])
+        structure = self.structure()
+        wanted = self.full_structure() if dense_gradients else structure
+        return self._backward(structure, wanted, q, state, rows.contiguous(), grad, goal), means
+
     def _backward(
-        self, structure: Any, wanted: Any, q: Tensor, state: Tensor, rows: Tensor | None, grad: Tensor
+        self,
+        structure: Any,
+        wanted: Any,
+        q: Tensor,
+        state: Tensor,
+        rows: Tensor | None,
+        grad: Tensor,
+        goal: tuple[float, ...] = (0, 0, 0.0, 0, 0),
     ) -> Tensor:
-        grad, grad_q = _plain(grad), torch.empty_like(q)
-        layers = len(LAYERS)
+        grad_q, layers = torch.empty_like(q), len(LAYERS)
 
         def fill(gradients: Any) -> None:
             native.extension().mixer_backward(
                 structure,
                 wanted,
                 *self._inputs(q, state, rows),
-                grad.data_ptr(),
-                grad_q.data_ptr(),
+                *native.addresses([grad, grad_q]),
+                *goal,
                 native.addresses(gradients[:layers]),
                 native.addresses(gradients[layers:]),
             )
@@ -134,7 +171,7 @@ class _Mixing(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         q, state, rows, *_ = ctx.saved_tensors  # raises when one was changed since the forward pass
-        grad_q = ctx.mixer._backward(ctx.structure, ctx.wanted, q, state, rows, grad_outputs[0])
+        grad_q = ctx.mixer._backward(ctx.structure, ctx.wanted, q, state, rows, _plain(grad_outputs[0]))
         return None, None, grad_q, None, None, None
 
 

@@ -151,6 +151,11 @@ static void mixer_backward_tile(const mixer_call *c, const mixer_layout *at, int
     static const int OUTPUTS[] = {W1_OUT, W2_OUT, B1, B2_OUT};
     const mixer_rows rows = mixer_rows_of(c, index);
     hypernetworks(c, at, &rows, values, tile);
+    if (c->target) {
+        mix(c, at, &rows, 0, tile);
+        for (int32_t row = rows.first; row < rows.first + rows.lanes; row++)
+            c->grad[row] = 2.0f * mixer_weight(c, row) * (c->q_tot[row] - c->target[row]) / (float)c->rows;
+    }
     for (int i = 0; i < 4; i++)
         memset(tile + at->delta[OUTPUTS[i]], 0,
                (size_t)mixer_outputs(c->network, OUTPUTS[i]) * TRAIN_LANES * sizeof(float));

@@ -1,8 +1,6 @@
-"""Targets and the loss in C where torch would need many small operations; definitions of mast_train.targets, losses."""
+"""Targets in C where torch would need many small operations; definitions of mast_train.targets."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,23 +29,3 @@ def td_lambda(
     target = torch.empty_like(tensors[1])
     native.extension().td_lambda(tuple(reward.shape), *native.addresses(tensors), gamma, lam, target.data_ptr())
     return target
-
-
-def td_loss(q_tot: Tensor, target: Tensor, weight: Tensor | None = None, real: None = None) -> Tensor:
-    """`losses.td_loss` over real rows alone, differentiable in q_tot [R]; target and weight get no gradient."""
-    return _Loss.apply(q_tot, target, weight)
-
-
-class _Loss(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q_tot: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
-        ctx.gradient = torch.empty_like(target)
-        tensors = [q_tot.contiguous(), target.contiguous(), None if weight is None else weight.contiguous()]
-        return q_tot.new_tensor(
-            native.extension().td_loss(target.numel(), *native.addresses(tensors), ctx.gradient.data_ptr())
-        )
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.gradient * grad_outputs[0], None, None

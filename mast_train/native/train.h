@@ -68,8 +68,9 @@ typedef struct {
     const int32_t *first;       /* [batch] the row in `taken` of their first transition, in the same order, or NULL */
     float *lanes; /* [groups, tiles, steps, inputs, TRAIN_LANES]: all of the inputs; NULL: forward keeps them not */
     int32_t laid_out; /* whether they are there already; the way back needs them */
-    train_tensor q; /* forward: result; backward: its gradient, or NULL: 0 */
+    train_tensor q; /* forward: result; backward: its gradient; or NULL, which is 0 */
     float *taken;   /* [transitions, agents] q of the actions taken; backward: its gradient, which adds to q's; or NULL */
+    float *now, *after; /* [transitions, agents, actions] q at their own and at their next steps, or NULL */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
     float *final;         /* likewise, or NULL */
     float *saved;         /* [groups, tiles, saved_size]; NULL: forward only */
