@@ -27,6 +27,17 @@ static mixer_rows mixer_rows_of(const mixer_call *c, int32_t tile)
     return rows;
 }
 
+/* Bring the states of a tile nearer. */
+static void fetch_states(const mixer_call *c, int32_t tile)
+{
+    if (tile >= mixer_tiles(c))
+        return;
+    const mixer_rows rows = mixer_rows_of(c, tile);
+    for (int32_t i = 0; i < rows.lanes; i++)
+        for (int32_t k = 0; k < c->network->states; k += 16)
+            __builtin_prefetch(c->state + rows.state[i] + k, 0, 2);
+}
+
 /* The hypernetworks' outputs: |.| is not taken yet, and b1 stands alone. */
 static void hypernetworks(const mixer_call *c, const mixer_layout *at, const mixer_rows *rows, const float *values,
                           float *tile)
@@ -129,6 +140,7 @@ static void mixer_forward(const void *call, int32_t index, float *work, int32_t 
     pack_mixer(c, values, packed);
     for (int32_t i = index * MIXER_CHUNK; i < at_most((index + 1) * MIXER_CHUNK, mixer_tiles(c)); i++) {
         const mixer_rows rows = mixer_rows_of(c, i);
+        fetch_states(c, i + 1);
         hypernetworks(c, &at, &rows, values, work);
         for (int32_t k = 0; k < c->repeats; k++)
             mix(c, &at, &rows, k, work);
@@ -150,6 +162,7 @@ static void mixer_backward_tile(const mixer_call *c, const mixer_layout *at, int
 {
     static const int OUTPUTS[] = {W1_OUT, W2_OUT, B1, B2_OUT};
     const mixer_rows rows = mixer_rows_of(c, index);
+    fetch_states(c, index + 1);
     hypernetworks(c, at, &rows, values, tile);
     if (c->target) {
         mix(c, at, &rows, 0, tile);
