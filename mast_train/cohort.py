@@ -6,6 +6,7 @@ Letters: B episodes, T steps, N agents, A actions, S state, R transitions of all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from mast_train.episodes import EpisodeBatch, Rows, pick
 from mast_train.execution import Execution, Goal, Values, total
 from mast_train.graphs import Graphs
 from mast_train.losses import central_weight
+from mast_train.native import Wanted
 from mast_train.native import targets as native_targets
 
 if TYPE_CHECKING:
@@ -73,15 +75,20 @@ class Cohort:
         for learner in self.learners:
             learner.clear_gradients()
         inputs = run.inputs(batch, rows)
-        online = run.sequence("agents", inputs, batch, rows, now=central, after=self._online_selects, evolving=evolving)
+        learning = Wanted(learning=True, dense_gradients=evolving)
+        wanted = {
+            "agents": replace(learning, now=central, after=self._online_selects),
+            "target_agents": Wanted(now=central, after=True),
+        } | ({"central_agents": learning} if self._weighted else {})
+        values = run.sequences(inputs, batch, rows, wanted)
+        online, target = values["agents"], values["target_agents"]
         with torch.no_grad():
-            target = run.sequence("target_agents", inputs, batch, rows, now=central, after=True)
             y = self._targets(batch, rows, target, online, delayed)
             goals = self._goals(batch, rows, y, target, online)
         logs = run.fit("mixer", online, batch, rows, goals, evolving)
         if self._weighted:
-            values = run.sequence("central_agents", inputs, batch, rows, evolving=evolving)
-            fitted = run.fit("central_mixer", values, batch, rows, {"central_loss": Goal(y)}, evolving)
+            goals = {"central_loss": Goal(y)}
+            fitted = run.fit("central_mixer", values["central_agents"], batch, rows, goals, evolving)
             logs = [more | log for more, log in zip(fitted, logs, strict=True)]
         for log in logs:
             log["loss"] = total([log[name] for name in ("loss", "return_loss", "central_loss") if name in log])

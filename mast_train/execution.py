@@ -24,7 +24,7 @@ from mast_train.errors import UserError
 from mast_train.losses import mean_of, optimistic_weight, td_loss
 from mast_train.mixers import QMIX
 from mast_train.native import Inputs as NativeInputs
-from mast_train.native import SparseSequence, available, status
+from mast_train.native import SparseSequence, Wanted, available, status, together
 from mast_train.native import Values as NativeValues
 from mast_train.native import targets as native_targets
 from mast_train.native.inputs import arranged, plain
@@ -141,28 +141,23 @@ class Execution:
             return obs
         return NativeInputs(plain(obs), batch.actions.transpose(0, 1), rows.order, len(rows.now), one_hot)
 
-    def sequence(
-        self,
-        key: str,
-        inputs: Inputs,
-        batch: EpisodeBatch,
-        rows: Rows,
-        *,
-        now: bool = False,
-        after: bool = False,
-        evolving: bool = False,
-    ) -> Values:
-        """The values of the batch whose inputs and rows are given; gradients of absent weights only when `evolving`."""
-        actor = self._agents[key].actor
-        if isinstance(actor, SparseSequence):
-            assert isinstance(inputs, NativeInputs)
-            return actor.values(inputs, now=now, after=after, dense_gradients=evolving)
-        q = actor(inputs)[0]
-        return TorchValues(
-            taken(q, rows, pick(batch.actions, rows.transition)),
-            pick(q.detach(), rows.step_major) if now else None,
-            pick(q.detach(), rows.next_step_major) if after else None,
-        )
+    def sequences(
+        self, inputs: Inputs, batch: EpisodeBatch, rows: Rows, wanted: Mapping[str, Wanted]
+    ) -> dict[str, Values]:
+        """What is wanted of some agents by name, for the batch whose inputs and rows are given; in C in one pass."""
+        if isinstance(inputs, NativeInputs):
+            passes = [(cast(SparseSequence, self._agents[key].actor), what) for key, what in wanted.items()]
+            return dict(zip(wanted, together(inputs, *passes), strict=True))
+        found: dict[str, Values] = {}
+        for key, what in wanted.items():
+            with torch.set_grad_enabled(what.learning):
+                q = cast(AgentNets, self._agents[key].actor)(inputs)[0]
+                found[key] = TorchValues(
+                    taken(q, rows, pick(batch.actions, rows.transition)),
+                    pick(q.detach(), rows.step_major) if what.now else None,
+                    pick(q.detach(), rows.next_step_major) if what.after else None,
+                )
+        return found
 
     def mix(
         self, key: str, q: Tensor, state: Tensor, at: Tensor, sizes: list[int] | None = None, evolving: bool = False

@@ -58,23 +58,22 @@ def agents(train, level, threads, groups, hidden, t, b, n, full):
     q = np.zeros((t, b, n, actions), np.float32)
     rows = b * n // groups
     tiles = groups * -(-rows // 32)
-    saved, lanes = (np.empty(tiles * size, np.float32) for size in (train.saved_size(network, t), t * inputs * 32))
+    saved = np.empty(tiles * train.saved_size(network, t), np.float32)
     given = *at(x), strides(x), observed, *at(taken), strides(taken), 1, int(groups == 1)
-    given = *given, *at(*order, lanes)
-    head = level, threads, (groups, t, b, n, 1), at(*parameters)
-    train.forward(network, *head, (*given, 0), *at(q), strides(q), *at(q_taken, now, after, None, None, saved))
-    train.forward(network, *head, (*given, 1), 0, (0, 0, 0), *at(None, now, None, None, None, None))
+    given = *given, *at(*order)
+    head, size, sources = (level, threads), (groups, t, b, n, 1), at(*parameters)
+    learned = network, sources, *at(q), strides(q), *at(q_taken, now, after, None, None, saved)
+    beside = wanted, sources, 0, (0, 0, 0), *at(None, now, None, None, None, None)
+    train.forward(*head, size, given, (learned, beside))
     grads = [np.zeros_like(parameter) for parameter in parameters]
-    grad_q, head = floats(*q.shape), (*head, (*given, 1))
+    grad_q = floats(*q.shape)
     for grad in ((*at(grad_q), strides(grad_q)), (0, (0, 0, 0))):
-        train.backward(network, wanted, *head, *grad, *at(q_taken, saved), at(*grads))
+        train.backward(network, wanted, *head, size, sources, given, *grad, *at(q_taken, saved), at(*grads))
     one, hidden_in = floats(1, b, n, inputs), floats(groups, rows, hidden)
     hidden_out, q = np.empty_like(hidden_in), np.zeros((1, b, n, actions), np.float32)
-    given = (*at(one), strides(one), inputs, 0, (0, 0, 0), 0, 0, 0, 0, 0, 0, 0)
-    train.forward(
-        network, level, threads, (groups, 1, b, n, 1), at(*parameters), given, *at(q), strides(q),
-        *at(None, None, None, hidden_in, hidden_out, None),
-    )  # fmt: skip
+    given = (*at(one), strides(one), inputs, 0, (0, 0, 0), 0, 0, 0, 0, 0)
+    acting = network, sources, *at(q), strides(q), *at(None, None, None, hidden_in, hidden_out, None)
+    train.forward(*head, (groups, 1, b, n, 1), given, (acting,))
     assert all(np.isfinite(array).all() for array in [q, hidden_out, *grads])
     step(train, level, [*zip(parameters, grads, [*masks, *[None] * 4], strict=True)])
 

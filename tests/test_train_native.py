@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mast_train import native
-from mast_train.native import Inputs, SparseSequence
+from mast_train.native import Inputs, SparseSequence, Wanted, together
 from mast_train.nets import WEIGHTS, AgentNets, joined, share_memory
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
@@ -187,7 +187,10 @@ def test_values_of_the_actions_taken(level, groups, batch):
     actions = actions.clamp(min=0)
     sequence, inputs = SparseSequence(nets, masks, level), Inputs.of(obs, actions, lengths)
     q, rows = sequence.forward(inputs), [(t, b) for b in range(batch) for t in range(int(lengths[b]) - 1)]
-    values = sequence.values(inputs, now=True, after=True)
+    other = SparseSequence(make(groups, 13, 9, 4, 0.8, seed=1)[0], None, level)
+    values, beside = together(inputs, (sequence, Wanted(now=True, after=True)), (other, Wanted(whole=True)))
+    with torch.no_grad():
+        assert torch.equal(beside.q[filled], other.forward(inputs)[filled])
     assert values.q is None and values.taken.tolist() == [
         [q[t, b, n, actions[t, b, n]].item() for n in range(3)] for t, b in rows
     ]
@@ -199,7 +202,7 @@ def test_values_of_the_actions_taken(level, groups, batch):
         grad_alone[t, b].scatter_(1, actions[t, b].unsqueeze(1), row.unsqueeze(1))
     for q_too in (False, True):
         expected = gradients(nets, sequence.forward(inputs), grad_alone + q_too * grad_q)
-        q, taken = sequence.values(inputs, whole=True).differentiable()
+        q, taken = together(inputs, (sequence, Wanted(whole=True, learning=True)))[0].differentiable()
         joint = (taken * grad_taken).sum() + ((q * grad_q)[filled].sum() if q_too else 0.0)
         for name, actual in gradients(nets, joint, torch.ones(())).items():
             torch.testing.assert_close(actual, expected[name], atol=1e-4, rtol=1e-4)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -94,13 +93,13 @@ class SparseSequence:
         if _train is None:
             raise ValueError(status())
         self.nets, self.level = nets, check_level(level)
-        self._masks = masks
+        self.masks = masks
         self._structure = Watched(self._build)
         self._full: Any = None
-        self._memory = Memory()
-        self._gradients = Gradients()
-        self._parameters = [getattr(nets, name) for name in PARAMETERS]
-        check_parameters(self._parameters)
+        self.memory = Memory()
+        self.gradients = Gradients()
+        self.parameters = [getattr(nets, name) for name in PARAMETERS]
+        check_parameters(self.parameters)
 
     def forward(
         self,
@@ -115,43 +114,17 @@ class SparseSequence:
         With actions [T-1,B,N] int64, taken at each step but the last (-1: none), x may be observations alone: the
         one-hots of the action before and, where the networks have that many inputs more, of the agent follow as in
         networks.agent_inputs. lengths [B] int64: each episode's steps; q is undefined, and its gradient ignored, from
-        there on. Inputs made of them once may be given in their place: what several networks read is then brought into
-        lanes once.
+        there on. Inputs made of them may be given in their place.
         Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
         updates that grow connections. Raises ValueError.
         """
         learning = torch.is_grad_enabled()
-        inputs = x if isinstance(x, Inputs) else Inputs.of(x, actions, lengths, self.nets.seeds, keep=learning)
-        values = self.values(inputs, whole=True, dense_gradients=dense_gradients)
+        inputs = x if isinstance(x, Inputs) else Inputs.of(x, actions, lengths, self.nets.seeds)
+        (values,) = together(inputs, (self, Wanted(whole=True, learning=learning, dense_gradients=dense_gradients)))
         q = values.differentiable()[0] if learning else values.q
         assert q is not None
         return q
-
-    def values(
-        self,
-        inputs: Inputs,
-        *,
-        whole: bool = False,
-        now: bool = False,
-        after: bool = False,
-        dense_gradients: bool = False,
-    ) -> Values:
-        """A pass over the inputs, and what is asked of it: `whole` is what `forward` returns. Unless gradients are off,
-        it keeps what its backward pass reads. Raises ValueError.
-        """
-        shape = self._shape(inputs)
-        if not torch.is_grad_enabled():
-            return self._run(shape, inputs, (whole, now, after))
-        if self._masks is None:
-            raise ValueError("no gradients without masks")
-        groups, t, b, n, _ = shape
-        structure = self.structure()
-        wanted = self.full_structure() if dense_gradients else structure
-        saved = self._memory.take(_train.saved_size(structure, t) * groups * -(-(b * n // groups) // LANES))
-        values = self._run(shape, inputs, (whole, now, after), saved)
-        values.back = partial(self._backward, structure, wanted, shape, inputs, saved)
-        return values
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -164,18 +137,19 @@ class SparseSequence:
             raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
         hidden = hidden.detach().contiguous()
         after = torch.empty_like(hidden)
-        inputs = Inputs.of(x[None], keep=False)
-        q = self._run(self._shape(inputs), inputs, (True, False, False), initial=hidden, final=after).q
-        assert q is not None
-        return q[0], after
+        inputs = Inputs.of(x[None])
+        values = Values(self, inputs, Wanted(whole=True))
+        _forward([values], [hidden, after])
+        assert values.q is not None
+        return values.q[0], after
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
-        return self._structure.current(self._weights if self._masks is None else list(self._masks.values()))
+        return self._structure.current(self._weights if self.masks is None else list(self.masks.values()))
 
     @property
     def _weights(self) -> list[Tensor]:
-        return self._parameters[: len(WEIGHTS)]
+        return self.parameters[: len(WEIGHTS)]
 
     def full_structure(self) -> Any:
         """That of full masks, one for all groups."""
@@ -188,22 +162,20 @@ class SparseSequence:
 
     def _build(self) -> Any:
         weights = self._weights
-        if self._masks is None:
+        if self.masks is None:
             masks = [weight != 0 for weight in weights]
-        elif self._masks:
+        elif self.masks:
             full = torch.ones((), dtype=torch.bool)
-            masks = [self._masks.get(n, full).expand(w.shape) for n, w in zip(WEIGHTS, weights, strict=True)]
+            masks = [self.masks.get(n, full).expand(w.shape) for n, w in zip(WEIGHTS, weights, strict=True)]
         else:
             return self.full_structure()
         masks = [mask.contiguous() for mask in masks]
         return _train.build(self.nets.groups, *self._widths(), tuple(mask.data_ptr() for mask in masks))
 
-    def _shape(self, inputs: Inputs) -> tuple[int, int, int, int, int]:
+    def shape(self, inputs: Inputs) -> tuple[int, int, int, int, int]:
         """G, T, B, N, seeds. Raises ValueError."""
         seeds, groups, (t, b, n, width) = self.nets.seeds, self.nets.groups, inputs.x.shape
         one_hot = self.nets.n_actions if inputs.one_hot else 0
-        if inputs.laid_out not in (None, (groups, *self._widths())):
-            raise ValueError(f"inputs laid out for {inputs.laid_out}, expected {(groups, *self._widths())}")
         fits = self.nets.inputs - width - one_hot in (0, n) and groups in (seeds, seeds * n) and b % seeds == 0
         if not fits or min(t, b, n) < 1:
             raise ValueError(
@@ -214,90 +186,96 @@ class SparseSequence:
             raise ValueError(f"actions is {list(inputs.actions.shape)}, expected {[t - 1, b, n]}")
         return groups, t, b, n, seeds
 
-    def _run(
-        self,
-        shape: tuple[int, ...],
-        inputs: Inputs,
-        wants: tuple[bool, bool, bool],
-        saved: Tensor | None = None,
-        initial: Tensor | None = None,
-        final: Tensor | None = None,
-    ) -> Values:
-        """wants: of the values, q, now and after."""
-        actions, real = self.nets.n_actions, (inputs.transitions, shape[3])
-        shapes = (*shape[1:4], actions), (*real, actions), (*real, actions)
-        q, now, after = (
-            inputs.x.new_empty(size) if wanted else None for size, wanted in zip(shapes, wants, strict=True)
-        )
-        taken = None if inputs.actions is None else inputs.x.new_empty(real)
-        _train.forward(
-            self.structure(),
-            self.level,
-            torch.get_num_threads(),
-            shape,
-            addresses(self._parameters),
-            inputs.placed(self.nets),
-            *located(q),
-            *addresses([taken, now, after, initial, final, saved]),
-        )
-        if inputs.keep:
-            inputs.laid_out = (shape[0], *self._widths())
-        return Values(q, taken, now, after, self)
 
-    def _backward(
-        self,
-        structure: Any,
-        wanted: Any,
-        shape: tuple[int, ...],
-        inputs: Inputs,
-        saved: Tensor,
-        grad_q: Tensor | None,
-        grad_taken: Tensor | None,
-    ) -> None:
-        parameters, grad_q = self._parameters, None if grad_q is None else plain(grad_q)
+@dataclass(frozen=True)
+class Wanted:
+    """What a pass gives (Values), and whether a backward pass follows: with the gradients of connections alone, or with
+    torch's (dense_gradients)."""
+
+    whole: bool = False
+    now: bool = False
+    after: bool = False
+    learning: bool = False
+    dense_gradients: bool = False
+
+
+class Values:
+    """What a pass computed, None where it was not wanted.
+
+    q [T,B,N,A] (`whole`), undefined from an episode's end on. Of the inputs' R transitions, episode by episode: the
+    values of the actions taken [R,N], where the inputs have actions; those of all actions now and after [R,N,A].
+    """
+
+    def __init__(self, sequence: SparseSequence, inputs: Inputs, wanted: Wanted) -> None:
+        """Memory for it, undefined. Raises ValueError for networks that cannot learn."""
+        if wanted.learning and sequence.masks is None:
+            raise ValueError("no gradients without masks")
+        self.sequence, self.inputs, self.shape = sequence, inputs, sequence.shape(inputs)
+        self.structure, self._saved = sequence.structure(), None
+        (groups, t, b, n, _), actions, empty = self.shape, sequence.nets.n_actions, inputs.x.new_empty
+        self.q = empty(t, b, n, actions) if wanted.whole else None
+        self.taken = None if inputs.actions is None else empty(inputs.transitions, n)
+        self.now = empty(inputs.transitions, n, actions) if wanted.now else None
+        self.after = empty(inputs.transitions, n, actions) if wanted.after else None
+        if wanted.learning:
+            self._wanted = sequence.full_structure() if wanted.dense_gradients else self.structure
+            tiles = groups * -(-(b * n // groups) // LANES)
+            self._saved = sequence.memory.take(_train.saved_size(self.structure, t) * tiles)
+
+    def placed(self, hidden: Sequence[Tensor | None]) -> tuple[Any, ...]:
+        """As the extension takes it. hidden: the memory before and after, None: zeros, and not wanted."""
+        outputs = addresses([self.taken, self.now, self.after, *hidden, self._saved])
+        return self.structure, addresses(self.sequence.parameters), *located(self.q), *outputs
+
+    def backward(self, grad_q: Tensor | None, grad_taken: Tensor | None) -> None:
+        """Set the parameters' gradients from those of q and of the values taken, None where they are 0. Once."""
+        saved, self._saved = self._saved, None
+        if saved is None:
+            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
+        sequence, grad_q = self.sequence, None if grad_q is None else plain(grad_q)
         grad_taken = None if grad_taken is None else grad_taken.contiguous()
 
         def fill(gradients: Sequence[Tensor]) -> None:
             _train.backward(
-                structure,
-                wanted,
-                self.level,
+                self.structure,
+                self._wanted,
+                sequence.level,
                 torch.get_num_threads(),
-                shape,
-                addresses(parameters),
-                inputs.placed(self.nets),
+                self.shape,
+                addresses(sequence.parameters),
+                self.inputs.placed(sequence.nets),
                 *located(grad_q),
                 *addresses([grad_taken, saved]),
                 addresses(gradients),
             )
 
-        self._gradients.write(parameters, wanted, fill)
-        self._memory.give(saved)
-
-
-@dataclass
-class Values:
-    """What a pass computed: q [T,B,N,A], undefined from an episode's end on; of the inputs' R transitions, episode by
-    episode, the values of the actions taken [R,N] and those of all actions, `now` and `after` them [R,N,A]. None: not
-    asked for, or no actions given."""
-
-    q: Tensor | None
-    taken: Tensor | None
-    now: Tensor | None
-    after: Tensor | None
-    sequence: SparseSequence
-    back: Callable[[Tensor | None, Tensor | None], None] | None = None
-
-    def backward(self, grad_q: Tensor | None, grad_taken: Tensor | None) -> None:
-        """Set the parameters' gradients from those of q and of the values taken, None where they are 0. Once."""
-        back, self.back = self.back, None
-        if back is None:
-            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        back(grad_q, grad_taken)
+        sequence.gradients.write(sequence.parameters, self._wanted, fill)
+        sequence.memory.give(saved)
 
     def differentiable(self) -> tuple[Tensor | None, Tensor | None]:
         """q and the values taken as autograd knows them, whose backward pass is this one's."""
-        return _Differentiable.apply(self, self.sequence.nets.fc1_weight)
+        return _Differentiable.apply(self, self.sequence.parameters[0])
+
+
+def together(inputs: Inputs, *passes: tuple[SparseSequence, Wanted]) -> list[Values]:
+    """One pass over the inputs for up to four networks of the same groups and widths. Raises ValueError."""
+    values = [Values(sequence, inputs, wanted) for sequence, wanted in passes]
+    widths = {(one.shape, one.sequence.nets.inputs) for one in values}
+    if len(widths) > 1:
+        raise ValueError(f"networks of different groups or inputs: {sorted(widths)}")
+    _forward(values, [None, None])
+    return values
+
+
+def _forward(values: Sequence[Values], hidden: Sequence[Tensor | None]) -> None:
+    first = values[0]
+    _train.forward(
+        first.sequence.level,
+        torch.get_num_threads(),
+        first.shape,
+        first.inputs.placed(first.sequence.nets),
+        tuple(one.placed(hidden) for one in values),
+    )
 
 
 class _Differentiable(torch.autograd.Function):
@@ -306,7 +284,7 @@ class _Differentiable(torch.autograd.Function):
         """parameter: any of them, so that what comes out is differentiable."""
         ctx.set_materialize_grads(False)
         ctx.values = values
-        ctx.save_for_backward(*values.sequence.nets.parameters())
+        ctx.save_for_backward(values.inputs.x, *values.sequence.parameters)
         return values.q, values.taken
 
     @staticmethod

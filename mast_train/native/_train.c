@@ -108,7 +108,7 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
 
 #define ADDRESSES "(KKKKKKKK)"
 #define LOCATED "K(nnn)"
-#define INPUTS "(" LOCATED "i" LOCATED "iiKKKKi)"
+#define INPUTS "(" LOCATED "i" LOCATED "iiKKK)"
 #define STRIDES(tensor) &(tensor).step, &(tensor).batch, &(tensor).agent
 #define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
 
@@ -118,47 +118,65 @@ static void set_parameters(train_call *call, const unsigned long long from[PARAM
         call->parameter[i] = address(from[i]);
 }
 
-/* inputs: x, its strides, observed, actions, their strides, one-hot, identity, order, length, first, lanes, laid out */
+/* inputs: x, its strides, observed, actions, their strides, one-hot, identity, order, length, first */
 typedef struct {
-    unsigned long long x, actions, order, length, first, lanes;
+    unsigned long long x, actions, order, length, first;
 } input_addresses;
 
 #define READ_INPUTS(c, from)                                                                                           \
     &(from).x, STRIDES((c).x), &(c).observed, &(from).actions, STRIDES((c).action), &(c).one_hot, &(c).identity,       \
-        &(from).order, &(from).length, &(from).first, &(from).lanes, &(c).laid_out
+        &(from).order, &(from).length, &(from).first
 
 static void set_inputs(train_call *c, const input_addresses *from)
 {
     c->x.data = address(from->x), c->actions = address(from->actions);
     c->order = address(from->order), c->length = address(from->length), c->first = address(from->first);
-    c->lanes = address(from->lanes);
 }
 
-/* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, taken, now, after,
- * initial, final, saved) */
+/* One network's pass from (network, parameters, q, q strides, taken, now, after, initial, final, saved). */
+static int read_pass(PyObject *from, train_call *c)
+{
+    PyObject *capsule;
+    unsigned long long p[PARAMETERS], q, taken, now, after, initial, final, saved;
+    if (!PyArg_ParseTuple(from, "O" ADDRESSES LOCATED "KKKKKK", &capsule, EIGHT(p), &q, STRIDES(c->q), &taken, &now,
+                          &after, &initial, &final, &saved))
+        return 0;
+    c->network = PyCapsule_GetPointer(capsule, NETWORK);
+    set_parameters(c, p);
+    c->q.data = address(q), c->taken = address(taken), c->now = address(now), c->after = address(after);
+    c->initial = address(initial), c->final = address(final), c->saved = address(saved);
+    return c->network != NULL;
+}
+
+/* forward(level, threads, (groups, T, B, N, seeds), inputs, (pass, ...)), of one to TRAIN_PASSES networks */
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *capsule;
+    PyObject *passes;
     const char *level;
     int threads, done;
-    train_call c = {0};
+    train_call c[TRAIN_PASSES] = {{0}};
     input_addresses inputs;
-    unsigned long long p[PARAMETERS], q, taken, now, after, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiiii)" ADDRESSES INPUTS LOCATED "KKKKKK", &capsule, &level, &threads, &c.groups,
-                          &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q),
-                          &taken, &now, &after, &initial, &final, &saved))
+    if (!PyArg_ParseTuple(args, "si(iiiii)" INPUTS "O", &level, &threads, &c[0].groups, &c[0].steps, &c[0].batch,
+                          &c[0].agents, &c[0].seeds, READ_INPUTS(c[0], inputs), &passes))
         return NULL;
+    const Py_ssize_t count = PyTuple_Size(passes);
+    if (count < 1 || count > TRAIN_PASSES)
+        return count < 0 ? NULL : PyErr_Format(PyExc_ValueError, "%zd passes, expected 1 to %d", count, TRAIN_PASSES);
+    set_inputs(&c[0], &inputs);
+    size_t work = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i > 0) {
+            c[i] = c[0];
+            c[i - 1].beside = &c[i];
+        }
+        if (!read_pass(PyTuple_GetItem(passes, i), &c[i]))
+            return NULL;
+        work += train_work_size(&c[i]);
+    }
     const train_kernels *kernels = train_level(level);
-    c.network = PyCapsule_GetPointer(capsule, NETWORK);
-    if (!c.network)
-        return NULL;
-    set_parameters(&c, p);
-    set_inputs(&c, &inputs);
-    c.q.data = address(q), c.taken = address(taken), c.now = address(now), c.after = address(after);
-    c.initial = address(initial), c.final = address(final), c.saved = address(saved);
     Py_BEGIN_ALLOW_THREADS
-    done = train_run(kernels->forward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);
+    done = train_run(kernels->forward, c, c->groups * train_tiles(c), work, threads);
     Py_END_ALLOW_THREADS
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }

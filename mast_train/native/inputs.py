@@ -1,13 +1,12 @@
-"""What the agents' networks read in C: a batch of sequences, brought into lanes once for every pass over it.
+"""What the agents' networks read in C: a batch of sequences.
 
 Letters: G groups, T steps, B episodes, N agents, I input, F features.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,17 +39,12 @@ class Memory:
         self._spare.append(memory)
 
 
-_SPARE = Memory()
-
-
-@dataclass
+@dataclass(frozen=True)
 class Inputs:
-    """What networks of the same groups and widths read. The first pass over it brings it into lanes for the others.
+    """What networks read: x float32 [T,B,N,...], actions int64 [T-1,B,N], `transitions` of them real.
 
-    x float32 [T,B,N,...], actions int64 [T-1,B,N], `transitions` of them real; order int32 [3,B]: the episodes, each
-    seed's longest first, their lengths, and their first transitions' numbers. one_hot: whether the networks also read
-    the action before. keep: whether the lanes stay for another pass, as a backward one needs; laid_out: the groups and
-    widths that they suit.
+    order int32 [3,B]: the episodes, each seed's longest first, their lengths, and their first transitions' numbers.
+    one_hot: whether the networks also read the action before.
     """
 
     x: Tensor
@@ -58,9 +52,6 @@ class Inputs:
     order: Tensor | None = None
     transitions: int = 0
     one_hot: bool = False
-    keep: bool = True
-    laid_out: tuple[int, ...] | None = field(default=None, init=False)
-    _lanes: Tensor | None = field(default=None, init=False)
 
     @classmethod
     def of(
@@ -71,37 +62,25 @@ class Inputs:
         seeds: int = 1,
         *,
         one_hot: bool = True,
-        keep: bool = True,
     ) -> Inputs:
         """As SparseSequence.forward takes them. Raises ValueError."""
         if actions is not None and actions.dtype != torch.int64:
             raise ValueError(f"actions is {actions.dtype}, expected int64")
         if actions is None and lengths is None:
-            return cls(plain(x), keep=keep)
+            return cls(plain(x))
         t, b = x.shape[:2]
         lengths = torch.full((b,), t) if lengths is None else lengths
         if lengths.shape != (b,) or int(lengths.max()) > t or int(lengths.min()) < 1:
             raise ValueError(f"lengths is {lengths.tolist()}, expected {b} of 1 to {t} steps")
         rows = arranged(torch.arange(t - 1) < lengths[:, None] - 1, seeds)
-        return cls(plain(x), actions, rows.order, len(rows.now), actions is not None and one_hot, keep)
+        return cls(plain(x), actions, rows.order, len(rows.now), actions is not None and one_hot)
 
     def placed(self, nets: AgentNets) -> tuple[Any, ...]:
         """As the extension takes them."""
         width = self.x.shape[3]
         identity = nets.inputs - width - (nets.n_actions if self.one_hot else 0)
         order = (0, 0, 0) if self.order is None else addresses(self.order.unbind())
-        lanes = addresses([self._lanes_for(nets)])
-        read = *located(self.x), width, *located(self.actions), int(self.one_hot), int(identity > 0)
-        return *read, *order, *lanes, int(self.laid_out is not None)
-
-    def _lanes_for(self, nets: AgentNets) -> Tensor | None:
-        """Memory for the lanes, where they are kept: [G,tiles,T,I,LANES]."""
-        if self.keep and self._lanes is None:
-            t, b, n = self.x.shape[:3]
-            tiles = nets.groups * -(-(b * n // nets.groups) // LANES)
-            self._lanes = _SPARE.take(tiles * t * nets.inputs * LANES)
-            weakref.finalize(self, _SPARE.give, self._lanes)
-        return self._lanes
+        return *located(self.x), width, *located(self.actions), int(self.one_hot), int(identity > 0), *order
 
 
 def arranged(filled: Tensor, seeds: int) -> Rows:
