@@ -67,12 +67,15 @@ static int32_t action_at(const train_call *c, const tile_rows *rows, int32_t ste
     return action >= 0 && action < c->network->actions ? (int32_t)action : -1;
 }
 
-/* x [inputs][lane] of a step; the one that is `ahead` is wanted next. */
+/* Steps from the one whose inputs are loaded to the one whose are brought nearer. */
+enum { X_AHEAD = 2 };
+
+/* x [inputs][lane] of a step; the one that is `ahead` is wanted soon. */
 static void load_x(const train_call *c, const tile_rows *rows, int32_t step, int32_t ahead, float *to, int32_t lanes)
 {
     const int32_t inputs = c->network->inputs, agents = c->identity ? c->agents : 0;
-    const ptrdiff_t next = step + ahead >= 0 && step + ahead < c->steps ? ahead * c->x.step : 0;
-    to_lanes(c->x.data + step * c->x.step, rows->x, next, c->observed, to, lanes);
+    const ptrdiff_t soon = step + ahead >= 0 && step + ahead < c->steps ? ahead * c->x.step : 0;
+    to_lanes(c->x.data + step * c->x.step, rows->x, soon, c->observed, to, lanes);
     memset(to + c->observed * TRAIN_LANES, 0, (size_t)(inputs - c->observed) * TRAIN_LANES * sizeof(float));
     for (int32_t i = 0; c->one_hot && step > 0 && i < lanes; i++) {
         const int32_t action = action_at(c, rows, step - 1, i);
@@ -100,6 +103,13 @@ static void fetch(const float *from, int32_t rows, int32_t lanes)
 {
     EACH_VECTOR(i, rows, lanes)
         __builtin_prefetch(from + i, 0, 2);
+}
+
+/* The same, to be written. */
+static void fetch_to_write(const float *to, int32_t rows, int32_t lanes)
+{
+    EACH_VECTOR(i, rows, lanes)
+        __builtin_prefetch(to + i, 1, 2);
 }
 
 static void rectify(float *y, int32_t rows, int32_t lanes)
@@ -201,6 +211,8 @@ static void forward_step(carried *p, int32_t group, int32_t step, const float *x
     float *const now = p->now, *const next = p->saved ? now + record : p->records + (step % 2 ? 0 : record);
     multiply(&t->fc1, p->values, x, parameter(c, group, FC1_BIAS), now, lanes);
     rectify(now, h, lanes);
+    if (p->saved && step + 1 < p->rows.steps)
+        fetch_to_write(now + record, 6 * h, lanes);
     multiply(&t->gru, p->values + t->fc1.values, now, p->bias, now + 2 * gate, lanes);
     activate(now + 2 * gate, now + gate, next + gate, h, lanes);
     multiply(&t->fc2, p->values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), p->q, lanes);
@@ -221,7 +233,7 @@ static void forward(const void *call, int32_t index, float *work, int32_t *packe
     const tile_rows *rows = &pass[0].rows;
     for (int32_t k = 0; k < rows->steps; k++) {
         const int32_t lanes = lanes_for(rows_at(rows, k));
-        load_x(c, rows, k, 1, x, lanes);
+        load_x(c, rows, k, X_AHEAD, x, lanes);
         for (int i = 0; i < passes; i++)
             forward_step(&pass[i], group, k, x, lanes);
     }
@@ -346,7 +358,7 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
         if (lanes != before)
             clear_lanes(grad, h, before);
         before = lanes;
-        load_x(c, &rows, step, -1, x + (size_t)made * x_step, lanes);
+        load_x(c, &rows, step, -X_AHEAD, x + (size_t)made * x_step, lanes);
         load_grad_q(c, &rows, step, delta + 6 * gate, count);
         multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad, lanes);
         activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, h, lanes);
