@@ -64,7 +64,7 @@ def agents(train, level, threads, groups, hidden, t, b, n, full):
     head, size, sources = (level, threads), (groups, t, b, n, 1), at(*parameters)
     learned = network, sources, *at(q), strides(q), *at(q_taken, now, after, None, None, saved)
     beside = wanted, sources, 0, (0, 0, 0), *at(None, now, None, None, None, None)
-    train.forward(*head, size, given, (learned, beside))
+    train.forward(*head, size, given, (learned, beside, beside))
     grads = [np.zeros_like(parameter) for parameter in parameters]
     grad_q = floats(*q.shape)
     for grad in ((*at(grad_q), strides(grad_q)), (0, (0, 0, 0))):

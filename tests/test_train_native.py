@@ -188,9 +188,10 @@ def test_values_of_the_actions_taken(level, groups, batch):
     sequence, inputs = SparseSequence(nets, masks, level), Inputs.of(obs, actions, lengths)
     q, rows = sequence.forward(inputs), [(t, b) for b in range(batch) for t in range(int(lengths[b]) - 1)]
     other = SparseSequence(make(groups, 13, 9, 4, 0.8, seed=1)[0], None, level)
-    values, beside = together(inputs, (sequence, Wanted(now=True, after=True)), (other, Wanted(whole=True)))
+    whole = other, Wanted(whole=True)
+    values, *beside = together(inputs, (sequence, Wanted(now=True, after=True)), whole, whole)
     with torch.no_grad():
-        assert torch.equal(beside.q[filled], other.forward(inputs)[filled])
+        assert all(torch.equal(found.q[filled], other.forward(inputs)[filled]) for found in beside)
     assert values.q is None and values.taken.tolist() == [
         [q[t, b, n, actions[t, b, n]].item() for n in range(3)] for t, b in rows
     ]

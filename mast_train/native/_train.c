@@ -168,6 +168,7 @@ static PyObject *forward(PyObject *self, PyObject *args)
     for (Py_ssize_t i = 0; i < count; i++) {
         if (i > 0) {
             c[i] = c[0];
+            c[i].beside = NULL;
             c[i - 1].beside = &c[i];
         }
         if (!read_pass(PyTuple_GetItem(passes, i), &c[i]))
