@@ -27,8 +27,9 @@ from mast_train import native
 from mast_train.config import override
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch
-from mast_train.execution import Goal, TorchValues
+from mast_train.execution import TorchValues
 from mast_train.learner import Learner
+from mast_train.losses import Goal
 from mast_train.mixers import QMIX
 from mast_train.native import Wanted
 from mast_train.native.mixer import SparseMixer

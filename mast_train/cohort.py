@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mast_train import targets
 from mast_train.episodes import EpisodeBatch, Rows, pick
-from mast_train.execution import Execution, Goal, Values, total
+from mast_train.execution import Execution, Values
 from mast_train.graphs import Graphs
-from mast_train.losses import central_weight
+from mast_train.losses import Goal, central_weight, total
 from mast_train.native import Wanted
 from mast_train.native import targets as native_targets
 

@@ -8,7 +8,7 @@ S state.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -21,7 +21,7 @@ from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
 from mast_train.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.errors import UserError
-from mast_train.losses import mean_of, optimistic_weight, td_loss
+from mast_train.losses import Goal, mean_of, total
 from mast_train.mixers import QMIX
 from mast_train.native import Inputs as NativeInputs
 from mast_train.native import SparseSequence, Wanted, available, status, together
@@ -49,21 +49,6 @@ class TorchValues:
 
 
 Values = TorchValues | NativeValues
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What Q_tot is fitted to: `scale` times the mean of weight (Q_tot - y)^2. y, weight [R]; weight None: 1 where
-    Q_tot < y and `low` elsewhere."""
-
-    y: Tensor
-    weight: Tensor | None = None
-    low: float = 1.0
-    scale: float = 1.0
-
-    @property
-    def weighted(self) -> bool:
-        return self.weight is not None or self.low != 1.0
 
 
 def use_native(config: Config, device: torch.device) -> bool:
@@ -188,11 +173,10 @@ class Execution:
         q_taken = values.taken if isinstance(values, TorchValues) else values.differentiable()[1]
         assert q_taken is not None
         q_tot = self.mix(key, q_taken, batch.state, rows.now, rows.sizes, evolving)
-        weights = {k: optimistic_weight(q_tot, g.y, g.low) if g.low != 1.0 else g.weight for k, g in goals.items()}
-        losses = {k: _losses(rows, q_tot, g, weights[k]) for k, g in goals.items()}
+        losses = {k: _of_seeds(rows, g.loss, q_tot, g.y, g.weight_at(q_tot)) for k, g in goals.items()}
         total([loss for of_goal in losses.values() for loss in of_goal]).backward()
-        means = {"q_taken": q_taken, "q_tot": q_tot, "target": goal.y, "weight": weights[name]}
-        logs = losses | {k: _means(rows, value) for k, value in means.items() if value is not None}
+        means = {"q_taken": q_taken, "q_tot": q_tot, "target": goal.y, "weight": goal.weight_at(q_tot)}
+        logs = losses | {k: _of_seeds(rows, mean_of, v) for k, v in means.items() if v is not None}
         return [{k: of_seeds[seed].detach() for k, of_seeds in logs.items()} for seed in range(len(self._modules))]
 
     def _fit_native(
@@ -215,20 +199,10 @@ class Execution:
             agents.hand_out_gradients()
 
 
-def _losses(rows: Rows, q_tot: Tensor, goal: Goal, weight: Tensor | None) -> list[Tensor]:
-    """One goal's loss of each seed."""
-    parts = zip(rows.split(q_tot), rows.split(goal.y), rows.split_any(weight), rows.split_any(rows.real), strict=True)
-    return [goal.scale * td_loss(*part) for part in parts]
-
-
-def _means(rows: Rows, values: Tensor) -> list[Tensor]:
-    """losses.mean_of of each seed's values."""
-    return [mean_of(*part) for part in zip(rows.split(values.detach()), rows.split_any(rows.real), strict=True)]
-
-
-def total(scalars: Sequence[Tensor]) -> Tensor:
-    """Their sum."""
-    return torch.stack(tuple(scalars)).sum() if len(scalars) > 1 else scalars[0]
+def _of_seeds(rows: Rows, what: Callable[..., Tensor], *values: Tensor | None) -> list[Tensor]:
+    """A scalar of each seed from its parts of values [R] and of which rows are real."""
+    parts = zip(*(rows.split_any(value) for value in (*values, rows.real)), strict=True)
+    return [what(*part) for part in parts]
 
 
 def _mixed(mixer: nn.Module, q: Tensor, states: Tensor, rows: Tensor) -> Tensor:
