@@ -105,6 +105,7 @@ def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], ob
         clear()
         values = networks.sequences(inputs, batch, rows, {"agents": Wanted(learning=True)})["agents"]
         if isinstance(values, TorchValues):
+            assert values.taken is not None
             values.taken.backward(grad_taken)
         else:
             values.backward(None, grad_taken)

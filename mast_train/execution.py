@@ -41,9 +41,9 @@ Inputs = Tensor | NativeInputs
 @dataclass(frozen=True)
 class TorchValues:
     """What a pass of the agents gives at the transitions: the values of the actions taken [R,N], which carry the
-    gradients, and those of all actions now and after [R,N,A], None where not asked for."""
+    gradients, and those of all actions now and after [R,N,A]. None: not asked for."""
 
-    taken: Tensor
+    taken: Tensor | None
     now: Tensor | None
     after: Tensor | None
 
@@ -115,7 +115,7 @@ class Execution:
         return arranged(batch.filled, len(self._modules)) if self.native else batch.rows(len(self._modules))
 
     def inputs(self, batch: EpisodeBatch, rows: Rows) -> Inputs:
-        """What `sequence` takes."""
+        """What `sequences` takes."""
         one_hot = self._config.net.last_action
         if self.native and one_hot:
             obs = batch.obs.transpose(0, 1)
@@ -138,7 +138,7 @@ class Execution:
             with torch.set_grad_enabled(what.learning):
                 q = cast(AgentNets, self._agents[key].actor)(inputs)[0]
                 found[key] = TorchValues(
-                    taken(q, rows, pick(batch.actions, rows.transition)),
+                    taken(q, rows, pick(batch.actions, rows.transition)) if what.learning else None,
                     pick(q.detach(), rows.step_major) if what.now else None,
                     pick(q.detach(), rows.next_step_major) if what.after else None,
                 )
