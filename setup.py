@@ -5,11 +5,20 @@ from setuptools import Extension, setup
 NATIVE = "mast_runtime/native/"
 TRAIN = "mast_train/native/"
 TRAIN_SOURCES = (
-    *("_train.c", "_mixer.c", "_optimizer.c", "_targets.c"),
+    *("_train.c", "_episodes.c", "_mixer.c", "_optimizer.c", "_targets.c"),
     *("threads.c", "topology.c", "mixer.c", "kernels.c", "kernels_v3.c", "kernels_v4.c"),
 )
 TRAIN_HEADERS = (
-    *("calls.h", "threads.h", "train.h", "mixer.h", "optimizer.h", "train_vector.h", "train_products.h"),
+    *(
+        "calls.h",
+        "threads.h",
+        "train.h",
+        "mixer.h",
+        "optimizer.h",
+        "train_vector.h",
+        "train_products.h",
+        "train_tile.h",
+    ),
     *("grid.h", "targets.h", "mixer_kernels.h", "optimizer_kernels.h", "targets_kernels.h", "kernels.c"),
 )
 LIMITED_API = "0x030B0000"

@@ -26,8 +26,13 @@ from mast_runtime.machine import describe_machine
 from mast_train import native
 from mast_train.config import override
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch, pick
+from mast_train.episodes import EpisodeBatch
+from mast_train.execution import TorchValues
 from mast_train.learner import Learner
+from mast_train.losses import Goal
+from mast_train.mixers import QMIX
+from mast_train.native import Wanted
+from mast_train.native.mixer import SparseMixer
 from mast_train.presets import preset
 
 SPECS = {
@@ -81,12 +86,16 @@ def make_learner(map_name: str, hidden: int, row: str) -> Learner:
 
 
 def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], object]]:
-    """Part -> the piece of an update that it names, to run again and again; "update" is all of it."""
-    rows, networks, inputs = batch.rows(), learner.execution, learner.execution.inputs(batch)
-    grad_q = torch.zeros_like(networks.sequence("agents", inputs))
-    grad_q.flatten(0, 1)[rows.step_major, :, 0] = torch.randn(rows.now.numel(), learner.spec.n_agents)
-    q_taken = torch.randn(rows.now.numel(), learner.spec.n_agents, requires_grad=True)
-    state, after, grad = pick(batch.state, rows.now), pick(batch.state, rows.now + 1), torch.randn(rows.now.numel())
+    """Part -> the piece of an update that it names, to run again and again; "update" is all of it. In C it carries the
+    agents and the target agents through their inputs together, which takes less than the two parts."""
+    networks, rows = learner.execution, learner.execution.rows(batch)
+    inputs = networks.inputs(batch, rows)
+    shape = rows.now.numel(), learner.spec.n_agents
+    grad_taken, q_taken, y = torch.randn(shape), torch.randn(shape, requires_grad=True), torch.randn(shape[0])
+    sparse_mixer = None
+    if networks.native:
+        assert isinstance(learner.mixer, QMIX)
+        sparse_mixer = SparseMixer(learner.mixer, learner.masks["mixer"].state_dict())
 
     def clear() -> None:
         for parameter in learner.parameters:
@@ -94,17 +103,24 @@ def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], ob
 
     def agents() -> None:
         clear()
-        networks.sequence("agents", inputs).backward(grad_q)
+        values = networks.sequences(inputs, batch, rows, {"agents": Wanted(learning=True)})["agents"]
+        if isinstance(values, TorchValues):
+            assert values.taken is not None
+            values.taken.backward(grad_taken)
+        else:
+            values.backward(None, grad_taken)
 
     def target_agents() -> None:
-        with torch.no_grad():
-            networks.sequence("target_agents", inputs)
+        networks.sequences(inputs, batch, rows, {"target_agents": Wanted(after=True)})
 
     def mixers() -> None:
         clear()
-        networks.mix("mixer", q_taken, state).backward(grad)
+        if sparse_mixer is None:
+            networks.fit("mixer", TorchValues(q_taken, None, None), batch, rows, {"loss": Goal(y)}, False)
+        else:
+            sparse_mixer.fit(q_taken, batch.state.flatten(0, 1), rows.now, y, None, 1.0)
         with torch.no_grad():
-            networks.mix("target_mixer", q_taken, after)
+            networks.mix("target_mixer", q_taken, batch.state, rows.after)
 
     def optimiser() -> None:
         learner.optimizer_step(learner.config.train.grad_clip)
@@ -173,12 +189,12 @@ def limits(clock: Callable[[], float]) -> dict[str, float]:
 
 def agents_work(learner: Learner, batch: EpisodeBatch) -> dict[str, float]:
     """What forward and backward of the agents compute and move: multiply-adds at the connections, three times; the six
-    activations a unit that the forward pass keeps, written and read; observations read, put into lanes, read there."""
+    activations a unit that the forward pass keeps, written and read; observations, read twice."""
     steps = float((batch.lengths + 1).sum())
     parameters = [p for name, p in learner.agents.named_parameters() if "weight" in name]
     masks = learner.masks["agents"].state_dict()
     connections = sum(int(m.sum()) for m in masks.values()) if masks else sum(p.numel() for p in parameters)
-    kept = 2 * 6 * learner.config.net.hidden + 3 * learner.spec.obs_dim
+    kept = 2 * 6 * learner.config.net.hidden + 2 * learner.spec.obs_dim
     return {"flops": 6.0 * connections * steps, "bytes": 4.0 * kept * steps * learner.spec.n_agents}
 
 

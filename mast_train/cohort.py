@@ -6,16 +6,19 @@ Letters: B episodes, T steps, N agents, A actions, S state, R transitions of all
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mast_train import targets
-from mast_train.episodes import EpisodeBatch, Rows, pick, taken
-from mast_train.execution import Execution
+from mast_train.episodes import EpisodeBatch, Rows, pick
+from mast_train.execution import Execution, Values
 from mast_train.graphs import Graphs
-from mast_train.losses import central_weight, mean_of, optimistic_weight, td_loss
+from mast_train.losses import Goal, central_weight, total
+from mast_train.native import Wanted
+from mast_train.native import targets as native_targets
 
 if TYPE_CHECKING:
     from mast_train.learner import Learner
@@ -52,7 +55,7 @@ class Cohort:
         if self._graphs and recorded and not evolving and all(learner.warm for learner in self.learners):
             rows = self._graphs.update(batch, delayed)
         else:
-            rows = self._gradients(batch, batch.rows(len(self.learners)), evolving, delayed)
+            rows = self._gradients(batch, self.execution.rows(batch), evolving, delayed)
             for learner, row, steps in zip(self.learners, rows, env_steps, strict=True):
                 row |= learner.evolve(steps) if evolving else learner.optimise()
         for learner in self.learners:
@@ -69,70 +72,76 @@ class Cohort:
         return [learner.optimise() for learner in self.learners]
 
     def _gradients(self, batch: EpisodeBatch, rows: Rows, evolving: bool, delayed: bool) -> list[dict[str, Tensor]]:
-        """The losses and their backward pass; scalars for the log of each seed."""
-        inputs = self.execution.inputs(batch)
-        q = self.execution.sequence("agents", inputs, evolving)
-        q_taken = taken(q, rows, pick(batch.actions, rows.transition))
-        q_tot = self.execution.mix("mixer", q_taken, pick(batch.state, rows.now), rows.sizes, evolving)
-        with torch.no_grad():
-            q_target = self.execution.sequence("target_agents", inputs)
-            y = pick(self._targets(batch, rows, q_target, q.detach(), delayed), rows.transition)
-            weight = self._weight(batch, rows, q_tot, y, q_target, q)
-        losses = {"loss": _td_losses(rows, q_tot, y, weight)}
-        if self._weighted:
-            q = self.execution.sequence("central_agents", inputs, evolving)
-            values = taken(q, rows, pick(batch.actions, rows.transition))
-            q_central = self.execution.mix("central_mixer", values, pick(batch.state, rows.now), rows.sizes, evolving)
-            losses["central_loss"] = _td_losses(rows, q_central, y)
-        if self.config.algorithm == "res":
-            returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-            distances = _td_losses(rows, q_tot, pick(returns, rows.transition))
-            losses["return_loss"] = [self.config.res.return_weight * distance for distance in distances]
-        means = {"q_taken": q_taken, "q_tot": q_tot, "target": y} | ({} if weight is None else {"weight": weight})
-        logs = {
-            name: [mean_of(*part) for part in zip(rows.split(values.detach()), rows.split_any(rows.real), strict=True)]
-            for name, values in means.items()
-        }
-        return self._backward(losses, logs)
-
-    def _backward(self, losses: dict[str, list[Tensor]], logs: dict[str, list[Tensor]]) -> list[dict[str, Tensor]]:
-        """The backward pass of all losses; losses and logs of each seed by name. The logged "loss" is a seed's sum."""
-        losses["loss"] = [_total(terms) for terms in zip(*losses.values(), strict=True)]
+        """The losses and their backward pass; scalars for the log of each seed. The logged "loss" is a seed's sum."""
+        run, central = self.execution, self.config.algorithm == "cwqmix"
         for learner in self.learners:
             learner.clear_gradients()
-        _total(losses["loss"]).backward()
-        self.execution.hand_out_gradients()
-        found = losses | logs
-        return [{name: values[k].detach() for name, values in found.items()} for k in range(len(self.learners))]
+        inputs = run.inputs(batch, rows)
+        learning = Wanted(learning=True, dense_gradients=evolving)
+        wanted = {
+            "agents": replace(learning, now=central, after=self._online_selects),
+            "target_agents": Wanted(now=central, after=True),
+        } | ({"central_agents": learning} if self._weighted else {})
+        values = run.sequences(inputs, batch, rows, wanted)
+        online, target = values["agents"], values["target_agents"]
+        with torch.no_grad():
+            y = self._targets(batch, rows, target, online, delayed)
+            goals = self._goals(batch, rows, y, target, online)
+        logs = run.fit("mixer", online, batch, rows, goals, evolving)
+        if self._weighted:
+            goals = {"central_loss": Goal(y)}
+            fitted = run.fit("central_mixer", values["central_agents"], batch, rows, goals, evolving)
+            logs = [more | log for more, log in zip(fitted, logs, strict=True)]
+        for log in logs:
+            log["loss"] = total([log[name] for name in ("loss", "return_loss", "central_loss") if name in log])
+        run.hand_out_gradients()
+        return logs
 
-    def _targets(self, batch: EpisodeBatch, rows: Rows, q: Tensor, q_online: Tensor, delayed: bool) -> Tensor:
-        """y [B,T]: target values q, q_online [T+1,B,N,A] reduced and mixed on every next state, then one-step, n-step
-        or TD(lambda) returns."""
-        c, gamma, after = self.config.target, self.config.train.gamma, rows.next_step_major
-        values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
-        avail, state = pick(batch.avail_actions, rows.now + 1), pick(batch.state, rows.now + 1)
-        select = pick(q_online, after) if self._online_selects else None
-        following = values(rows, pick(q, after), avail, select, state)
-        value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
-        if c.returns == "one_step" or delayed:
-            return targets.one_step(batch.reward, value, batch.terminated, gamma)
-        if c.returns == "n_step":
-            return targets.n_step(batch.reward, value, batch.terminated, batch.last, gamma, c.n_step)
-        return self.execution.pure.td_lambda(batch.reward, value, batch.terminated, batch.last, gamma, c.td_lambda)
-
-    def _weight(
-        self, batch: EpisodeBatch, rows: Rows, q_tot: Tensor, y: Tensor, q_target: Tensor, q: Tensor
-    ) -> Tensor | None:
-        """WQMIX's weight of every real transition [R], None for the other algorithms."""
+    def _goals(self, batch: EpisodeBatch, rows: Rows, y: Tensor, target: Values, online: Values) -> dict[str, Goal]:
+        """What Q_tot is fitted to."""
         low = self.config.wqmix.weight
         if self.config.algorithm == "owqmix":
-            return optimistic_weight(q_tot, y, low)
-        if self.config.algorithm != "cwqmix":
-            return None
-        greedy = targets.greedy_actions(pick(q, rows.step_major), pick(batch.avail_actions, rows.now))
-        values = targets.value_of(pick(q_target, rows.step_major), greedy)
-        q_greedy = self.execution.mix("target_mixer", values, pick(batch.state, rows.now), rows.sizes)
-        return central_weight(y, q_greedy, (pick(batch.actions, rows.transition) == greedy).all(-1), low)
+            return {"loss": Goal(y, low=low)}
+        if self.config.algorithm == "cwqmix":
+            return {"loss": Goal(y, self._central_weight(batch, rows, y, target, online))}
+        if self.config.algorithm != "res":
+            return {"loss": Goal(y)}
+        returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
+        to_returns = Goal(pick(returns, rows.transition), scale=self.config.res.return_weight)
+        return {"loss": Goal(y), "return_loss": to_returns}
+
+    def _targets(self, batch: EpisodeBatch, rows: Rows, target: Values, online: Values, delayed: bool) -> Tensor:
+        """y [R]: the target networks' values reduced and mixed on every next state, then one-step, n-step or TD(lambda)
+        returns."""
+        values = self._joint_softmax if self.config.algorithm == "res" else self._mixed
+        assert target.after is not None
+        following = values(rows, target.after, pick(batch.avail_actions, rows.after), online.after, batch.state)
+        return self._returns(batch, rows, following, delayed)
+
+    def _returns(self, batch: EpisodeBatch, rows: Rows, following: Tensor, delayed: bool) -> Tensor:
+        """y [R] from the next states' values [R]."""
+        c, gamma, reward, terminated = self.config.target, self.config.train.gamma, batch.reward, batch.terminated
+        kind = "one_step" if delayed else c.returns
+        if self.execution.native and kind != "n_step":
+            lam = 0.0 if kind == "one_step" else c.td_lambda
+            return native_targets.td_lambda(reward, following, terminated, batch.filled, gamma, lam)
+        value = torch.zeros_like(reward).flatten().scatter(0, rows.transition, following).view_as(reward)
+        if kind == "one_step":
+            y = targets.one_step(reward, value, terminated, gamma)
+        elif kind == "n_step":
+            y = targets.n_step(reward, value, terminated, batch.last, gamma, c.n_step)
+        else:
+            y = targets.td_lambda(reward, value, terminated, batch.last, gamma, c.td_lambda)
+        return pick(y, rows.transition)
+
+    def _central_weight(self, batch: EpisodeBatch, rows: Rows, y: Tensor, target: Values, online: Values) -> Tensor:
+        """CW-QMIX's weight of every transition [R]."""
+        assert target.now is not None and online.now is not None
+        greedy = targets.greedy_actions(online.now, pick(batch.avail_actions, rows.now))
+        values = targets.value_of(target.now, greedy)
+        q_greedy = self.execution.mix("target_mixer", values, batch.state, rows.now, rows.sizes)
+        is_greedy = (pick(batch.actions, rows.transition) == greedy).all(-1)
+        return central_weight(y, q_greedy, is_greedy, self.config.wqmix.weight)
 
     @property
     def _online_selects(self) -> bool:
@@ -141,7 +150,8 @@ class Cohort:
         return self.config.target.double_q or self._weighted or self.config.algorithm == "res"
 
     def _mixed(self, rows: Rows, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
-        """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, state [R,S] -> [R]."""
+        """The target mixer on every agent's reduced values: q, select [R,N,A], avail bool, all of next states,
+        state [B,T+1,S] -> [R]."""
         if self.config.target.scale == "spread":
             # The unit is one seed's own: its spread is over that seed's transitions.
             optional = rows.split_any(select), rows.split_any(rows.real)
@@ -149,20 +159,20 @@ class Cohort:
             reduced = torch.cat([self._reduce(v, can, by, self._unit(v, can, real)) for v, can, by, real in parts])
         else:
             reduced = self._reduce(q, avail, select, 1.0)
-        return self.execution.mix("target_mixer", reduced, state, rows.sizes)
+        return self.execution.mix("target_mixer", reduced, state, rows.after, rows.sizes)
 
     def _joint_softmax(self, rows: Rows, q: Tensor, avail: Tensor, select: Tensor | None, state: Tensor) -> Tensor:
         """RES's operator, as _mixed: target Q_tot near the greedy joint action, weighted by the softmax of Q_tot."""
         assert select is not None
         greedy = targets.greedy_actions(select, avail)
-        online = self.execution.mix("mixer", targets.neighbours(select, greedy), state, rows.sizes)
-        target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, rows.sizes)
+        online = self.execution.mix("mixer", targets.neighbours(select, greedy), state, rows.after, rows.sizes)
+        target = self.execution.mix("target_mixer", targets.neighbours(q, greedy), state, rows.after, rows.sizes)
         return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
 
     def _unit(self, q: Tensor, avail: Tensor, real: Tensor | None) -> float | Tensor:
         """targets.spread, as a number where C needs one."""
         unit = targets.spread(q, avail, real)
-        return float(unit) if self.learners[0].native else unit
+        return float(unit) if self.execution.native else unit
 
     def _reduce(self, q: Tensor, avail: Tensor, select: Tensor | None, unit: float | Tensor) -> Tensor:
         """Per-agent target values by the configured operator: q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
@@ -173,14 +183,4 @@ class Cohort:
             return targets.softmax_value(q, avail, c.alpha / unit, select)
         if c.operator == "mellowmax":
             return targets.mellowmax(q, avail, c.omega / unit)
-        return self.execution.pure.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
-
-
-def _td_losses(rows: Rows, q_tot: Tensor, y: Tensor, weight: Tensor | None = None) -> list[Tensor]:
-    """losses.td_loss of each seed's transitions."""
-    parts = zip(rows.split(q_tot), rows.split(y), rows.split_any(weight), rows.split_any(rows.real), strict=True)
-    return [td_loss(*part) for part in parts]
-
-
-def _total(scalars: Sequence[Tensor]) -> Tensor:
-    return torch.stack(tuple(scalars)).sum() if len(scalars) > 1 else scalars[0]
+        return self.execution.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -15,19 +16,28 @@ import torch
 class Rows:
     """Where the R transitions of a batch are, in the order of episodes and steps: indices [R] int64.
 
-    Each is for a tensor flattened over its first two dimensions: `step_major` for [T+1,B,...], `now` for [B,T+1,...]
-    (and now + 1 for what follows), `transition` for [B,T,...]. sizes: how many are each seed's, the seeds being equal
-    parts of the episodes, in order. real: which of them are not padding [R] bool, None: all.
+    Each is for a tensor flattened over its first two dimensions: `transition` for [B,T,...], `now` for [B,T+1,...] and
+    `after` for what follows, `step_major` for [T+1,B,...] and `next_step_major` for what follows. sizes: how many are
+    each seed's, the seeds being equal parts of the episodes, in order. real: which of them are not padding [R] bool,
+    None: all. order: as native.Inputs takes it, where networks run in C.
     """
 
-    step_major: torch.Tensor
-    now: torch.Tensor
     transition: torch.Tensor
+    now: torch.Tensor
+    after: torch.Tensor
     episodes: int
+    steps: int
     sizes: list[int]
     real: torch.Tensor | None = None
+    order: torch.Tensor | None = None
 
-    @property
+    @cached_property
+    def step_major(self) -> torch.Tensor:
+        # t B + b of b T + t, b being now - transition
+        episode, t = self.now - self.transition, self.steps
+        return torch.add(self.transition * self.episodes, episode, alpha=1 - t * self.episodes)
+
+    @cached_property
     def next_step_major(self) -> torch.Tensor:
         return self.step_major + self.episodes
 
@@ -98,17 +108,20 @@ class EpisodeBatch:
         """Where the real transitions are; on a GPU, whose host would wait to read their number, `all_rows`."""
         if not self.filled.is_cpu:
             return self.all_rows(seeds)
-        (b, t), (episodes, steps) = self.filled.nonzero().unbind(1), self.filled.shape
-        sizes = [b.numel()] if seeds == 1 else self.filled.reshape(seeds, -1).sum(1).tolist()
-        return Rows(t * episodes + b, b * (steps + 1) + t, b * steps + t, episodes, sizes)
+        transition = self.filled.flatten().nonzero().squeeze(1)
+        sizes = [transition.numel()] if seeds == 1 else self.filled.reshape(seeds, -1).sum(1).tolist()
+        return self._rows(transition, sizes)
 
     def all_rows(self, seeds: int = 1) -> Rows:
         """Every transition, padding included: shapes and indices that depend on the batch's shape alone."""
         episodes, steps = self.filled.shape
         transition = torch.arange(episodes * steps, device=self.filled.device)
-        b, t = transition // steps, transition % steps
-        sizes = [transition.numel() // seeds] * seeds
-        return Rows(t * episodes + b, b * (steps + 1) + t, transition, episodes, sizes, self.filled.flatten())
+        return self._rows(transition, [transition.numel() // seeds] * seeds, self.filled.flatten())
+
+    def _rows(self, transition: torch.Tensor, sizes: list[int], real: torch.Tensor | None = None) -> Rows:
+        now = transition + transition // self.filled.shape[1]
+        episodes, steps = self.filled.shape
+        return Rows(transition, now, now + 1, episodes, steps, sizes, real)
 
     @property
     def last(self) -> torch.Tensor:

@@ -8,7 +8,8 @@ S state.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -18,12 +19,15 @@ from torch import Tensor, nn
 from mast_train import targets
 from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
+from mast_train.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.errors import UserError
+from mast_train.losses import Goal, mean_of, total
 from mast_train.mixers import QMIX
 from mast_train.native import Inputs as NativeInputs
-from mast_train.native import SparseSequence, available, status
+from mast_train.native import SparseSequence, Wanted, available, status, together
+from mast_train.native import Values as NativeValues
 from mast_train.native import targets as native_targets
+from mast_train.native.inputs import arranged, plain
 from mast_train.native.mixer import SparseMixer
 from mast_train.native.optimizer import SparseStep
 from mast_train.nets import AgentNets, joined, share_memory
@@ -32,6 +36,19 @@ from mast_train.sparse.masks import Masks
 
 Inputs = Tensor | NativeInputs
 """What agents' networks read, for all steps: x [T+1,B,N,I], or what it is made of where they run in C."""
+
+
+@dataclass(frozen=True)
+class TorchValues:
+    """What a pass of the agents gives at the transitions: the values of the actions taken [R,N], which carry the
+    gradients, and those of all actions now and after [R,N,A]. None: not asked for."""
+
+    taken: Tensor | None
+    now: Tensor | None
+    after: Tensor | None
+
+
+Values = TorchValues | NativeValues
 
 
 def use_native(config: Config, device: torch.device) -> bool:
@@ -63,7 +80,7 @@ class Execution:
         masks: Sequence[Mapping[str, Masks]],
         native: bool,
     ) -> None:
-        self._config, self._spec, self._modules, self._native = config, spec, networks, native
+        self._config, self._spec, self._modules, self.native = config, spec, networks, native
         self._agents: dict[str, _Agents] = {}
         self._mixers: dict[str, list[SparseMixer]] = {}
         self._frozen: _Frozen | None = None
@@ -77,9 +94,9 @@ class Execution:
                 self._mixers[key] = [SparseMixer(cast(QMIX, module), mask) for module, mask in pairs]
 
     @property
-    def pure(self) -> Any:
-        """The targets' pure functions, soft_mellowmax and td_lambda."""
-        return native_targets if self._native else targets
+    def soft_mellowmax(self) -> Any:
+        """targets.soft_mellowmax."""
+        return native_targets.soft_mellowmax if self.native else targets.soft_mellowmax
 
     @property
     def actor(self) -> AgentNets | SparseSequence:
@@ -90,39 +107,106 @@ class Execution:
         """What acts, on the weights and masks of now until the next call: another thread may act while these learn."""
         agents = self._agents["agents"]
         if self._frozen is None:
-            self._frozen = _Frozen(agents.nets, agents.masks or {}, self._native)
+            self._frozen = _Frozen(agents.nets, agents.masks or {}, self.native)
         return self._frozen.refreshed()
 
-    def inputs(self, batch: EpisodeBatch) -> Inputs:
-        """What `sequence` takes."""
-        last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-        if not self._native or not self._config.net.last_action:
-            return agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
-        observed, acted = batch.obs.transpose(0, 1), last_action.transpose(0, 1)
-        return NativeInputs.of(observed, acted, batch.lengths + 1, len(self._modules))
+    def rows(self, batch: EpisodeBatch) -> Rows:
+        """The batch's transitions."""
+        return arranged(batch.filled, len(self._modules)) if self.native else batch.rows(len(self._modules))
 
-    def sequence(self, key: str, inputs: Inputs, evolving: bool = False) -> Tensor:
-        """Action values [T+1,B,N,A]; gradients of absent weights only when `evolving`."""
-        actor = self._agents[key].actor
-        return actor(inputs)[0] if isinstance(actor, AgentNets) else actor.forward(inputs, dense_gradients=evolving)
+    def inputs(self, batch: EpisodeBatch, rows: Rows) -> Inputs:
+        """What `sequences` takes."""
+        one_hot = self._config.net.last_action
+        if self.native and one_hot:
+            obs = batch.obs.transpose(0, 1)
+        else:
+            last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+            obs = agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
+        if rows.order is None:
+            return obs
+        return NativeInputs(plain(obs), batch.actions.transpose(0, 1), rows.order, len(rows.now), one_hot)
 
-    def mix(self, key: str, q: Tensor, state: Tensor, sizes: list[int] | None = None, evolving: bool = False) -> Tensor:
-        """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; gradients of absent weights only when `evolving`.
+    def sequences(
+        self, inputs: Inputs, batch: EpisodeBatch, rows: Rows, wanted: Mapping[str, Wanted]
+    ) -> dict[str, Values]:
+        """What is wanted of some agents by name, for the batch whose inputs and rows are given; in C in one pass."""
+        if isinstance(inputs, NativeInputs):
+            passes = [(cast(SparseSequence, self._agents[key].actor), what) for key, what in wanted.items()]
+            return dict(zip(wanted, together(inputs, *passes), strict=True))
+        found: dict[str, Values] = {}
+        for key, what in wanted.items():
+            with torch.set_grad_enabled(what.learning):
+                q = cast(AgentNets, self._agents[key].actor)(inputs)[0]
+                found[key] = TorchValues(
+                    taken(q, rows, pick(batch.actions, rows.transition)) if what.learning else None,
+                    pick(q.detach(), rows.step_major) if what.now else None,
+                    pick(q.detach(), rows.next_step_major) if what.after else None,
+                )
+        return found
+
+    def mix(
+        self, key: str, q: Tensor, state: Tensor, at: Tensor, sizes: list[int] | None = None, evolving: bool = False
+    ) -> Tensor:
+        """q [R,N] or [K,R,N], state [B,T+1,S], at [R] -> Q_tot [R] or [K,R] in the states pick(state, at); gradients of
+        absent weights only when `evolving`.
 
         sizes: how many of the R rows are each seed's, in order; None for a single one.
         """
-        modules: list[Any] = [named[key] for named in self._modules]
+        modules: list[Any] = [partial(_mixed, named[key]) for named in self._modules]
         if key in self._mixers:
             modules = [partial(mixer, dense_gradients=evolving) for mixer in self._mixers[key]]
+        states = state.flatten(0, 1)
         if sizes is None or len(sizes) == 1:
-            return modules[0](q, state)
-        parts = zip(modules, q.split(sizes, -2), state.split(sizes), strict=True)
-        return torch.cat([module(q_part, state_part) for module, q_part, state_part in parts], -1)
+            return modules[0](q, states, at)
+        parts = zip(modules, q.split(sizes, -2), at.split(sizes), strict=True)
+        return torch.cat([module(q_part, states, at_part) for module, q_part, at_part in parts], -1)
+
+    def fit(
+        self, key: str, values: Values, batch: EpisodeBatch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
+    ) -> list[dict[str, Tensor]]:
+        """The gradients of the goals' sum over the mixer `key` and the agents that gave the values; gradients of absent
+        weights only when `evolving`. Of each seed the loss of every goal by name, and the means over transitions of
+        "q_taken", "q_tot" and the first goal's "target" and, where it is weighted, "weight"."""
+        (name, goal), *others = goals.items()
+        if key in self._mixers and isinstance(values, NativeValues) and not others and goal.scale == 1.0:
+            return self._fit_native(key, values, batch, rows, name, goal, evolving)
+        q_taken = values.taken if isinstance(values, TorchValues) else values.differentiable()[1]
+        assert q_taken is not None
+        q_tot = self.mix(key, q_taken, batch.state, rows.now, rows.sizes, evolving)
+        losses = {k: _of_seeds(rows, g.loss, q_tot, g.y, g.weight_at(q_tot)) for k, g in goals.items()}
+        total([loss for of_goal in losses.values() for loss in of_goal]).backward()
+        means = {"q_taken": q_taken, "q_tot": q_tot, "target": goal.y, "weight": goal.weight_at(q_tot)}
+        logs = losses | {k: _of_seeds(rows, mean_of, v) for k, v in means.items() if v is not None}
+        return [{k: of_seeds[seed].detach() for k, of_seeds in logs.items()} for seed in range(len(self._modules))]
+
+    def _fit_native(
+        self, key: str, values: NativeValues, batch: EpisodeBatch, rows: Rows, name: str, goal: Goal, evolving: bool
+    ) -> list[dict[str, Tensor]]:
+        assert values.taken is not None
+        states, gradients, logs = batch.state.flatten(0, 1), [], []
+        names = (name, "q_taken", "q_tot", "target", *(["weight"] if goal.weighted else []))
+        parts = rows.split(values.taken), rows.split(rows.now), rows.split(goal.y), rows.split_any(goal.weight)
+        for mixer, q, at, y, weight in zip(self._mixers[key], *parts, strict=True):
+            gradient, means = mixer.fit(q, states, at, y, weight, goal.low, dense_gradients=evolving)
+            gradients.append(gradient)
+            logs.append(dict(zip(names, means.unbind(), strict=False)))
+        values.backward(None, torch.cat(gradients) if len(gradients) > 1 else gradients[0])
+        return logs
 
     def hand_out_gradients(self) -> None:
         """What a backward pass left in the joint networks becomes the gradients of every seed's own parameters."""
         for agents in self._agents.values():
             agents.hand_out_gradients()
+
+
+def _of_seeds(rows: Rows, what: Callable[..., Tensor], *values: Tensor | None) -> list[Tensor]:
+    """A scalar of each seed from its parts of values [R] and of which rows are real."""
+    parts = zip(*(rows.split_any(value) for value in (*values, rows.real)), strict=True)
+    return [what(*part) for part in parts]
+
+
+def _mixed(mixer: nn.Module, q: Tensor, states: Tensor, rows: Tensor) -> Tensor:
+    return mixer(q, states.index_select(0, rows))
 
 
 class _Agents:

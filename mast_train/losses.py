@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -29,3 +32,34 @@ def central_weight(target: Tensor, q_greedy: Tensor, is_greedy: Tensor, low: flo
     """1 where y > Q*(s, greedy joint action) or the joint action taken is that one, else `low` (CW-QMIX; Rashid et al.
     2020, section 4). target, q_greedy [R] float, is_greedy [R] bool -> [R]."""
     return torch.where((target > q_greedy) | is_greedy, 1.0, low)
+
+
+def total(scalars: Sequence[Tensor]) -> Tensor:
+    """Their sum."""
+    return torch.stack(tuple(scalars)).sum() if len(scalars) > 1 else scalars[0]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What Q_tot is fitted to: `scale` times the mean of weight (Q_tot - y)^2. y, weight [R].
+
+    weight None is 1; with a `low` other than 1 it is optimistic_weight's instead.
+    """
+
+    y: Tensor
+    weight: Tensor | None = None
+    low: float = 1.0
+    scale: float = 1.0
+
+    @property
+    def weighted(self) -> bool:
+        return self.weight is not None or self.low != 1.0
+
+    def weight_at(self, q_tot: Tensor) -> Tensor | None:
+        """The weight [R]; None: 1."""
+        return self.weight if self.low == 1.0 else optimistic_weight(q_tot.detach(), self.y, self.low)
+
+    def loss(self, q_tot: Tensor, y: Tensor, weight: Tensor | None, real: Tensor | None) -> Tensor:
+        """The loss of some of the rows."""
+        loss = td_loss(q_tot, y, weight, real)
+        return loss if self.scale == 1.0 else self.scale * loss

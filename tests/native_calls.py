@@ -49,26 +49,31 @@ def agents(train, level, threads, groups, hidden, t, b, n, full):
     masks = [some(*parameter.shape) for parameter in parameters[:4]]
     network = train.build(groups, inputs, hidden, actions, at(*masks))
     wanted = train.build(1, inputs, hidden, actions, (0, 0, 0, 0)) if full else network
-    x, last = floats(t, b, n, observed), rng.integers(-1, actions, (t, b, n))
-    lengths = np.sort(rng.integers(0, t + 1, b).astype(np.int32))[::-1].copy()
-    order, q = rng.permutation(b).astype(np.int32), np.zeros((t, b, n, actions), np.float32)
+    x, taken = floats(t, b, n, observed), rng.integers(-1, actions, (t - 1, b, n))
+    filled = np.arange(t - 1) < rng.integers(0, t, (b, 1))
+    places, order = [np.empty(b * (t - 1), np.int64) for _ in range(3)], np.empty((3, b), np.int32)
+    count = train.episodes((b, t - 1), 1, *at(filled, *places, order))
+    assert count == filled.sum() and sorted(order[0]) == list(range(b)) and (np.diff(order[1]) <= 0).all()
+    q_taken, now, after = (np.zeros((count, n, *size), np.float32) for size in ((), (actions,), (actions,)))
+    q = np.zeros((t, b, n, actions), np.float32)
     rows = b * n // groups
     tiles = groups * -(-rows // 32)
-    saved, lanes = (np.empty(tiles * size, np.float32) for size in (train.saved_size(network, t), t * inputs * 32))
-    given = (*at(x), strides(x), observed, *at(last), strides(last), int(groups == 1), *at(order, lengths, lanes))
-    head = level, threads, (groups, t, b, n, 1), at(*parameters)
-    train.forward(network, *head, (*given, 0), *at(q), strides(q), *at(None, None, saved))
-    train.forward(network, *head, (*given, 1), *at(q), strides(q), *at(None, None, None))
+    saved = np.empty(tiles * train.saved_size(network, t), np.float32)
+    given = *at(x), strides(x), observed, *at(taken), strides(taken), 1, int(groups == 1)
+    given = *given, *at(*order)
+    head, size, sources = (level, threads), (groups, t, b, n, 1), at(*parameters)
+    learned = network, sources, *at(q), strides(q), *at(q_taken, now, after, None, None, saved)
+    beside = wanted, sources, 0, (0, 0, 0), *at(None, now, None, None, None, None)
+    train.forward(*head, size, given, (learned, beside, beside))
     grads = [np.zeros_like(parameter) for parameter in parameters]
-    grad_q, head = floats(*q.shape), (*head, (*given, 1))
-    train.backward(network, wanted, *head, *at(grad_q), strides(grad_q), *at(saved), at(*grads))
+    grad_q = floats(*q.shape)
+    for grad in ((*at(grad_q), strides(grad_q)), (0, (0, 0, 0))):
+        train.backward(network, wanted, *head, size, sources, given, *grad, *at(q_taken, saved), at(*grads))
     one, hidden_in = floats(1, b, n, inputs), floats(groups, rows, hidden)
     hidden_out, q = np.empty_like(hidden_in), np.zeros((1, b, n, actions), np.float32)
     given = (*at(one), strides(one), inputs, 0, (0, 0, 0), 0, 0, 0, 0, 0)
-    train.forward(
-        network, level, threads, (groups, 1, b, n, 1), at(*parameters), given, *at(q), strides(q),
-        *at(hidden_in, hidden_out, None),
-    )  # fmt: skip
+    acting = network, sources, *at(q), strides(q), *at(None, None, None, hidden_in, hidden_out, None)
+    train.forward(*head, (groups, 1, b, n, 1), given, (acting,))
     assert all(np.isfinite(array).all() for array in [q, hidden_out, *grads])
     step(train, level, [*zip(parameters, grads, [*masks, *[None] * 4], strict=True)])
 
@@ -81,11 +86,19 @@ def mixer(train, level, threads, n, states, embed, hidden, repeats, rows):
     network = train.mixer_build(n, states, embed, hidden, at(*masks))
     full = train.mixer_build(n, states, embed, hidden, (0,) * 7)
     state, q, q_tot = floats(rows, states), floats(repeats, rows, n), np.empty((repeats, rows), np.float32)
-    head = level, threads, (repeats, rows), at(*weights), at(*biases), *at(state, q)
+    order = rng.permutation(rows)
+    head = level, threads, (repeats, rows), at(*weights), at(*biases), *at(state, order, q)
     train.mixer_forward(network, *head, *at(q_tot))
     grad_q, grads = np.empty_like(q), [np.zeros_like(array) for array in [*weights, *biases]]
+    none, means = (0, 0, 0.0, 0, 0), np.empty(5, np.float32)
     for wanted in (full, network):
-        train.mixer_backward(network, wanted, *head, *at(floats(repeats, rows), grad_q), at(*grads[:7]), at(*grads[7:]))
+        ends = at(*grads[:7]), at(*grads[7:])
+        train.mixer_backward(network, wanted, *head, *at(floats(repeats, rows), grad_q), *none, *ends)
+        for weight in (None, floats(rows)):
+            goal = *at(floats(rows), weight), 0.5, *at(q_tot, means)
+            one = level, threads, (1, rows), at(*weights), at(*biases), *at(state, order, q)
+            train.mixer_backward(network, wanted, *one, *at(floats(rows), grad_q), *goal, *ends)
+    assert np.isfinite(means).all()
     assert all(np.isfinite(array).all() for array in [q_tot, grad_q, *grads])
     step(train, level, [*zip([*weights, *biases], grads, [*masks, *[None] * 7], strict=True)])
 
@@ -109,10 +122,9 @@ def targets(train, level, threads, rows, actions, episodes, steps):
     for chosen in (q, select):
         train.soft_mellowmax(level, threads, (rows, actions), *at(q, chosen, avail), 10.0, 10.0, *at(value))
         assert np.isfinite(value).all()
-    reward, following, y = floats(episodes, steps), floats(episodes, steps), np.empty((episodes, steps), np.float32)
-    last = some(episodes, steps) | (np.arange(steps) == steps - 1)
-    flags = some(episodes, steps) & last, last
-    train.td_lambda((episodes, steps), *at(reward, following, *flags), 0.99, 0.6, *at(y))
+    reward, filled = floats(episodes, steps), np.arange(steps) < rng.integers(1, steps + 1, (episodes, 1))
+    following, y = floats(int(filled.sum())), np.empty(int(filled.sum()), np.float32)
+    train.td_lambda((episodes, steps), *at(reward, following, some(episodes, steps), filled), 0.99, 0.6, *at(y))
     assert np.isfinite(y).all()
 
 

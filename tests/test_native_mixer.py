@@ -9,6 +9,7 @@ import torch
 
 from mast_train import native
 from mast_train.config import MixerConfig
+from mast_train.losses import optimistic_weight, td_loss
 from mast_train.mixers import QMIX
 from mast_train.native.mixer import SparseMixer
 from mast_train.sparse.topology import random_mask
@@ -99,6 +100,42 @@ def test_repeats_are_as_many_calls():
     torch.testing.assert_close(mixer(q, state), torch.stack([mixer(part, state) for part in q]))
 
 
+def test_rows_name_their_states():
+    mixer, masks = make()
+    state, rows, grad = torch.randn(20, 17), torch.randint(0, 20, (50,)), torch.randn(50)
+    q, subject = torch.randn(50, 3, requires_grad=True), SparseMixer(mixer, masks)
+    expected, found = subject(q, state[rows]), subject(q, state, rows)
+    assert torch.equal(found, expected)
+    wanted = gradients(mixer, expected, q, grad)
+    assert all(torch.equal(value, wanted[name]) for name, value in gradients(mixer, found, q, grad).items())
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("weighted", "low"), [(False, 1.0), (False, 0.3), (True, 1.0)])
+def test_fit_is_the_loss_and_its_backward_pass(level, weighted, low):
+    mixer, masks = make()
+    exact, state, rows = copy.deepcopy(mixer).double(), torch.randn(20, 17), torch.randint(0, 20, (70,))
+    q, y, weight = torch.randn(70, 3), torch.randn(70), torch.rand(70) if weighted else None
+    exact_q = q.double().requires_grad_()
+    q_tot = exact(exact_q, state.double()[rows])
+    worn = optimistic_weight(q_tot.detach(), y.double(), low) if weight is None else weight.double()
+    loss = td_loss(q_tot, y.double(), worn)
+    wanted = gradients(exact, loss, exact_q, torch.ones(()))
+    for dense_gradients in (True, False):
+        for parameter in mixer.parameters():
+            parameter.grad = None
+        grad_q, means = SparseMixer(mixer, masks, level).fit(
+            q, state, rows, y, weight, low, dense_gradients=dense_gradients
+        )
+        expected = torch.stack([value.double().mean() for value in (loss, q, q_tot, y, worn)])
+        torch.testing.assert_close(means.double(), expected.detach(), atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(grad_q.double(), wanted["q"], atol=1e-6, rtol=1e-4)
+        for name, parameter in mixer.named_parameters():
+            masked = name in masks and not dense_gradients
+            reference = wanted[name] * masks[name] if masked else wanted[name]
+            torch.testing.assert_close(parameter.grad.double(), reference, atol=1e-6, rtol=1e-4)
+
+
 def test_the_number_of_threads_changes_no_bit():
     mixer, masks = make()
     q, state, grad, results = torch.randn(700, 3, requires_grad=True), torch.randn(700, 17), torch.randn(700), []
@@ -131,5 +168,7 @@ def test_misuse_is_refused():
         SparseMixer(mixer, masks)(torch.randn(5, 2), torch.randn(5, 17))
     with pytest.raises(ValueError, match="no gradients without masks"):
         SparseMixer(mixer, None)(torch.randn(5, 3), torch.randn(5, 17))
+    with pytest.raises(ValueError, match="no gradients without masks"):
+        SparseMixer(mixer, None).fit(torch.randn(5, 3), torch.randn(5, 17), torch.arange(5), torch.randn(5), None, 1.0)
     with pytest.raises(ValueError, match="float32"):
         SparseMixer(copy.deepcopy(mixer).double(), masks)

@@ -81,6 +81,31 @@ def test_its_state_is_torchs(kind):
     assert all(parameter.grad is None for parameter in module.parameters())
 
 
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize("whole", [False, True])
+def test_it_follows_a_state_that_was_loaded(kind, whole):
+    """By torch, or tensor by tensor as a learner does; the step after it is the one that followed when it was saved."""
+    module, masks = make()
+    optimizer = OPTIMIZERS[kind](module.parameters())
+    step = SparseStep(optimizer, masks.connections())
+    for parameter in module.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    for _ in range(3):
+        step.step(1.0)
+    saved, start = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(module.state_dict())
+    results = []
+    for _ in range(2):
+        step.step(1.0)
+        results.append(copy.deepcopy(module.state_dict()))
+        module.load_state_dict(start)
+        if whole:
+            optimizer.load_state_dict(copy.deepcopy(saved))
+        for i, parameter in enumerate(module.parameters() if not whole else []):
+            for name, value in saved["state"][i].items():
+                optimizer.state[parameter][name] = value.clone()
+    assert all(torch.equal(value, results[1][name]) for name, value in results[0].items())
+
+
 def test_what_is_not_done_in_c_is_refused():
     module, masks = make()
     with pytest.raises(ValueError, match="weight_decay"):

@@ -37,9 +37,8 @@ def test_td_lambda():
     length = torch.tensor([7, 3, 5, 1])[:, None]
     last = torch.arange(7) == length - 1
     terminated = last & torch.tensor([[True], [False], [True], [False]])
-    reward, value = torch.randn(4, 7), torch.randn(4, 7)
+    reward, value, filled = torch.randn(4, 7), torch.randn(4, 7), torch.arange(7) < length
     for lam in (0.0, 0.6, 1.0):
         expected = targets.td_lambda(reward.double(), value.double(), terminated, last, 0.99, lam)
-        actual = native_targets.td_lambda(reward, value, terminated, last, 0.99, lam)
-        filled = torch.arange(7) < length
-        torch.testing.assert_close(actual[filled].double(), expected[filled], atol=1e-6, rtol=1e-5)
+        actual = native_targets.td_lambda(reward, value[filled], terminated, filled, 0.99, lam)
+        torch.testing.assert_close(actual.double(), expected[filled], atol=1e-6, rtol=1e-5)

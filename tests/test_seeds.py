@@ -142,22 +142,22 @@ def test_battles_of_several_seeds_are_those_of_each_to_the_bit(present):
 
 def test_one_pass_serves_all_seeds_and_fewer_once_one_has_finished(monkeypatch):
     passes, acted = [], []
-    sequence, act = Execution.sequence, AgentPolicy.__call__
+    sequences, act = Execution.sequences, AgentPolicy.__call__
 
-    def recorded(self, key, inputs, evolving=False):
+    def recorded(self, inputs, *rest):
         passes.append(inputs.x.shape[1])
-        return sequence(self, key, inputs, evolving)
+        return sequences(self, inputs, *rest)
 
     def decided(self, t, observation, playing):
         acted.append(len(playing))
         return act(self, t, observation, playing)
 
-    monkeypatch.setattr(Execution, "sequence", recorded)
+    monkeypatch.setattr(Execution, "sequences", recorded)
     monkeypatch.setattr(AgentPolicy, "__call__", decided)
     runs = together(config(**{"target.start": 0.0, "sparse.grow": "none"}))
     updates = sorted(run.learner.updates for run, _ in runs)
     assert updates[0] < updates[1]
-    assert set(passes) <= {12, 24, 36} and passes.count(36) == 2 * updates[0]
+    assert set(passes) <= {12, 24, 36} and passes.count(36) == updates[0]
     assert {1, 2, 3} >= set(acted) >= {1, 3}
 
 

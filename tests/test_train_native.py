@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mast_train import native
-from mast_train.native import SparseSequence
+from mast_train.native import Inputs, SparseSequence, Wanted, together
 from mast_train.nets import WEIGHTS, AgentNets, joined, share_memory
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
@@ -134,12 +134,13 @@ def test_any_strides():
 
 
 def padded(lengths: torch.Tensor, steps: int, agents: int = 3):
-    """Observations, last actions (-1: none), and the input that networks.agent_inputs makes of them with ids."""
+    """Observations, actions (-1: none), and the input that networks.agent_inputs makes of them with ids."""
     batch = len(lengths)
-    obs, last = torch.randn(steps, batch, agents, 6), torch.randint(-1, 4, (steps, batch, agents))
+    obs, actions = torch.randn(steps, batch, agents, 6), torch.randint(-1, 4, (steps - 1, batch, agents))
+    last = torch.cat([torch.full_like(actions[:1], -1), actions])
     one_hot = (last.unsqueeze(-1) == torch.arange(4)).float()
     identity = torch.eye(agents).expand(steps, batch, agents, agents)
-    return obs, last, torch.cat([obs, one_hot, identity], -1), torch.arange(steps)[:, None] < lengths
+    return obs, actions, torch.cat([obs, one_hot, identity], -1), torch.arange(steps)[:, None] < lengths
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -148,30 +149,64 @@ def padded(lengths: torch.Tensor, steps: int, agents: int = 3):
 def test_episodes_of_different_lengths_from_observations_and_actions(level, groups, batch):
     """Longest first inside, half a tile where that is enough; q and gradients as of the whole input, padding aside."""
     steps = 19
-    lengths = torch.randint(0, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
+    lengths = torch.randint(1, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
     lengths[-1] = steps
     nets, masks = make(groups, 6 + 4 + 3, 20, 4, 0.8)
-    obs, last, x, filled = padded(lengths, steps)
+    obs, actions, x, filled = padded(lengths, steps)
     grad_q = torch.randn(steps, batch, 3, 4)
     expected_q, expected = oracle(nets, x, grad_q * filled[..., None, None])
     sequence = SparseSequence(nets, masks, level)
     for _ in range(2):
-        q = sequence.forward(obs, last, lengths)
-        assert_near(q.detach(), expected_q * filled[..., None, None], "q")
+        q = sequence.forward(obs, actions, lengths)
+        assert_near(q.detach()[filled], expected_q[filled], "q")
         for name, actual in gradients(nets, q, grad_q).items():
             assert_near(actual, expected[name] * masks[name] if name in masks else expected[name], name)
 
 
 def test_inputs_that_do_not_fit_are_refused():
     nets, masks = make(3, 6 + 4 + 3, 20, 4)
-    sequence, (obs, last, _, _) = SparseSequence(nets, masks), padded(torch.tensor([5, 4]), 5)
-    with pytest.raises(ValueError, match="last_action is"):
-        sequence.forward(obs, last[1:])
+    sequence, (obs, actions, _, _) = SparseSequence(nets, masks), padded(torch.tensor([5, 4]), 5)
+    with pytest.raises(ValueError, match="actions is"):
+        sequence.forward(obs, actions[1:])
     with pytest.raises(ValueError, match="int64"):
-        sequence.forward(obs, last.int())
-    for lengths in ([5, 6], [5, -1], [5]):
+        sequence.forward(obs, actions.int())
+    for lengths in ([5, 6], [5, 0], [5]):
         with pytest.raises(ValueError, match="lengths is"):
-            sequence.forward(obs, last, torch.tensor(lengths))
+            sequence.forward(obs, actions, torch.tensor(lengths))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("batch", [1, 17, 50])
+def test_values_of_the_actions_taken(level, groups, batch):
+    """Episode by episode, and those of all actions beside them; their gradient adds to that of q."""
+    steps = 9
+    lengths = torch.randint(1, steps + 1, (batch,), generator=torch.Generator().manual_seed(batch))
+    nets, masks = make(groups, 6 + 4 + 3, 20, 4, 0.8)
+    obs, actions, _, filled = padded(lengths, steps)
+    actions = actions.clamp(min=0)
+    sequence, inputs = SparseSequence(nets, masks, level), Inputs.of(obs, actions, lengths)
+    q, rows = sequence.forward(inputs), [(t, b) for b in range(batch) for t in range(int(lengths[b]) - 1)]
+    other = SparseSequence(make(groups, 13, 9, 4, 0.8, seed=1)[0], None, level)
+    whole = other, Wanted(whole=True)
+    values, *beside = together(inputs, (sequence, Wanted(now=True, after=True)), whole, whole)
+    with torch.no_grad():
+        assert all(torch.equal(found.q[filled], other.forward(inputs)[filled]) for found in beside)
+    assert values.q is None and values.taken.tolist() == [
+        [q[t, b, n, actions[t, b, n]].item() for n in range(3)] for t, b in rows
+    ]
+    assert values.now.tolist() == [q[t, b].tolist() for t, b in rows]
+    assert values.after.tolist() == [q[t + 1, b].tolist() for t, b in rows]
+    grad_q, grad_taken = torch.randn(q.shape), torch.randn(len(rows), 3)
+    grad_alone = torch.zeros_like(q)
+    for (t, b), row in zip(rows, grad_taken, strict=True):
+        grad_alone[t, b].scatter_(1, actions[t, b].unsqueeze(1), row.unsqueeze(1))
+    for q_too in (False, True):
+        expected = gradients(nets, sequence.forward(inputs), grad_alone + q_too * grad_q)
+        q, taken = together(inputs, (sequence, Wanted(whole=True, learning=True)))[0].differentiable()
+        joint = (taken * grad_taken).sum() + ((q * grad_q)[filled].sum() if q_too else 0.0)
+        for name, actual in gradients(nets, joint, torch.ones(())).items():
+            torch.testing.assert_close(actual, expected[name], atol=1e-4, rtol=1e-4)
 
 
 def test_gradients_add_up_and_live_in_the_same_memory():
@@ -309,7 +344,8 @@ def test_networks_of_several_seeds_side_by_side_are_each_what_they_are_alone(lev
         part, own = slice(k * b, (k + 1) * b), slice(k * groups, (k + 1) * groups)
         single = SparseSequence(net, worn, level)
         q_alone = single.forward(x[:, part], lengths=lengths[part])
-        assert torch.equal(q[:, part], q_alone)
+        filled = torch.arange(t)[:, None] < lengths[part]
+        assert torch.equal(q[:, part][filled], q_alone[filled])
         for name, expected in gradients(net, q_alone, grad_q[:, part]).items():
             assert torch.equal(found[name][own], expected), name
         acted_alone, after_alone = single.step(x[0, part], hidden[own])
@@ -318,7 +354,8 @@ def test_networks_of_several_seeds_side_by_side_are_each_what_they_are_alone(lev
         members[1][0].fc2_bias.add_(1.0)
         members[2][1]["weight_hh"].logical_not_()
     moved = SparseSequence(nets, masks, level).forward(x, lengths=lengths)
-    changed = [not torch.equal(q[:, k * b : (k + 1) * b], moved[:, k * b : (k + 1) * b]) for k in range(seeds)]
+    differs = (q != moved).any(-1).any(-1) & (torch.arange(t)[:, None] < lengths)
+    changed = [bool(part.any()) for part in differs.chunk(seeds, 1)]
     assert changed == [False, True, True]
     with pytest.raises(ValueError, match="B a multiple of 3"):
         sequence.forward(x[:, 1:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -92,39 +93,38 @@ class SparseSequence:
         if _train is None:
             raise ValueError(status())
         self.nets, self.level = nets, check_level(level)
-        self._masks = masks
+        self.masks = masks
         self._structure = Watched(self._build)
         self._full: Any = None
-        self._memory = Memory()
-        self._gradients = Gradients()
-        self._parameters = [getattr(nets, name) for name in PARAMETERS]
-        check_parameters(self._parameters)
+        self.memory = Memory()
+        self.gradients = Gradients()
+        self.parameters = [getattr(nets, name) for name in PARAMETERS]
+        check_parameters(self.parameters)
 
     def forward(
         self,
         x: Tensor | Inputs,
-        last_action: Tensor | None = None,
+        actions: Tensor | None = None,
         lengths: Tensor | None = None,
         *,
         dense_gradients: bool = False,
     ) -> Tensor:
         """x [T,B,N,I] -> q [T,B,N,A], from a zero memory; AgentNets.forward without the hidden states.
 
-        With last_action [T,B,N] int64 (-1: none yet), x may be observations alone: the one-hots of the action and,
-        where the networks have that many inputs more, of the agent follow as in networks.agent_inputs. lengths [B]
-        int64: each episode's steps; q is 0, and its gradient ignored, from there on. Inputs made of them once may be
-        given in their place: what several networks read is then brought into lanes once.
+        With actions [T-1,B,N] int64, taken at each step but the last (-1: none), x may be observations alone: the
+        one-hots of the action before and, where the networks have that many inputs more, of the agent follow as in
+        networks.agent_inputs. lengths [B] int64: each episode's steps; q is undefined, and its gradient ignored, from
+        there on. Inputs made of them may be given in their place.
         Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
         (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
         updates that grow connections. Raises ValueError.
         """
         learning = torch.is_grad_enabled()
-        inputs = x if isinstance(x, Inputs) else Inputs.of(x, last_action, lengths, self.nets.seeds, keep=learning)
-        if not learning:
-            return self._run(inputs)
-        if self._masks is None:
-            raise ValueError("no gradients without masks")
-        return _Sequence.apply(self, dense_gradients, inputs, inputs.x, *self._parameters)
+        inputs = x if isinstance(x, Inputs) else Inputs.of(x, actions, lengths, self.nets.seeds)
+        (values,) = together(inputs, (self, Wanted(whole=True, learning=learning, dense_gradients=dense_gradients)))
+        q = values.differentiable()[0] if learning else values.q
+        assert q is not None
+        return q
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """AgentNets.initial_hidden."""
@@ -137,15 +137,19 @@ class SparseSequence:
             raise ValueError(f"hidden is {list(hidden.shape)}, expected {list(shape)}")
         hidden = hidden.detach().contiguous()
         after = torch.empty_like(hidden)
-        return self._run(Inputs.of(x[None], keep=False), initial=hidden, final=after)[0], after
+        inputs = Inputs.of(x[None])
+        values = Values(self, inputs, Wanted(whole=True))
+        _forward([values], [hidden, after])
+        assert values.q is not None
+        return values.q[0], after
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
-        return self._structure.current(self._weights if self._masks is None else list(self._masks.values()))
+        return self._structure.current(self._weights if self.masks is None else list(self.masks.values()))
 
     @property
     def _weights(self) -> list[Tensor]:
-        return self._parameters[: len(WEIGHTS)]
+        return self.parameters[: len(WEIGHTS)]
 
     def full_structure(self) -> Any:
         """That of full masks, one for all groups."""
@@ -158,99 +162,134 @@ class SparseSequence:
 
     def _build(self) -> Any:
         weights = self._weights
-        if self._masks is None:
+        if self.masks is None:
             masks = [weight != 0 for weight in weights]
-        elif self._masks:
+        elif self.masks:
             full = torch.ones((), dtype=torch.bool)
-            masks = [self._masks.get(n, full).expand(w.shape) for n, w in zip(WEIGHTS, weights, strict=True)]
+            masks = [self.masks.get(n, full).expand(w.shape) for n, w in zip(WEIGHTS, weights, strict=True)]
         else:
             return self.full_structure()
         masks = [mask.contiguous() for mask in masks]
         return _train.build(self.nets.groups, *self._widths(), tuple(mask.data_ptr() for mask in masks))
 
-    def _shape(self, inputs: Inputs) -> tuple[int, int, int, int, int]:
+    def shape(self, inputs: Inputs) -> tuple[int, int, int, int, int]:
         """G, T, B, N, seeds. Raises ValueError."""
         seeds, groups, (t, b, n, width) = self.nets.seeds, self.nets.groups, inputs.x.shape
-        one_hot = 0 if inputs.last_action is None else self.nets.n_actions
-        if inputs.laid_out not in (None, (groups, *self._widths())):
-            raise ValueError(f"inputs laid out for {inputs.laid_out}, expected {(groups, *self._widths())}")
+        one_hot = self.nets.n_actions if inputs.one_hot else 0
         fits = self.nets.inputs - width - one_hot in (0, n) and groups in (seeds, seeds * n) and b % seeds == 0
         if not fits or min(t, b, n) < 1:
             raise ValueError(
                 f"x is {list(inputs.x.shape)}, expected [T,B,N,{self.nets.inputs}], B a multiple of {seeds} and "
                 f"N = {groups // seeds} groups or 1 group"
             )
-        if inputs.last_action is not None and inputs.last_action.shape != (t, b, n):
-            raise ValueError(f"last_action is {list(inputs.last_action.shape)}, expected {[t, b, n]}")
+        if inputs.actions is not None and inputs.actions.shape != (t - 1, b, n):
+            raise ValueError(f"actions is {list(inputs.actions.shape)}, expected {[t - 1, b, n]}")
         return groups, t, b, n, seeds
 
-    def _run(
-        self,
-        inputs: Inputs,
-        saved: Tensor | None = None,
-        initial: Tensor | None = None,
-        final: Tensor | None = None,
-    ) -> Tensor:
-        shape = self._shape(inputs)
-        q = inputs.x.new_zeros(*shape[1:4], self.nets.n_actions)
-        _train.forward(
-            self.structure(),
-            self.level,
-            torch.get_num_threads(),
-            shape,
-            addresses(self._parameters),
-            inputs.placed(self.nets),
-            *located(q),
-            *addresses([initial, final, saved]),
-        )
-        if inputs.keep:
-            inputs.laid_out = (shape[0], *self._widths())
-        return q
 
-    def _saved(self, shape: tuple[int, int, int, int, int]) -> Tensor:
-        """For what a forward pass saves."""
-        groups, t, b, n, _ = shape
-        return self._memory.take(_train.saved_size(self.structure(), t) * groups * -(-(b * n // groups) // LANES))
+@dataclass(frozen=True)
+class Wanted:
+    """What a pass gives (Values), and whether a backward pass follows: with the gradients of connections alone, or with
+    torch's (dense_gradients)."""
 
-    def _backward(self, structure: Any, wanted: Any, inputs: Inputs, saved: Tensor, grad_q: Tensor) -> None:
-        shape, grad_q, parameters = self._shape(inputs), plain(grad_q), self._parameters
+    whole: bool = False
+    now: bool = False
+    after: bool = False
+    learning: bool = False
+    dense_gradients: bool = False
+
+
+class Values:
+    """What a pass computed, None where it was not wanted.
+
+    q [T,B,N,A] (`whole`), undefined from an episode's end on. Of the inputs' R transitions, episode by episode: the
+    values of the actions taken [R,N], where the inputs have actions; those of all actions now and after [R,N,A].
+    """
+
+    def __init__(self, sequence: SparseSequence, inputs: Inputs, wanted: Wanted) -> None:
+        """Memory for it, undefined. Raises ValueError for networks that cannot learn."""
+        if wanted.learning and sequence.masks is None:
+            raise ValueError("no gradients without masks")
+        self.sequence, self.inputs, self.shape = sequence, inputs, sequence.shape(inputs)
+        self.structure, self._saved = sequence.structure(), None
+        (groups, t, b, n, _), actions, empty = self.shape, sequence.nets.n_actions, inputs.x.new_empty
+        self.q = empty(t, b, n, actions) if wanted.whole else None
+        self.taken = None if inputs.actions is None else empty(inputs.transitions, n)
+        self.now = empty(inputs.transitions, n, actions) if wanted.now else None
+        self.after = empty(inputs.transitions, n, actions) if wanted.after else None
+        if wanted.learning:
+            self._wanted = sequence.full_structure() if wanted.dense_gradients else self.structure
+            tiles = groups * -(-(b * n // groups) // LANES)
+            self._saved = sequence.memory.take(_train.saved_size(self.structure, t) * tiles)
+
+    def placed(self, hidden: Sequence[Tensor | None]) -> tuple[Any, ...]:
+        """As the extension takes it. hidden: the memory before and after, None: zeros, and not wanted."""
+        outputs = addresses([self.taken, self.now, self.after, *hidden, self._saved])
+        return self.structure, addresses(self.sequence.parameters), *located(self.q), *outputs
+
+    def backward(self, grad_q: Tensor | None, grad_taken: Tensor | None) -> None:
+        """Set the parameters' gradients from those of q and of the values taken, None where they are 0. Once."""
+        saved, self._saved = self._saved, None
+        if saved is None:
+            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
+        sequence, grad_q = self.sequence, None if grad_q is None else plain(grad_q)
+        grad_taken = None if grad_taken is None else grad_taken.contiguous()
 
         def fill(gradients: Sequence[Tensor]) -> None:
             _train.backward(
-                structure,
-                wanted,
-                self.level,
+                self.structure,
+                self._wanted,
+                sequence.level,
                 torch.get_num_threads(),
-                shape,
-                addresses(parameters),
-                inputs.placed(self.nets),
+                self.shape,
+                addresses(sequence.parameters),
+                self.inputs.placed(sequence.nets),
                 *located(grad_q),
-                saved.data_ptr(),
+                *addresses([grad_taken, saved]),
                 addresses(gradients),
             )
 
-        self._gradients.write(parameters, wanted, fill)
-        self._memory.give(saved)
+        sequence.gradients.write(sequence.parameters, self._wanted, fill)
+        sequence.memory.give(saved)
+
+    def differentiable(self) -> tuple[Tensor | None, Tensor | None]:
+        """q and the values taken as autograd knows them, whose backward pass is this one's."""
+        return _Differentiable.apply(self, self.sequence.parameters[0])
 
 
-class _Sequence(torch.autograd.Function):
+def together(inputs: Inputs, *passes: tuple[SparseSequence, Wanted]) -> list[Values]:
+    """One pass over the inputs for up to four networks of the same groups and widths. Raises ValueError."""
+    values = [Values(sequence, inputs, wanted) for sequence, wanted in passes]
+    widths = {(one.shape, one.sequence.nets.inputs) for one in values}
+    if len(widths) > 1:
+        raise ValueError(f"networks of different groups or inputs: {sorted(widths)}")
+    _forward(values, [None, None])
+    return values
+
+
+def _forward(values: Sequence[Values], hidden: Sequence[Tensor | None]) -> None:
+    first = values[0]
+    _train.forward(
+        first.sequence.level,
+        torch.get_num_threads(),
+        first.shape,
+        first.inputs.placed(first.sequence.nets),
+        tuple(one.placed(hidden) for one in values),
+    )
+
+
+class _Differentiable(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, sequence: SparseSequence, dense_gradients: bool, inputs: Inputs, x: Tensor, *parameters: Tensor
-    ) -> Tensor:
-        ctx.sequence, ctx.structure = sequence, sequence.structure()
-        ctx.wanted = sequence.full_structure() if dense_gradients else ctx.structure
-        ctx.saved = sequence._saved(sequence._shape(inputs))
-        ctx.inputs = inputs
-        ctx.save_for_backward(x, *parameters)
-        return sequence._run(inputs, ctx.saved)
+    def forward(ctx: Any, values: Values, parameter: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """parameter: any of them, so that what comes out is differentiable."""
+        ctx.set_materialize_grads(False)
+        ctx.values = values
+        ctx.save_for_backward(values.inputs.x, *values.sequence.parameters)
+        return values.q, values.taken
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        _, *parameters = ctx.saved_tensors  # raises when it or a parameter was changed since the forward pass
-        saved, ctx.saved = ctx.saved, None
-        if saved is None:
-            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
-        ctx.sequence._backward(ctx.structure, ctx.wanted, ctx.inputs, saved, grad_outputs[0])
-        return None, None, None, None, *[None for _ in parameters]
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[None, None]:
+        _ = ctx.saved_tensors  # raises when one was changed since the forward pass
+        ctx.values.backward(*grad_outputs)
+        return None, None

@@ -37,7 +37,7 @@ static void set_parameters(mixer_call *c, const unsigned long long *weight, cons
     }
 }
 
-/* mixer_forward(mixer, level, threads, (repeats, rows), weights, biases, state, q, q_tot) */
+/* mixer_forward(mixer, level, threads, (repeats, rows), weights, biases, state, rows of it, q, q_tot) */
 PyObject *mixer_values(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -45,23 +45,23 @@ PyObject *mixer_values(PyObject *self, PyObject *args)
     const char *level;
     int threads, done;
     mixer_call c = {0};
-    unsigned long long weight[MIXER_LAYERS], bias[MIXER_LAYERS], state, q, q_tot;
-    if (!PyArg_ParseTuple(args, "Osi(ii)" SEVEN SEVEN "KKK", &capsule, &level, &threads, &c.repeats, &c.rows,
-                          ALL(weight), ALL(bias), &state, &q, &q_tot))
+    unsigned long long weight[MIXER_LAYERS], bias[MIXER_LAYERS], state, row, q, q_tot;
+    if (!PyArg_ParseTuple(args, "Osi(ii)" SEVEN SEVEN "KKKK", &capsule, &level, &threads, &c.repeats, &c.rows,
+                          ALL(weight), ALL(bias), &state, &row, &q, &q_tot))
         return NULL;
     c.network = PyCapsule_GetPointer(capsule, MIXER);
     if (!c.network)
         return NULL;
     set_parameters(&c, weight, bias);
-    c.state = address(state), c.q = address(q), c.q_tot = address(q_tot);
+    c.state = address(state), c.row = address(row), c.q = address(q), c.q_tot = address(q_tot);
     Py_BEGIN_ALLOW_THREADS
     done = train_run(train_level(level)->mixer_forward, &c, mixer_tasks(&c), mixer_work_size(&c), threads);
     Py_END_ALLOW_THREADS
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
-/* mixer_backward(mixer, gradients' mixer, level, threads, (repeats, rows), weights, biases, state, q, gradient of q_tot, of q, of weights,
- * of biases) */
+/* mixer_backward(mixer, gradients' mixer, level, threads, (repeats, rows), weights, biases, state, rows of it, q, gradient of
+ * q_tot, of q, target, weight, low, q_tot, means, gradients of weights, of biases); addresses from target to means may be 0 */
 PyObject *mixer_gradients(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -70,9 +70,10 @@ PyObject *mixer_gradients(PyObject *self, PyObject *args)
     int threads, done = 0;
     mixer_call c = {0};
     unsigned long long weight[MIXER_LAYERS], bias[MIXER_LAYERS], to_weight[MIXER_LAYERS], to_bias[MIXER_LAYERS];
-    unsigned long long state, q, grad, grad_q;
-    if (!PyArg_ParseTuple(args, "OOsi(ii)" SEVEN SEVEN "KKKK" SEVEN SEVEN, &capsule, &wanted, &level, &threads,
-                          &c.repeats, &c.rows, ALL(weight), ALL(bias), &state, &q, &grad, &grad_q, ALL(to_weight),
+    unsigned long long state, row, q, grad, grad_q, target, row_weight, q_tot, means;
+    if (!PyArg_ParseTuple(args, "OOsi(ii)" SEVEN SEVEN "KKKKKKKfKK" SEVEN SEVEN, &capsule, &wanted, &level, &threads,
+                          &c.repeats, &c.rows, ALL(weight), ALL(bias), &state, &row, &q, &grad, &grad_q, &target,
+                          &row_weight, &c.low, &q_tot, &means, ALL(to_weight),
                           ALL(to_bias)))
         return NULL;
     c.network = PyCapsule_GetPointer(capsule, MIXER);
@@ -80,7 +81,8 @@ PyObject *mixer_gradients(PyObject *self, PyObject *args)
     if (!c.network || !c.gradients)
         return NULL;
     set_parameters(&c, weight, bias);
-    c.state = address(state), c.q = address(q), c.grad = address(grad), c.grad_q = address(grad_q);
+    c.state = address(state), c.row = address(row), c.q = address(q), c.grad = address(grad), c.grad_q = address(grad_q);
+    c.target = address(target), c.row_weight = address(row_weight), c.q_tot = address(q_tot);
     float *weights[MIXER_LAYERS], *biases[MIXER_LAYERS];
     for (int l = 0; l < MIXER_LAYERS; l++)
         weights[l] = address(to_weight[l]), biases[l] = address(to_bias[l]);
@@ -90,6 +92,8 @@ PyObject *mixer_gradients(PyObject *self, PyObject *args)
            && train_run(train_level(level)->mixer_backward, &c, mixer_tasks(&c), mixer_work_size(&c), threads);
     if (done)
         mixer_collect(&c, weights, biases);
+    if (done && c.target)
+        mixer_means(&c, address(means));
     free(c.partial);
     Py_END_ALLOW_THREADS
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();

@@ -21,7 +21,8 @@ PyObject *mellow_values(PyObject *self, PyObject *args)
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
-/* td_lambda((B, T), reward, next value, terminated, last, gamma, lambda, targets), all [B,T] */
+/* td_lambda((B, T), reward, next value, terminated, filled, gamma, lambda, targets): [B,T], next values and targets of
+ * the filled ones alone, in their order */
 PyObject *lambda_returns(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -32,15 +33,19 @@ PyObject *lambda_returns(PyObject *self, PyObject *args)
                           &at[4]))
         return NULL;
     const float *reward = address(at[0]), *value = address(at[1]);
-    const uint8_t *terminated = address(at[2]), *last = address(at[3]);
+    const uint8_t *terminated = address(at[2]), *filled = address(at[3]);
     float *target = address(at[4]);
-    for (int b = 0; b < episodes; b++) {
-        float following = 0.0f;
-        for (int i = (b + 1) * steps - 1; i >= b * steps; i--) {
-            const float keep = last[i] ? 0.0f : lambda;
-            const float next = terminated[i] ? 0.0f : (1.0f - keep) * value[i] + keep * following;
-            target[i] = following = reward[i] + gamma * next;
+    for (int b = 0, row = 0; b < episodes; b++) {
+        const int first = b * steps;
+        int count = 0;
+        while (count < steps && filled[first + count])
+            count++;
+        float keep = 0.0f, following = 0.0f; /* nothing follows the last transition */
+        for (int t = count - 1; t >= 0; t--, keep = lambda) {
+            const float mixed = (1.0f - keep) * value[row + t] + keep * following;
+            target[row + t] = following = reward[first + t] + gamma * (terminated[first + t] ? 0.0f : mixed);
         }
+        row += count;
     }
     return Py_NewRef(Py_None);
 }

@@ -108,7 +108,7 @@ static void collect(const train_call *c, float *const grad[PARAMETERS])
 
 #define ADDRESSES "(KKKKKKKK)"
 #define LOCATED "K(nnn)"
-#define INPUTS "(" LOCATED "i" LOCATED "iKKKi)"
+#define INPUTS "(" LOCATED "i" LOCATED "iiKKK)"
 #define STRIDES(tensor) &(tensor).step, &(tensor).batch, &(tensor).agent
 #define EIGHT(a) a, a + 1, a + 2, a + 3, a + 4, a + 5, a + 6, a + 7
 
@@ -118,44 +118,66 @@ static void set_parameters(train_call *call, const unsigned long long from[PARAM
         call->parameter[i] = address(from[i]);
 }
 
-/* inputs: x, its strides, observed, last_action, its strides, identity, order, length, lanes, laid out */
+/* inputs: x, its strides, observed, actions, their strides, one-hot, identity, order, length, first */
 typedef struct {
-    unsigned long long x, last_action, order, length, lanes;
+    unsigned long long x, actions, order, length, first;
 } input_addresses;
 
 #define READ_INPUTS(c, from)                                                                                           \
-    &(from).x, STRIDES((c).x), &(c).observed, &(from).last_action, STRIDES((c).last), &(c).identity, &(from).order,    \
-        &(from).length, &(from).lanes, &(c).laid_out
+    &(from).x, STRIDES((c).x), &(c).observed, &(from).actions, STRIDES((c).action), &(c).one_hot, &(c).identity,       \
+        &(from).order, &(from).length, &(from).first
 
 static void set_inputs(train_call *c, const input_addresses *from)
 {
-    c->x.data = address(from->x), c->last_action = address(from->last_action);
-    c->order = address(from->order), c->length = address(from->length), c->lanes = address(from->lanes);
+    c->x.data = address(from->x), c->actions = address(from->actions);
+    c->order = address(from->order), c->length = address(from->length), c->first = address(from->first);
 }
 
-/* forward(network, level, threads, (groups, T, B, N, seeds), parameters, inputs, q, q strides, initial, final, saved) */
+/* One network's pass from (network, parameters, q, q strides, taken, now, after, initial, final, saved). */
+static int read_pass(PyObject *from, train_call *c)
+{
+    PyObject *capsule;
+    unsigned long long p[PARAMETERS], q, taken, now, after, initial, final, saved;
+    if (!PyArg_ParseTuple(from, "O" ADDRESSES LOCATED "KKKKKK", &capsule, EIGHT(p), &q, STRIDES(c->q), &taken, &now,
+                          &after, &initial, &final, &saved))
+        return 0;
+    c->network = PyCapsule_GetPointer(capsule, NETWORK);
+    set_parameters(c, p);
+    c->q.data = address(q), c->taken = address(taken), c->now = address(now), c->after = address(after);
+    c->initial = address(initial), c->final = address(final), c->saved = address(saved);
+    return c->network != NULL;
+}
+
+/* forward(level, threads, (groups, T, B, N, seeds), inputs, (pass, ...)), of one to TRAIN_PASSES networks */
 static PyObject *forward(PyObject *self, PyObject *args)
 {
     (void)self;
-    PyObject *capsule;
+    PyObject *passes;
     const char *level;
     int threads, done;
-    train_call c = {0};
+    train_call c[TRAIN_PASSES] = {{0}};
     input_addresses inputs;
-    unsigned long long p[PARAMETERS], q, initial, final, saved;
-    if (!PyArg_ParseTuple(args, "Osi(iiiii)" ADDRESSES INPUTS LOCATED "KKK", &capsule, &level, &threads, &c.groups,
-                          &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs), &q, STRIDES(c.q),
-                          &initial, &final, &saved))
+    if (!PyArg_ParseTuple(args, "si(iiiii)" INPUTS "O", &level, &threads, &c[0].groups, &c[0].steps, &c[0].batch,
+                          &c[0].agents, &c[0].seeds, READ_INPUTS(c[0], inputs), &passes))
         return NULL;
+    const Py_ssize_t count = PyTuple_Size(passes);
+    if (count < 1 || count > TRAIN_PASSES)
+        return count < 0 ? NULL : PyErr_Format(PyExc_ValueError, "%zd passes, expected 1 to %d", count, TRAIN_PASSES);
+    set_inputs(&c[0], &inputs);
+    size_t work = 0;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (i > 0) {
+            c[i] = c[0];
+            c[i].beside = NULL;
+            c[i - 1].beside = &c[i];
+        }
+        if (!read_pass(PyTuple_GetItem(passes, i), &c[i]))
+            return NULL;
+        work += train_work_size(&c[i]);
+    }
     const train_kernels *kernels = train_level(level);
-    c.network = PyCapsule_GetPointer(capsule, NETWORK);
-    if (!c.network)
-        return NULL;
-    set_parameters(&c, p);
-    set_inputs(&c, &inputs);
-    c.q.data = address(q), c.initial = address(initial), c.final = address(final), c.saved = address(saved);
     Py_BEGIN_ALLOW_THREADS
-    done = train_run(kernels->forward, &c, c.groups * train_tiles(&c), train_work_size(&c), threads);
+    done = train_run(kernels->forward, c, c->groups * train_tiles(c), work, threads);
     Py_END_ALLOW_THREADS
     return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
@@ -171,7 +193,7 @@ static int make_partial(train_call *c)
 }
 
 /* backward(network, gradients' network, level, threads, (groups, T, B, N, seeds), parameters, inputs, gradient of q, its
- * strides, saved, parameters' gradients) */
+ * strides, of the values taken, saved, parameters' gradients) */
 static PyObject *backward(PyObject *self, PyObject *args)
 {
     (void)self;
@@ -180,10 +202,10 @@ static PyObject *backward(PyObject *self, PyObject *args)
     int threads, done = 0;
     train_call c = {0};
     input_addresses inputs;
-    unsigned long long p[PARAMETERS], g[PARAMETERS], q, saved;
-    if (!PyArg_ParseTuple(args, "OOsi(iiiii)" ADDRESSES INPUTS LOCATED "K" ADDRESSES, &capsule, &wanted, &level,
+    unsigned long long p[PARAMETERS], g[PARAMETERS], q, taken, saved;
+    if (!PyArg_ParseTuple(args, "OOsi(iiiii)" ADDRESSES INPUTS LOCATED "KK" ADDRESSES, &capsule, &wanted, &level,
                           &threads, &c.groups, &c.steps, &c.batch, &c.agents, &c.seeds, EIGHT(p), READ_INPUTS(c, inputs),
-                          &q, STRIDES(c.q), &saved, EIGHT(g)))
+                          &q, STRIDES(c.q), &taken, &saved, EIGHT(g)))
         return NULL;
     const train_kernels *kernels = train_level(level);
     c.network = PyCapsule_GetPointer(capsule, NETWORK);
@@ -192,7 +214,7 @@ static PyObject *backward(PyObject *self, PyObject *args)
         return NULL;
     set_parameters(&c, p);
     set_inputs(&c, &inputs);
-    c.q.data = address(q), c.saved = address(saved);
+    c.q.data = address(q), c.taken = address(taken), c.saved = address(saved);
     float *grad[PARAMETERS];
     for (int i = 0; i < PARAMETERS; i++)
         grad[i] = address(g[i]);
@@ -215,7 +237,8 @@ static PyMethodDef methods[] = {
     {"backward", backward, METH_VARARGS, "Their gradients."},
     {"mixer_build", mixer_structure, METH_VARARGS, "A mixer's structure from the addresses of its masks, 0: full."},
     {"mixer_forward", mixer_values, METH_VARARGS, "Mixed values."},
-    {"mixer_backward", mixer_gradients, METH_VARARGS, "Their gradients."},
+    {"mixer_backward", mixer_gradients, METH_VARARGS, "Their gradients, of given ones of the mixed values or of the loss."},
+    {"episodes", episode_rows, METH_VARARGS, "Where the transitions of episodes are; returns their number."},
     {"soft_mellowmax", mellow_values, METH_VARARGS, "Soft Mellowmax of rows."},
     {"td_lambda", lambda_returns, METH_VARARGS, "TD(lambda) returns."},
     {"step", optimizer_step, METH_VARARGS, "One optimiser step; returns the gradients' norm."},

@@ -17,4 +17,5 @@ PyObject *mixer_gradients(PyObject *self, PyObject *args);
 PyObject *optimizer_step(PyObject *self, PyObject *args);
 PyObject *mellow_values(PyObject *self, PyObject *args);
 PyObject *lambda_returns(PyObject *self, PyObject *args);
+PyObject *episode_rows(PyObject *self, PyObject *args);
 #endif

@@ -1,18 +1,19 @@
-"""What the agents' networks read in C: a batch of sequences, brought into lanes once for every pass over it.
+"""What the agents' networks read in C: a batch of sequences.
 
 Letters: G groups, T steps, B episodes, N agents, I input, F features.
 """
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mast_train import native
+from mast_train.episodes import Rows
 from mast_train.nets import AgentNets
 
 LANES = 32
@@ -38,64 +39,59 @@ class Memory:
         self._spare.append(memory)
 
 
-_SPARE = Memory()
-
-
-@dataclass
+@dataclass(frozen=True)
 class Inputs:
-    """What networks of the same groups and widths read. The first pass over it brings it into lanes for the others.
+    """What networks read: x float32 [T,B,N,...], actions int64 [T-1,B,N], `transitions` of them real.
 
-    x float32 [T,B,N,...], last_action int64 [T,B,N]; order int32 [B], each seed's longest first, and their lengths
-    int32. keep: whether the lanes stay for another pass, as a backward one needs; laid_out: the groups and widths that
-    they suit.
+    order int32 [3,B]: the episodes, each seed's longest first, their lengths, and their first transitions' numbers.
+    one_hot: whether the networks also read the action before.
     """
 
     x: Tensor
-    last_action: Tensor | None
-    order: Tensor | None
-    lengths: Tensor | None
-    keep: bool = True
-    laid_out: tuple[int, ...] | None = field(default=None, init=False)
-    _lanes: Tensor | None = field(default=None, init=False)
+    actions: Tensor | None = None
+    order: Tensor | None = None
+    transitions: int = 0
+    one_hot: bool = False
 
     @classmethod
     def of(
         cls,
         x: Tensor,
-        last_action: Tensor | None = None,
+        actions: Tensor | None = None,
         lengths: Tensor | None = None,
         seeds: int = 1,
         *,
-        keep: bool = True,
+        one_hot: bool = True,
     ) -> Inputs:
         """As SparseSequence.forward takes them. Raises ValueError."""
-        if last_action is not None and last_action.dtype != torch.int64:
-            raise ValueError(f"last_action is {last_action.dtype}, expected int64")
-        if lengths is None:
-            return cls(plain(x), last_action, None, None, keep)
-        if lengths.shape != x.shape[1:2] or int(lengths.max()) > x.shape[0] or int(lengths.min()) < 0:
-            raise ValueError(f"lengths is {lengths.tolist()}, expected {x.shape[1]} of 0 to {x.shape[0]} steps")
-        falling, order = lengths.reshape(seeds, -1).sort(dim=1, descending=True, stable=True)
-        if seeds > 1:
-            order = order + torch.arange(0, lengths.numel(), order.shape[1]).unsqueeze(1)
-        return cls(plain(x), last_action, order.int(), falling.int(), keep)
+        if actions is not None and actions.dtype != torch.int64:
+            raise ValueError(f"actions is {actions.dtype}, expected int64")
+        if actions is None and lengths is None:
+            return cls(plain(x))
+        t, b = x.shape[:2]
+        lengths = torch.full((b,), t) if lengths is None else lengths
+        if lengths.shape != (b,) or int(lengths.max()) > t or int(lengths.min()) < 1:
+            raise ValueError(f"lengths is {lengths.tolist()}, expected {b} of 1 to {t} steps")
+        rows = arranged(torch.arange(t - 1) < lengths[:, None] - 1, seeds)
+        return cls(plain(x), actions, rows.order, len(rows.now), actions is not None and one_hot)
 
     def placed(self, nets: AgentNets) -> tuple[Any, ...]:
         """As the extension takes them."""
-        last, width = self.last_action, self.x.shape[3]
-        ahead = (0, (0, 0, 0)) if last is None else (last.data_ptr(), last.stride())
-        identity = nets.inputs - width - (0 if last is None else nets.n_actions)
-        ahead = *located(self.x), width, *ahead, int(identity > 0)
-        return *ahead, *addresses([self.order, self.lengths, self._lanes_for(nets)]), int(self.laid_out is not None)
+        width = self.x.shape[3]
+        identity = nets.inputs - width - (nets.n_actions if self.one_hot else 0)
+        order = (0, 0, 0) if self.order is None else addresses(self.order.unbind())
+        return *located(self.x), width, *located(self.actions), int(self.one_hot), int(identity > 0), *order
 
-    def _lanes_for(self, nets: AgentNets) -> Tensor | None:
-        """Memory for the lanes, where they are kept: [G,tiles,T,I,LANES]."""
-        if self.keep and self._lanes is None:
-            t, b, n = self.x.shape[:3]
-            tiles = nets.groups * -(-(b * n // nets.groups) // LANES)
-            self._lanes = _SPARE.take(tiles * t * nets.inputs * LANES)
-            weakref.finalize(self, _SPARE.give, self._lanes)
-        return self._lanes
+
+def arranged(filled: Tensor, seeds: int) -> Rows:
+    """`EpisodeBatch.rows` of filled [B,T] bool, with the order of its episodes."""
+    (episodes, steps), filled = filled.shape, filled.contiguous()
+    rows, order = torch.empty(3, filled.numel(), dtype=torch.int64), torch.empty(3, episodes, dtype=torch.int32)
+    places = rows.unbind()
+    count = native.extension().episodes((episodes, steps), seeds, *addresses([filled, *places, order]))
+    transition, now, after = (place[:count] for place in places)
+    sizes = [count] if seeds == 1 else filled.view(seeds, -1).sum(1).tolist()
+    return Rows(transition, now, after, episodes, steps, sizes, order=order)
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -104,9 +100,9 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
-def located(tensor: Tensor) -> tuple[int, tuple[int, ...]]:
-    """Address and strides of a [T,B,N,F]."""
-    return tensor.data_ptr(), tensor.stride()[:3]
+def located(tensor: Tensor | None) -> tuple[int, tuple[int, ...]]:
+    """Address and strides of a [T,B,N,F] or [T,B,N]; 0 for None."""
+    return (0, (0, 0, 0)) if tensor is None else (tensor.data_ptr(), tensor.stride()[:3])
 
 
 def addresses(tensors: Sequence[Tensor | None]) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 /* The kernels, for the instruction set that mast_vector.h is told to use. */
 #include "train_products.h"
+#include "train_tile.h"
 
 #include <string.h>
 
@@ -20,66 +21,6 @@ static void pack(const train_matrix *m, const float *weight, const float *rest, 
     }
 }
 
-typedef struct {
-    int32_t lanes, steps;         /* rows in use, and the longest one's steps */
-    int32_t length[TRAIN_LANES];  /* steps of each, falling; 0 where there is no row */
-    int32_t agent[TRAIN_LANES];
-    ptrdiff_t x[TRAIN_LANES], last[TRAIN_LANES], q[TRAIN_LANES], hidden[TRAIN_LANES];
-} tile_rows;
-
-/* Unused lanes repeat the tile's first row: harmless forward, and their gradients are set to zero. */
-static void find_rows(const train_call *c, int32_t group, int32_t tile, tile_rows *rows)
-{
-    const int32_t first = tile * TRAIN_LANES, seed = group / (c->groups / c->seeds);
-    rows->lanes = at_most(train_rows(c) - first, TRAIN_LANES);
-    for (int32_t i = 0; i < TRAIN_LANES; i++) {
-        const int32_t row = first + (i < rows->lanes ? i : 0);
-        const int32_t place = seed * (c->batch / c->seeds) + (train_shared(c) ? row / c->agents : row);
-        const int32_t agent = (train_shared(c) ? row : group) % c->agents;
-        const int32_t batch = c->order ? c->order[place] : place;
-        rows->length[i] = i >= rows->lanes ? 0 : c->length ? c->length[place] : c->steps;
-        rows->agent[i] = agent;
-        rows->x[i] = batch * c->x.batch + agent * c->x.agent;
-        rows->last[i] = batch * c->last.batch + agent * c->last.agent;
-        rows->q[i] = batch * c->q.batch + agent * c->q.agent;
-        rows->hidden[i] = ((ptrdiff_t)group * train_rows(c) + row) * c->network->hidden;
-    }
-    rows->steps = rows->length[0];
-}
-
-/* How many rows have this step: the first ones. */
-static int32_t rows_at(const tile_rows *rows, int32_t step)
-{
-    int32_t count = rows->lanes;
-    while (count > 0 && rows->length[count - 1] <= step)
-        count--;
-    return count;
-}
-
-/* How many lanes to compute for that many rows. */
-static int32_t lanes_for(int32_t rows) { return rows <= 16 ? 16 : TRAIN_LANES; }
-
-/* x [inputs][lane] of a step. */
-static void load_x(const train_call *c, const tile_rows *rows, int32_t step, float *to, int32_t lanes)
-{
-    const int32_t inputs = c->network->inputs, agents = c->identity ? c->agents : 0;
-    to_lanes(c->x.data + step * c->x.step, rows->x, step + 1 < c->steps ? c->x.step : 0, c->observed, to, lanes);
-    memset(to + c->observed * TRAIN_LANES, 0, (size_t)(inputs - c->observed) * TRAIN_LANES * sizeof(float));
-    for (int32_t i = 0; c->last_action && i < lanes; i++) {
-        const int64_t action = c->last_action[step * c->last.step + rows->last[i]];
-        if (action >= 0 && action < c->network->actions)
-            to[(c->observed + (int32_t)action) * TRAIN_LANES + i] = 1.0f;
-    }
-    for (int32_t i = 0; c->identity && i < lanes; i++)
-        to[(inputs - agents + rows->agent[i]) * TRAIN_LANES + i] = 1.0f;
-}
-
-/* The inputs in lanes that belong to a tile, numbered through all groups; NULL where they are not kept. */
-static float *lanes_of(const train_call *c, size_t tile)
-{
-    return c->lanes ? c->lanes + tile * train_lanes_size(c->network, c->steps) : NULL;
-}
-
 static const float *parameter(const train_call *c, int32_t group, int which)
 {
     const size_t h = (size_t)c->network->hidden, i = (size_t)c->network->inputs, a = (size_t)c->network->actions;
@@ -97,6 +38,13 @@ static void fetch(const float *from, int32_t rows, int32_t lanes)
 {
     EACH_VECTOR(i, rows, lanes)
         __builtin_prefetch(from + i, 0, 2);
+}
+
+/* The same, to be written. */
+static void fetch_to_write(const float *to, int32_t rows, int32_t lanes)
+{
+    EACH_VECTOR(i, rows, lanes)
+        __builtin_prefetch(to + i, 1, 2);
 }
 
 static void rectify(float *y, int32_t rows, int32_t lanes)
@@ -135,49 +83,79 @@ static void pack_forward(const train_call *c, int32_t group, float *values, floa
     memcpy(bias + 3 * h, hidden + 2 * h, (size_t)h * sizeof(float));
 }
 
+/* One of the networks that a forward pass carries through a tile's steps. */
+typedef struct {
+    const train_call *call;
+    const train_topology *topology;
+    tile_rows rows;
+    float *bias, *values, *q, *saved, *now; /* now: the record of the step that comes */
+    float *records;                         /* two, where nothing is saved */
+} carried;
+
+/* work: train_work_size floats; x [inputs][lane] is where it begins. */
+static void begin(const train_call *c, int32_t group, int32_t tile, float *work, int packed, carried *p)
+{
+    const train_network *n = c->network;
+    const size_t record = train_record(n), gate = (size_t)n->hidden * TRAIN_LANES;
+    const size_t own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
+    p->call = c;
+    p->topology = train_topology_of(n, group);
+    p->records = work + (size_t)n->inputs * TRAIN_LANES;
+    p->q = p->records + 2 * record;
+    p->bias = p->q + n->actions * TRAIN_LANES;
+    p->values = p->bias + 4 * n->hidden;
+    p->saved = c->saved ? c->saved + own * train_saved_size(n, c->steps) : NULL;
+    p->now = p->saved ? p->saved : p->records;
+    find_rows(c, group, tile, &p->rows);
+    if (!packed)
+        pack_forward(c, group, p->values, p->bias);
+    if (p->saved)
+        memcpy(p->saved + (size_t)(c->steps + 1) * record, p->values, train_values(p->topology) * sizeof(float));
+    if (c->initial)
+        to_lanes(c->initial, p->rows.hidden, 0, n->hidden, p->now + gate, TRAIN_LANES);
+    else
+        memset(p->now + gate, 0, gate * sizeof(float));
+}
+
+static void forward_step(carried *p, int32_t group, int32_t step, const float *x, int32_t lanes)
+{
+    const train_call *c = p->call;
+    const train_topology *t = p->topology;
+    const int32_t h = c->network->hidden, gate = h * TRAIN_LANES;
+    const size_t record = train_record(c->network);
+    float *const now = p->now, *const next = p->saved ? now + record : p->records + (step % 2 ? 0 : record);
+    multiply(&t->fc1, p->values, x, parameter(c, group, FC1_BIAS), now, lanes);
+    rectify(now, h, lanes);
+    if (p->saved && step + 1 < p->rows.steps)
+        fetch_to_write(now + record, 6 * h, lanes);
+    multiply(&t->gru, p->values + t->fc1.values, now, p->bias, now + 2 * gate, lanes);
+    activate(now + 2 * gate, now + gate, next + gate, h, lanes);
+    multiply(&t->fc2, p->values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), p->q, lanes);
+    store_values(c, &p->rows, step, p->q);
+    p->now = next;
+}
+
 static void forward(const void *call, int32_t index, float *work, int32_t *packed_group)
 {
     const train_call *c = call;
     const int32_t group = index / train_tiles(c), tile = index % train_tiles(c);
-    const train_network *n = c->network;
-    const train_topology *t = train_topology_of(n, group);
-    const int32_t h = n->hidden, gate = h * TRAIN_LANES;
-    const size_t record = train_record(n);
-    float *const own_x = work + 2 * record, *const q = own_x + n->inputs * TRAIN_LANES;
-    float *const bias = q + n->actions * TRAIN_LANES, *const values = bias + 4 * h;
-    tile_rows rows;
-    find_rows(c, group, tile, &rows);
-    if (*packed_group != group)
-        pack_forward(c, group, values, bias);
+    carried pass[TRAIN_PASSES];
+    int passes = 0;
+    float *const x = work;
+    for (const train_call *one = c; one; work += train_work_size(one), one = one->beside)
+        begin(one, group, tile, work, *packed_group == group, &pass[passes++]);
     *packed_group = group;
-    const size_t own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
-    float *const saved = c->saved ? c->saved + own * train_saved_size(n, c->steps) : NULL;
-    float *const x_lanes = lanes_of(c, own);
-    if (saved)
-        memcpy(saved + (size_t)(c->steps + 1) * record, values, train_values(t) * sizeof(float));
-    float *now = saved ? saved : work;
-    if (c->initial)
-        to_lanes(c->initial, rows.hidden, 0, h, now + gate, TRAIN_LANES);
-    else
-        memset(now + gate, 0, (size_t)gate * sizeof(float));
-    for (int32_t k = 0; k < rows.steps; k++) {
-        const int32_t count = rows_at(&rows, k), lanes = lanes_for(count);
-        float *next = saved ? now + record : work + (k % 2 ? 0 : record);
-        float *x = x_lanes ? x_lanes + train_lanes_size(n, k) : own_x;
-        if (!c->laid_out)
-            load_x(c, &rows, k, x, lanes);
-        else if (k + 1 < rows.steps)
-            fetch(x + train_lanes_size(n, 1), n->inputs, lanes);
-        multiply(&t->fc1, values, x, parameter(c, group, FC1_BIAS), now, lanes);
-        rectify(now, h, lanes);
-        multiply(&t->gru, values + t->fc1.values, now, bias, now + 2 * gate, lanes);
-        activate(now + 2 * gate, now + gate, next + gate, h, lanes);
-        multiply(&t->fc2, values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), q, lanes);
-        from_lanes(q, n->actions, c->q.data + k * c->q.step, rows.q, count);
-        now = next;
+    const tile_rows *rows = &pass[0].rows;
+    for (int32_t k = 0; k < rows->steps; k++) {
+        const int32_t lanes = lanes_for(rows_at(rows, k));
+        load_x(c, rows, k, X_AHEAD, x, lanes);
+        for (int i = 0; i < passes; i++)
+            forward_step(&pass[i], group, k, x, lanes);
     }
-    if (c->final)
-        from_lanes(now + gate, h, c->final, rows.hidden, rows.lanes);
+    for (int i = 0; i < passes; i++)
+        if (pass[i].call->final)
+            from_lanes(pass[i].now + c->network->hidden * TRAIN_LANES, c->network->hidden, pass[i].call->final,
+                       rows->hidden, rows->lanes);
 }
 
 /* Gradients of one step: from that of the next state to those of the four gate rows and, in part, of the state. */
@@ -207,24 +185,11 @@ static void rectify_back(const float *y, float *grad, int32_t rows, int32_t lane
         store16(grad + i, mul16(load16(grad + i), sign16(load16(y + i))));
 }
 
-/* [rows][lane] is 0 in the lanes from `first` on. */
-static void clear_lanes(float *to, int32_t rows, int32_t first)
-{
-    for (int32_t i = 0; first < TRAIN_LANES && i < rows; i++)
-        memset(to + i * TRAIN_LANES + first, 0, (size_t)(TRAIN_LANES - first) * sizeof(float));
-}
-
-static void load_grad_q(const train_call *c, const tile_rows *rows, int32_t step, float *to, int32_t count)
-{
-    const int32_t actions = c->network->actions;
-    to_lanes(c->q.data + step * c->q.step, rows->q, step ? -c->q.step : 0, actions, to, lanes_for(count));
-    clear_lanes(to, actions, count);
-}
-
 /* Floats of a step in a chunk: gradients of the gates, of y, of the state, of q. */
 static ptrdiff_t train_delta(const train_network *n) { return (ptrdiff_t)(6 * n->hidden + n->actions) * TRAIN_LANES; }
 
-/* Weight and bias gradients of a chunk of steps, the last of them in `record` and x, deltas in the order they were made. */
+/* Weight and bias gradients of a chunk of steps, the last of them in `record`, inputs and deltas in the order they were
+ * made. */
 static void add_gradients(const train_call *c, int32_t group, const float *record, const float *x, const float *delta,
                           int32_t steps, int32_t lanes, float *sums)
 {
@@ -234,7 +199,7 @@ static void add_gradients(const train_call *c, int32_t group, const float *recor
     const ptrdiff_t in_step = -(ptrdiff_t)train_record(n), delta_step = train_delta(n);
     const float *q = delta + 6 * gate;
     const outer_range gru = {delta, record, delta_step, in_step, steps, lanes};
-    const outer_range fc1 = {delta + 4 * gate, x, delta_step, -(ptrdiff_t)train_lanes_size(n, 1), steps, lanes};
+    const outer_range fc1 = {delta + 4 * gate, x, delta_step, (ptrdiff_t)n->inputs * TRAIN_LANES, steps, lanes};
     const outer_range fc2 = {q, record + gate - in_step, delta_step, in_step, steps, lanes};
     outer(&t->fc1, &fc1, sums);
     sums += 4 * (size_t)t->fc1.values;
@@ -264,12 +229,13 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
     const size_t record = train_record(n), own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
     const size_t gradients = train_gradient_size(n, train_topology_of(c->gradients, group));
-    const size_t delta_step = (size_t)train_delta(n);
+    const size_t delta_step = (size_t)train_delta(n), x_step = (size_t)n->inputs * TRAIN_LANES;
     const int32_t chunk = train_chunk(n);
-    float *const sums = work + (size_t)chunk * delta_step, *const values = sums + 4 * gradients;
+    float *const x = work + (size_t)chunk * delta_step, *const sums = x + (size_t)chunk * x_step;
+    float *const values = sums + 4 * gradients;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
-    const float *saved = c->saved + own * train_saved_size(n, c->steps), *x_lanes = lanes_of(c, own);
+    const float *saved = c->saved + own * train_saved_size(n, c->steps);
     if (*packed_group != group) {
         const float *from = saved + (size_t)(c->steps + 1) * record + t->fc1.values;
         pack(&t->gru_back, from, NULL, INT32_MAX, values);
@@ -287,6 +253,7 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
         if (lanes != before)
             clear_lanes(grad, h, before);
         before = lanes;
+        load_x(c, &rows, step, -X_AHEAD, x + (size_t)made * x_step, lanes);
         load_grad_q(c, &rows, step, delta + 6 * gate, count);
         multiply(&t->fc2_back, values + t->gru_back.values, delta + 6 * gate, NULL, grad, lanes);
         activate_back(y + 2 * gate, y + gate, grad, delta, delta + 5 * gate, h, lanes);
@@ -297,7 +264,6 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
         if (step > 0)
             fetch(y - record, 6 * h, lanes);
         if (++made == chunk || step == 0 || wider) {
-            const float *x = x_lanes + train_lanes_size(n, step + made - 1);
             add_gradients(c, group, y + (size_t)(made - 1) * record, x, work, made, lanes, sums);
             made = 0;
         }

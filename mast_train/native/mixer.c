@@ -96,3 +96,20 @@ void mixer_collect(const mixer_call *c, float *const weight[MIXER_LAYERS], float
         sum += m->values + outputs;
     }
 }
+
+void mixer_means(const mixer_call *c, float mean[MIXER_MEANS])
+{
+    double sum[MIXER_MEANS] = {0.0};
+    const int32_t agents = c->network->agents;
+    for (int32_t row = 0; row < c->rows; row++) {
+        const double error = (double)c->q_tot[row] - (double)c->target[row], weight = (double)mixer_weight(c, row);
+        double q = 0.0;
+        for (int32_t i = 0; i < agents; i++)
+            q += (double)c->q[(ptrdiff_t)row * agents + i];
+        const double of_row[MIXER_MEANS] = {weight * error * error, q / agents, c->q_tot[row], c->target[row], weight};
+        for (int i = 0; i < MIXER_MEANS; i++)
+            sum[i] += of_row[i];
+    }
+    for (int i = 0; i < MIXER_MEANS; i++)
+        mean[i] = (float)(sum[i] / c->rows);
+}

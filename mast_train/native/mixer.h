@@ -21,10 +21,15 @@ typedef struct {
     const mixer_network *gradients; /* where weight gradients are wanted: network, or a full one; NULL: forward */
     int32_t rows, repeats;
     const float *weight[MIXER_LAYERS], *bias[MIXER_LAYERS];
-    const float *state;  /* [rows, states] */
+    const float *state;  /* [..., states] */
+    const int64_t *row;  /* [rows] where each row's state is, or NULL: in order */
     const float *q;      /* [repeats, rows, agents] */
     float *q_tot;        /* [repeats, rows], forward */
-    const float *grad;   /* [repeats, rows], backward: the gradient of q_tot */
+    float *grad;         /* [repeats, rows], backward: the gradient of q_tot, or made from `target` */
+    const float *target; /* [rows] or NULL; one repeat: q_tot is computed, and the gradient is that of the mean of weight
+                            (q_tot - target)^2 */
+    const float *row_weight; /* [rows], NULL: 1 below the target and `low` from there on */
+    float low;
     float *grad_q;       /* [repeats, rows, agents] */
     float *partial;      /* [tasks, gradient_size] */
 } mixer_call;
@@ -46,6 +51,15 @@ static inline int32_t mixer_tasks(const mixer_call *c) { return (mixer_tiles(c) 
 mixer_network *mixer_build(int32_t agents, int32_t states, int32_t embed, int32_t hidden,
                            const uint8_t *const mask[MIXER_LAYERS]);
 void mixer_free(mixer_network *network);
+
+static inline float mixer_weight(const mixer_call *c, int32_t row)
+{
+    return c->row_weight ? c->row_weight[row] : c->q_tot[row] < c->target[row] ? 1.0f : c->low;
+}
+
+/* Means over rows: the loss, q, q_tot, target, weight. */
+enum { MIXER_MEANS = 5 };
+void mixer_means(const mixer_call *call, float mean[MIXER_MEANS]);
 
 /* Sums of the tasks' gradients in their order, into the parameters' gradients, at the connections only. */
 void mixer_collect(const mixer_call *call, float *const weight[MIXER_LAYERS], float *const bias[MIXER_LAYERS]);

@@ -1,6 +1,6 @@
 """QMIX's mixing network in C, on the connections of its masks, forward and backward. The torch module is the oracle.
 
-Letters: K repeats, R rows (transitions), N agents, S state.
+Letters: K repeats, R rows (transitions), N agents, S state, M states.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from mast_train.native.gradients import Gradients
 
 LAYERS = ("w1_in", "w1_out", "w2_in", "w2_out", "b1", "b2_in", "b2_out")
 """In the order of mixer.h."""
+MEANS = 5
+"""MIXER_MEANS of mixer.h."""
 
 
 class SparseMixer:
@@ -40,22 +42,27 @@ class SparseMixer:
         self._gradients = Gradients()
         native.check_parameters(self._parameters)
 
-    def __call__(self, q: Tensor, state: Tensor, *, dense_gradients: bool = False) -> Tensor:
+    def __call__(
+        self, q: Tensor, state: Tensor, rows: Tensor | None = None, *, dense_gradients: bool = False
+    ) -> Tensor:
         """q [R,N] or [K,R,N], state [R,S] -> Q_tot [R] or [K,R]; the hypernetworks run once for the K of a row.
 
+        rows: int64 [R], which of state [M,S] is each row's; below M, which is not checked. None: all, in order.
         Differentiable, once, in q and the parameters: the backward pass sets the parameters' .grad itself, 0 off the
         masks or, with dense_gradients, torch's. The state gets no gradient. Raises ValueError.
         """
-        if q.shape[-2:] != (state.shape[0], self.mixer.n_agents) or state.shape[1] != self.mixer.w1_in.in_features:
+        count = len(state if rows is None else rows)
+        if q.shape[-2:] != (count, self.mixer.n_agents) or state.shape[1] != self.mixer.w1_in.in_features:
             raise ValueError(
-                f"q is {list(q.shape)} and state {list(state.shape)}, expected [...,R,{self.mixer.n_agents}] and "
-                f"[R,{self.mixer.w1_in.in_features}]"
+                f"q is {list(q.shape)} and state {list(state.shape)}, expected [...,{count},{self.mixer.n_agents}] and "
+                f"[...,{self.mixer.w1_in.in_features}]"
             )
+        rows = None if rows is None else rows.contiguous()
         if not torch.is_grad_enabled():
-            return self._run(_plain(q), _plain(state))
+            return self._run(_plain(q), _plain(state), rows)
         if self._masks is None:
             raise ValueError("no gradients without masks")
-        return _Mixing.apply(self, dense_gradients, q, state, *self._parameters)
+        return _Mixing.apply(self, dense_gradients, q, state, rows, self._parameters[0])
 
     def structure(self) -> Any:
         """The extension's structure of the connections as they are now."""
@@ -77,28 +84,63 @@ class SparseMixer:
         sizes = (mixer.n_agents, mixer.w1_in.in_features, mixer.embed, mixer.w1_in.out_features)
         return native.extension().mixer_build(*sizes, native.addresses(masks))
 
-    def _inputs(self, q: Tensor, state: Tensor) -> tuple[Any, ...]:
+    def _inputs(self, q: Tensor, state: Tensor, rows: Tensor | None) -> tuple[Any, ...]:
         """What both calls take after the structure, up to q's address."""
-        size = (q.numel() // max(1, q.shape[-2] * q.shape[-1]), state.shape[0])
+        size = (q.numel() // max(1, q.shape[-2] * q.shape[-1]), q.shape[-2])
         parameters = native.addresses(self._weights), native.addresses(self._biases)
-        return self.level, torch.get_num_threads(), size, *parameters, state.data_ptr(), q.data_ptr()
+        return self.level, torch.get_num_threads(), size, *parameters, *native.addresses([state, rows, q])
 
-    def _run(self, q: Tensor, state: Tensor) -> Tensor:
+    def _run(self, q: Tensor, state: Tensor, rows: Tensor | None) -> Tensor:
         q_tot = q.new_empty(q.shape[:-1])
-        native.extension().mixer_forward(self.structure(), *self._inputs(q, state), q_tot.data_ptr())
+        native.extension().mixer_forward(self.structure(), *self._inputs(q, state, rows), q_tot.data_ptr())
         return q_tot
 
-    def _backward(self, structure: Any, wanted: Any, q: Tensor, state: Tensor, grad: Tensor) -> Tensor:
-        grad, grad_q = _plain(grad), torch.empty_like(q)
-        layers = len(LAYERS)
+    def fit(
+        self,
+        q: Tensor,
+        state: Tensor,
+        rows: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        low: float,
+        *,
+        dense_gradients: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """Forward and back for the mean of weight (Q_tot - target)^2 (losses.td_loss); q, state and rows as of a call.
+
+        target, weight [R]; weight None: 1 where Q_tot < target and `low` elsewhere (losses.optimistic_weight). Sets the
+        parameters' .grad; returns q's gradient [R,N] and the means over rows of the loss, q, Q_tot, target and weight
+        [5]. Raises ValueError.
+        """
+        if self._masks is None:
+            raise ValueError("no gradients without masks")
+        q, state, target = _plain(q), _plain(state), _plain(target)
+        weight = None if weight is None else _plain(weight)
+        q_tot, grad, means = torch.empty_like(target), torch.empty_like(target), target.new_empty(MEANS)
+        goal = *native.addresses([target, weight]), low, *native.addresses([q_tot, means])
+        structure = self.structure()
+        wanted = self.full_structure() if dense_gradients else structure
+        return self._backward(structure, wanted, q, state, rows.contiguous(), grad, goal), means
+
+    def _backward(
+        self,
+        structure: Any,
+        wanted: Any,
+        q: Tensor,
+        state: Tensor,
+        rows: Tensor | None,
+        grad: Tensor,
+        goal: tuple[float, ...] = (0, 0, 0.0, 0, 0),
+    ) -> Tensor:
+        grad_q, layers = torch.empty_like(q), len(LAYERS)
 
         def fill(gradients: Any) -> None:
             native.extension().mixer_backward(
                 structure,
                 wanted,
-                *self._inputs(q, state),
-                grad.data_ptr(),
-                grad_q.data_ptr(),
+                *self._inputs(q, state, rows),
+                *native.addresses([grad, grad_q]),
+                *goal,
                 native.addresses(gradients[:layers]),
                 native.addresses(gradients[layers:]),
             )
@@ -110,20 +152,27 @@ class SparseMixer:
 class _Mixing(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, mixer: SparseMixer, dense_gradients: bool, q: Tensor, state: Tensor, *parameters: Tensor
+        ctx: Any,
+        mixer: SparseMixer,
+        dense_gradients: bool,
+        q: Tensor,
+        state: Tensor,
+        rows: Tensor | None,
+        parameter: Tensor,
     ) -> Tensor:
+        """parameter: any of them, so that what comes out is differentiable."""
         ctx.mixer, ctx.structure = mixer, mixer.structure()
         ctx.wanted = mixer.full_structure() if dense_gradients else ctx.structure
         q, state = _plain(q), _plain(state)
-        ctx.save_for_backward(q, state, *parameters)
-        return mixer._run(q, state)
+        ctx.save_for_backward(q, state, rows, *mixer._parameters)
+        return mixer._run(q, state, rows)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        q, state, *parameters = ctx.saved_tensors  # raises when one was changed since the forward pass
-        grad_q = ctx.mixer._backward(ctx.structure, ctx.wanted, q, state, grad_outputs[0])
-        return None, None, grad_q, None, *[None for _ in parameters]
+        q, state, rows, *_ = ctx.saved_tensors  # raises when one was changed since the forward pass
+        grad_q = ctx.mixer._backward(ctx.structure, ctx.wanted, q, state, rows, _plain(grad_outputs[0]))
+        return None, None, grad_q, None, None, None
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -21,10 +21,21 @@ static mixer_rows mixer_rows_of(const mixer_call *c, int32_t tile)
     mixer_rows rows = {tile * TRAIN_LANES, at_most(c->rows - tile * TRAIN_LANES, TRAIN_LANES), {0}, {0}};
     for (int32_t i = 0; i < TRAIN_LANES; i++) {
         const ptrdiff_t row = rows.first + (i < rows.lanes ? i : 0);
-        rows.state[i] = row * c->network->states;
+        rows.state[i] = (c->row ? (ptrdiff_t)c->row[row] : row) * c->network->states;
         rows.q[i] = row * c->network->agents;
     }
     return rows;
+}
+
+/* Bring the states of a tile nearer. */
+static void fetch_states(const mixer_call *c, int32_t tile)
+{
+    if (tile >= mixer_tiles(c))
+        return;
+    const mixer_rows rows = mixer_rows_of(c, tile);
+    for (int32_t i = 0; i < rows.lanes; i++)
+        for (int32_t k = 0; k < c->network->states; k += 16)
+            __builtin_prefetch(c->state + rows.state[i] + k, 0, 2);
 }
 
 /* The hypernetworks' outputs: |.| is not taken yet, and b1 stands alone. */
@@ -129,6 +140,7 @@ static void mixer_forward(const void *call, int32_t index, float *work, int32_t 
     pack_mixer(c, values, packed);
     for (int32_t i = index * MIXER_CHUNK; i < at_most((index + 1) * MIXER_CHUNK, mixer_tiles(c)); i++) {
         const mixer_rows rows = mixer_rows_of(c, i);
+        fetch_states(c, i + 1);
         hypernetworks(c, &at, &rows, values, work);
         for (int32_t k = 0; k < c->repeats; k++)
             mix(c, &at, &rows, k, work);
@@ -150,7 +162,13 @@ static void mixer_backward_tile(const mixer_call *c, const mixer_layout *at, int
 {
     static const int OUTPUTS[] = {W1_OUT, W2_OUT, B1, B2_OUT};
     const mixer_rows rows = mixer_rows_of(c, index);
+    fetch_states(c, index + 1);
     hypernetworks(c, at, &rows, values, tile);
+    if (c->target) {
+        mix(c, at, &rows, 0, tile);
+        for (int32_t row = rows.first; row < rows.first + rows.lanes; row++)
+            c->grad[row] = 2.0f * mixer_weight(c, row) * (c->q_tot[row] - c->target[row]) / (float)c->rows;
+    }
     for (int i = 0; i < 4; i++)
         memset(tile + at->delta[OUTPUTS[i]], 0,
                (size_t)mixer_outputs(c->network, OUTPUTS[i]) * TRAIN_LANES * sizeof(float));

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import is_not
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +32,10 @@ class SparseStep:
                 if group.get(name):
                     raise ValueError(f"{name} = {group[name]} is not done in C; use torch's own step")
         self.optimizer, self.level = optimizer, native.check_level(level)
-        self._moments = ("exp_avg", "exp_avg_sq") if isinstance(optimizer, torch.optim.Adam) else (None, "square_avg")
-        self._connections = dict(connections)
-        self._index: dict[nn.Parameter, tuple[int, Tensor]] = {}
         if len(optimizer.param_groups) != 1:
             raise ValueError(f"{len(optimizer.param_groups)} parameter groups, expected 1")
         native.check_parameters(optimizer.param_groups[0]["params"])
+        self._connections, self._parameters, self._known = dict(connections), [], None
 
     def clear(self) -> None:
         """Forget the gradients."""
@@ -46,40 +46,43 @@ class SparseStep:
         """Clip the gradients by their global norm and step; returns the norm before. The gradients stay unclipped."""
         group = self.optimizer.param_groups[0]
         beta1, beta2 = group.get("betas") or (0.0, group["alpha"])
-        parameters = [self._addresses(p) for p in group["params"] if p.grad is not None]
-        norm = native.extension().step(self.level, (group["lr"], beta1, beta2, group["eps"]), max_norm, parameters)
+        if self._known is not self.optimizer.state:  # another one after optimizer.load_state_dict
+            self._known = self.optimizer.state
+            self._parameters = [_Parameter(self.optimizer, p, self._connections.get(p)) for p in group["params"]]
+        found = [parameter.found() for parameter in self._parameters if parameter.parameter.grad is not None]
+        norm = native.extension().step(self.level, (group["lr"], beta1, beta2, group["eps"]), max_norm, found)
         return torch.tensor(norm)
 
-    def _addresses(self, parameter: nn.Parameter) -> tuple[int, ...]:
-        assert parameter.grad is not None
-        state, (first, second), index = self._state(parameter), self._moments, self._positions(parameter)
-        return (
-            parameter.numel() if index is None else index.numel(),
-            0 if index is None else index.data_ptr(),
-            parameter.data_ptr(),
-            parameter.grad.data_ptr(),
-            0 if first is None else state[first].data_ptr(),
-            state[second].data_ptr(),
-            state["step"].data_ptr(),
-        )
 
-    def _state(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """The optimiser's state of a parameter, begun as torch begins it."""
-        state = self.optimizer.state[parameter]
+class _Parameter:
+    """A parameter and where everything of it lies, looked up again when a tensor was exchanged or the mask changed."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, parameter: nn.Parameter, mask: Tensor | None) -> None:
+        self.parameter, self._mask = parameter, mask
+        self._optimizer, self._adam = optimizer, isinstance(optimizer, torch.optim.Adam)
+        self._state: dict[str, Tensor] = {}
+        self._known: tuple[Any, ...] = ()
+        self._addresses: tuple[int, ...] = ()
+
+    def found(self) -> tuple[int, ...]:
+        """As the extension takes it. The parameter has a gradient."""
+        state, mask = self._state or self._begun(), self._mask
+        first, second = (state["exp_avg"], state["exp_avg_sq"]) if self._adam else (None, state["square_avg"])
+        known = self.parameter.grad, first, second, state["step"]
+        version = None if mask is None else mask._version
+        if not self._known or version != self._known[0] or any(map(is_not, known, self._known[1])):
+            # where its connections are, ascending; None: everywhere
+            index = None if mask is None else mask.flatten().nonzero().squeeze(1).int()
+            count = self.parameter.numel() if index is None else index.numel()
+            self._known = version, known, index
+            self._addresses = (count, *native.addresses([index, self.parameter, *known]))
+        return self._addresses
+
+    def _begun(self) -> dict[str, Tensor]:
+        """The optimiser's state of the parameter, begun as torch begins it."""
+        self._state = state = self._optimizer.state[self.parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
-            for name in self._moments:
-                if name is not None:
-                    state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            for name in ("exp_avg", "exp_avg_sq") if self._adam else ("square_avg",):
+                state[name] = torch.zeros_like(self.parameter, memory_format=torch.preserve_format)
         return state
-
-    def _positions(self, parameter: nn.Parameter) -> Tensor | None:
-        """Where its connections are, int32 ascending; None: everywhere."""
-        mask = self._connections.get(parameter)
-        if mask is None:
-            return None
-        known = self._index.get(parameter)
-        if known is None or known[0] != mask._version:
-            known = mask._version, mask.flatten().nonzero().squeeze(1).int()
-            self._index[parameter] = known
-        return known[1]

@@ -1,4 +1,4 @@
-"""Targets in C where torch would need many small operations; signatures and definitions of mast_train.targets."""
+"""Targets in C where torch would need many small operations; definitions of mast_train.targets."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ def soft_mellowmax(q: Tensor, avail: Tensor, alpha: float, omega: float, q_selec
     return value
 
 
-def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, gamma: float, lam: float) -> Tensor:
-    """`targets.td_lambda`; entries after `last` are padding. [B,T] -> [B,T] float32."""
-    tensors = [tensor.contiguous() for tensor in (reward, next_value, terminated, last)]
-    target = torch.empty_like(tensors[0])
-    native.extension().td_lambda(tuple(target.shape), *native.addresses(tensors), gamma, lam, target.data_ptr())
+def td_lambda(
+    reward: Tensor, next_value: Tensor, terminated: Tensor, filled: Tensor, gamma: float, lam: float
+) -> Tensor:
+    """`targets.td_lambda` of the filled transitions alone: reward, terminated, filled [B,T]; next_value [R] -> [R]."""
+    tensors = [tensor.contiguous() for tensor in (reward, next_value, terminated, filled)]
+    target = torch.empty_like(tensors[1])
+    native.extension().td_lambda(tuple(reward.shape), *native.addresses(tensors), gamma, lam, target.data_ptr())
     return target

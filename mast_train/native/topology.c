@@ -238,7 +238,7 @@ void train_free(train_network *network)
 }
 
 /* Forward: two records, x, q, biases of the GRU, packed weights. Backward: per step of a chunk the gradients of the
- * gates, of y, of the state, of q; then four partial sums of each gradient, packed weights. */
+ * gates, of y, of the state, of q, and x; then four partial sums of each gradient, packed weights. */
 size_t train_work_size(const train_call *call)
 {
     const train_network *n = call->network;
@@ -249,10 +249,10 @@ size_t train_work_size(const train_call *call)
         size_t forward = train_values(t) + 4 * h;
         forward += 2 * train_record(n) + ((size_t)n->inputs + a) * TRAIN_LANES;
         size_t backward = (size_t)t->gru_back.values + (size_t)t->fc2_back.values;
-        backward += (size_t)train_chunk(n) * (6 * h + a) * TRAIN_LANES;
+        backward += (size_t)train_chunk(n) * (6 * h + a + (size_t)n->inputs) * TRAIN_LANES;
         backward += call->gradients ? 4 * train_gradient_size(n, train_topology_of(call->gradients, g)) : 0;
         most = most > forward ? most : forward;
         most = most > backward ? most : backward;
     }
-    return most;
+    return (most + TRAIN_LANES - 1) / TRAIN_LANES * TRAIN_LANES;
 }

@@ -16,7 +16,7 @@
 #define TRAIN_X86_LEVELS
 #endif
 
-enum { TRAIN_LANES = 32, TRAIN_PANEL = 8 };
+enum { TRAIN_LANES = 32, TRAIN_PANEL = 8, TRAIN_PASSES = 4 };
 
 /* Rows row to row + height share columns[first..end); their values are [column][height] from `value` on. */
 typedef struct {
@@ -52,21 +52,24 @@ typedef struct {
 
 /* One call. The batch is `seeds` parts of equal size, each with groups / seeds groups of its own: group g of a part owns
  * agent g, or all agents where it is the only one. A group's rows are numbered batch-major within its part. */
-typedef struct {
+typedef struct train_call {
+    const struct train_call *beside; /* forward: another network of the same groups to carry through the same inputs */
     const train_network *network;
     const train_network *gradients; /* where weight gradients are wanted: network, or a full one */
     int32_t groups, steps, batch, agents, seeds;
     const float *parameter[PARAMETERS]; /* [groups, ...] */
     train_tensor x; /* the first `observed` inputs */
     int32_t observed;
-    const int64_t *last_action; /* [steps, batch, agents]: the next inputs are its one-hot, none where negative; or NULL */
-    train_tensor last;          /* its strides */
+    const int64_t *actions;     /* [steps - 1, batch, agents] taken at each step but the last, negative: none; or NULL */
+    train_tensor action;        /* their strides */
+    int32_t one_hot;            /* whether the one-hot of the action before is the next inputs */
     int32_t identity;           /* whether the one-hot of the agent ends the inputs */
     const int32_t *order;       /* [batch] episodes, each part's longest first, or NULL: as they are */
-    const int32_t *length;      /* [batch] their steps, in the same order; q and its gradient are 0 from there on */
-    float *lanes; /* [groups, tiles, steps, inputs, TRAIN_LANES]: all of the inputs; NULL: forward keeps them not */
-    int32_t laid_out; /* whether they are there already; the way back needs them */
-    train_tensor q; /* forward: result; backward: its gradient */
+    const int32_t *length;      /* [batch] their steps, in the same order; q is left as it is from there on */
+    const int32_t *first;       /* [batch] the row in `taken` of their first transition, in the same order, or NULL */
+    train_tensor q; /* forward: result; backward: its gradient; or NULL, which is 0 */
+    float *taken;   /* [transitions, agents] q of the actions taken; backward: its gradient, which adds to q's; or NULL */
+    float *now, *after; /* [transitions, agents, actions] q at their own and at their next steps, or NULL */
     const float *initial; /* [groups, rows, hidden] or NULL: zeros */
     float *final;         /* likewise, or NULL */
     float *saved;         /* [groups, tiles, saved_size]; NULL: forward only */
@@ -109,10 +112,6 @@ static inline size_t train_values(const train_topology *t)
     return (size_t)t->fc1.values + (size_t)t->gru.values + (size_t)t->fc2.values;
 }
 static inline size_t train_record(const train_network *n) { return 6 * (size_t)n->hidden * TRAIN_LANES; }
-static inline size_t train_lanes_size(const train_network *n, int32_t steps)
-{
-    return (size_t)steps * (size_t)n->inputs * TRAIN_LANES;
-}
 static inline size_t train_saved_size(const train_network *n, int32_t steps)
 {
     size_t most = 0;
@@ -129,6 +128,7 @@ static inline size_t train_gradient_size(const train_network *n, const train_top
     return train_values(t) + 5 * (size_t)n->hidden + (size_t)n->actions;
 }
 
+/* Floats that a task works in, of one network; a multiple of TRAIN_LANES. */
 size_t train_work_size(const train_call *call);
 
 /* Masks are bool [groups, out, in] of the four weights; all NULL: full, the same for all groups. Returns NULL
