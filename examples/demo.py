@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent.parent
+SPARSE = "mast-active"
 EPISODES = 256
 console = Console(highlight=False)
 
@@ -127,23 +128,23 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the two runs")
     options = parser.parse_args()
     started, stamp = time.monotonic(), time.strftime("%Y%m%d-%H%M%S")
-    folders = {method: options.runs / f"demo-{stamp}-{method}" for method in ("dense", "mast")}
+    folders = {method: options.runs / f"demo-{stamp}-{method}" for method in ("dense", SPARSE)}
     for method, folder in folders.items():
         common = ("--map", "3m", "--steps", str(options.steps), "--runs", str(options.runs))
         mast("train", "--method", method, "--name", folder.name, *common)
         mast("export", str(folder))
-    mast("export", str(folders["mast"]), "--format", "onnx")
-    sparse, dense = (folders[method] / "policy.mast" for method in ("mast", "dense"))
+    mast("export", str(folders[SPARSE]), "--format", "onnx")
+    sparse, dense = (folders[method] / "policy.mast" for method in (SPARSE, "dense"))
     wins = {
         "sparse": json_of("eval", str(sparse), "--episodes", str(EPISODES)),
         "dense": json_of("eval", str(dense), "--episodes", str(EPISODES)),
         "random": json_of("eval", "--random", "--map", "3m", "--episodes", str(EPISODES)),
     }
     bench = json_of("bench", str(sparse), "--rounds", "5")
-    masks, curves = folders["mast"] / "masks.png", folders["mast"] / "learning.png"
+    masks, curves = folders[SPARSE] / "masks.png", folders[SPARSE] / "learning.png"
     mast("inspect", str(sparse), "--png", str(masks), quiet=True)
     served = through_the_server(sparse)
-    picture(folders["mast"], folders["dense"], curves)
+    picture(folders[SPARSE], folders["dense"], curves)
     console.print()
     console.print(table(bench, wins))
     console.print(
