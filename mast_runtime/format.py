@@ -65,12 +65,15 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise BundleError(f"not JSON ({error})", "manifest") from error
     if not isinstance(manifest, dict):
         raise BundleError("not a JSON object", "manifest")
-    if "contract" not in manifest:
-        raise BundleError("it describes no policy; mast export makes a .mast file from a run", "manifest")
+    no_policy = BundleError("it describes no policy; mast export makes a .mast file from a run", "manifest")
+    if not {"contract", "version"} & manifest.keys():
+        raise no_policy
     version = manifest.get("version")
     if type(version) is not int or version != FORMAT_VERSION:
         advice = "export the policy again" if version == 1 else "update mast-marl"
         raise BundleError(f"format version {version!r:.80}, this runtime reads {FORMAT_VERSION}; {advice}", "manifest")
+    if "contract" not in manifest:
+        raise no_policy
     return manifest
 
 

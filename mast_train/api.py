@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from torch import Tensor
 
-from mast_train import checkpoint, evaluate, session
+from mast_train import checkpoint, session
+from mast_train import evaluate as evaluation
 from mast_train.config import validate
 from mast_train.nets import AgentNets
 from mast_train.networks import agent_inputs, load_agents
@@ -41,12 +42,12 @@ def train(
     return folder
 
 
-def play(
+def evaluate(
     target: Path | str, episodes: int = 128, *, seed: int = 0, at: str = "last", runs: Path = RUNS
-) -> evaluate.Result:
+) -> evaluation.Result:
     """Greedy episodes of a run, or of a .mast file through its runtime, where it was trained. Raises UserError."""
-    who, where = evaluate.resolve_target(str(target), runs, at, False, None, None)
-    return evaluate.evaluate(who, where, episodes, min(32, episodes), seed, "auto")
+    who, where = evaluation.resolve_target(str(target), runs, at, False, None, None)
+    return evaluation.evaluate(who, where, episodes, min(32, episodes), seed, "auto")
 
 
 class Team(NamedTuple):

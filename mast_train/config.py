@@ -149,7 +149,7 @@ class TrainConfig:
 
     `episodes_per_update`: one update for so many episodes played; below 1, several for each of them.
     `overlap`: while a round of episodes is learnt from, a thread plays the next one with the agents of before.
-    `lr_final`: the share of `lr` that is left at the end of the run, to which it falls linearly from the start on.
+    `lr_end_factor`: the share of `lr` that is left at the end of the run, to which it falls linearly from the start on.
     `score`: what runs are compared by: the return, or auto, the win rate where the environment says what winning is.
     `weights_from`: folder of a run whose networks and masks this one starts from.
     """
@@ -157,7 +157,7 @@ class TrainConfig:
     total_steps: int = 500_000
     optimizer: str = "adam"
     lr: float = 5e-4
-    lr_final: float = 1.0
+    lr_end_factor: float = 1.0
     gamma: float = 0.99
     grad_clip: float = 10.0
     episodes_per_update: float = 1.0
@@ -282,7 +282,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "replay.dynamic_threshold": (0.0, 1.0),
     "train.total_steps": (1, 10**12),
     "train.lr": (1e-12, 10.0),
-    "train.lr_final": (0.0, 1.0),
+    "train.lr_end_factor": (0.0, 1.0),
     "train.gamma": (0.0, 1.0),
     "train.grad_clip": (1e-12, 1e12),
     "train.episodes_per_update": (1e-3, _LARGE),

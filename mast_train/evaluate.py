@@ -21,7 +21,7 @@ from mast_train.networks import agent_inputs, load_agents
 from mast_train.presets import environment
 from mast_train.rollout import AgentPolicy, Policy, random_policy
 from mast_train.runs import find_run, find_snapshot
-from mast_train.trainer import build_env, play, resolve_device, summarise
+from mast_train.trainer import build_env, play, resolve_device, summarise, threads
 
 
 @dataclass
@@ -157,9 +157,8 @@ def seat(target: Target, env: VecEnv, seed: int, backend: str) -> tuple[str, str
 
 def evaluate(target: Target, where: EnvConfig, episodes: int, num_envs: int, seed: int, backend: str) -> Result:
     """Play `episodes` episodes, in up to `num_envs` environments at once."""
-    torch.set_num_threads(1)
     config = replace(where, num_envs=min(num_envs, episodes))
-    with closing(build_env(config, stream_seed(seed, "mast eval"), resolve_device("cpu"))) as env:
+    with threads(1), closing(build_env(config, stream_seed(seed, "mast eval"), resolve_device("cpu"))) as env:
         name, used, policy = seat(target, env, seed, backend)
         outcome = summarise(play(env, policy, episodes), 0, episodes)
     low, high = (None, None) if outcome.wins is None else wilson(outcome.wins, outcome.episodes)

@@ -102,9 +102,9 @@ class Learner:
         return wanted and at, env_steps < self.config.target.start * total
 
     def anneal(self, env_steps: int) -> None:
-        """The learning rate of this point of the run: linear from `lr` to its share `lr_final` at the end."""
+        """The learning rate of this point of the run: linear from `lr` to its share `lr_end_factor` at the end."""
         c = self.config.train
-        rate = c.lr * (1.0 + min(1.0, env_steps / c.total_steps) * (c.lr_final - 1.0))
+        rate = c.lr * (1.0 + min(1.0, env_steps / c.total_steps) * (c.lr_end_factor - 1.0))
         for group in self.optimizer.param_groups:
             if isinstance(group["lr"], Tensor):  # a recorded step reads the rate from where it lies
                 group["lr"].fill_(rate)
@@ -126,8 +126,8 @@ class Learner:
         connections that carried nothing."""
         sparse, progress = self.config.sparse, env_steps / self.config.train.total_steps
         gradients = {key: masks.dense_gradients() for key, masks in self.masks.items()}
-        idle = sum(masks.idle(gradients[key]) for key, masks in self.masks.items())
-        log = self.optimise() | {"idle": torch.tensor(idle / sum(masks.nnz for masks in self.masks.values()))}
+        idle, judged = map(sum, zip(*(masks.idle(gradients[key]) for key, masks in self.masks.items()), strict=True))
+        log = self.optimise() | {"idle": torch.tensor(idle / max(1, judged))}
         fraction, changed = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction), 0
         for key, masks in self.masks.items():
             changed += masks.evolve(sparse.drop, sparse.grow, gradients[key], fraction, self.generator, self.optimizer)

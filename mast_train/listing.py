@@ -11,7 +11,7 @@ from rich.text import Text
 from mast_train.config import load_toml
 from mast_train.errors import UserError
 from mast_train.report.collect import row_name, run_folders
-from mast_train.report.statistics import RETURN, measure_of
+from mast_train.report.statistics import RETURN, WIN_RATE, measure_of
 from mast_train.runs import read_metrics, status_of
 
 
@@ -35,13 +35,23 @@ class Listed:
 
 def list_runs(root: Path) -> list[Listed]:
     """The runs under `root`, those of its sweeps too, the newest last. Raises UserError when there is none."""
-    if not any(root.glob("**/run.json")):
-        raise UserError(f"no run under {root}/; train one first: mast train --map 3m")
-    folders = sorted(run_folders(root), key=lambda folder: (folder / "run.json").stat().st_mtime)
+    try:
+        found = run_folders(root)
+    except UserError as error:
+        raise UserError(f"no run under {root}/; train one first: mast train --map 3m") from error
+    folders = sorted(found, key=lambda folder: (folder / "run.json").stat().st_mtime)
     return [_listed(folder, root) for folder in folders]
 
 
 def _listed(folder: Path, root: Path) -> Listed:
+    name = str(folder.relative_to(root))
+    try:
+        return _read(folder, name)
+    except (UserError, OSError, ValueError, KeyError):  # of another version, damaged, or just about to begin
+        return Listed(name, "-", "-", "-", "-", 0, "unreadable", 0, 0, WIN_RATE, None, None)
+
+
+def _read(folder: Path, name: str) -> Listed:
     config = load_toml(folder / "config.toml")
     evaluations = read_metrics(folder, "evaluation")
     step = max((row["step"] for row in (*evaluations, *read_metrics(folder, "train"))), default=0)
@@ -49,7 +59,7 @@ def _listed(folder: Path, root: Path) -> Listed:
     scores = [row[measure] for row in evaluations]
     last, best = (scores[-1], max(scores)) if scores else (None, None)
     return Listed(
-        str(folder.relative_to(root)), config.env.name, config.env.map, config.algorithm, row_name(config), config.seed,
+        name, config.env.name, config.env.map, config.algorithm, row_name(config), config.seed,
         status_of(folder), step, config.train.total_steps, measure, last, best,
     )  # fmt: skip
 

@@ -77,7 +77,7 @@ _ONE_STEP = {"target.returns": "one_step", "target.start": 0.0}
 _PAPER_METHODS = {
     "mast": {},
     "mast-scaled": _SCALED,
-    "mast-active": _ACTIVE,
+    "mast-active": {},
     "rlx2": {},
     "ticket-random": {},
     "ticket-winning": {},
@@ -126,18 +126,21 @@ def resolve(
     if start is not None:
         if file is not None:
             raise UserError(f"--from takes the settings of its run; leave out --config {file}")
-        if "sparse.masks_from" in flags:
-            raise UserError("--masks gives fresh weights a run's masks, --from takes weights and masks; leave one out")
         file = start / "config.toml"
     base = load_toml(file, Config(method="")) if file else Config(method="")
     settings = {**flags, **parse_assignments(assignments)}
     if start is not None:  # a team that has learned goes on exploring as little as it did
         settings = {"train.weights_from": str(start), "train.epsilon_start": base.train.epsilon_end, **settings}
+    if settings.get("sparse.masks_from") and settings.get("train.weights_from"):
+        raise UserError(
+            "--masks (sparse.masks_from) gives fresh weights a run's masks, --from (train.weights_from) takes weights "
+            "and masks; leave one out"
+        )
     recipe = str(settings.get("recipe", base.recipe))
     method = str(settings.get("method", base.method or DEFAULTS.get(recipe, "")))
     config = override(preset(method, recipe), environment(base.env.name))
     if file:
-        own = base.method or DEFAULTS.get(base.recipe, "")
+        own = base.method or method
         config = load_toml(file, override(preset(own, base.recipe), environment(base.env.name)))
         if (method, recipe) != (own, base.recipe):
             config = _switch(config, method, recipe)

@@ -114,6 +114,8 @@ def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
             *(torch.zeros(e, t, dtype=torch.bool, device=device) for _ in range(3)),
         )
     except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
+            raise
         size = 4 * e * (t + 1) * (n * spec.obs_dim + spec.state_dim) / 1e9
         raise UserError(
             f"{e:,} episodes at once of up to {t} steps of {spec.map} need {size:,.0f} GB on {device}, more than there "

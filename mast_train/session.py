@@ -11,7 +11,6 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from mast_train.config import Config, load_toml, validate
@@ -20,7 +19,7 @@ from mast_train.events import Evaluation, Event, Progress
 from mast_train.flops import costs
 from mast_train.lockstep import Lockstep
 from mast_train.runs import RunLog, locked, new_run
-from mast_train.trainer import Trainer
+from mast_train.trainer import Trainer, threads
 
 Watch = Callable[[Event], bool | None]
 """Is shown an event; False ends the runs."""
@@ -36,8 +35,8 @@ def start(
     """
     for seed in (config.seed, config.seed + seeds - 1):
         validate(replace(config, seed=seed))
-    torch.set_num_threads(config.threads)
     with ExitStack() as stack:
+        stack.enter_context(threads(config.threads))
         configs = [replace(config, seed=config.seed + k) for k in range(seeds)]
         runs = [stack.enter_context(closing(Trainer(own))) for own in configs]
         rounds = Lockstep(runs) if seeds > 1 else runs[0].rounds
@@ -52,8 +51,11 @@ def start(
 
 def resume(folder: Path, console: Console) -> Path:
     """Continue a run exactly where it was saved; returns its folder. Raises UserError."""
-    torch.set_num_threads(load_toml(folder / "config.toml").threads)
-    with locked(folder), closing(Trainer.resume(folder)) as trainer:
+    with (
+        threads(load_toml(folder / "config.toml").threads),
+        locked(folder),
+        closing(Trainer.resume(folder)) as trainer,
+    ):
         console.print(f"resuming {folder} at step {trainer.step:,}")
         _train(trainer.rounds, console, resumed=True)
     return folder

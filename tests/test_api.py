@@ -22,7 +22,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     names: dict = {}
     for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.S):
         exec(compile(block, str(PAGE), "exec"), names)
-    assert names["run"] == Path("runs/two_step-qmix-mast-active-seed0") and names["longer"] == Path("runs/longer")
+    assert names["run"] == Path("runs/two_step-qmix-mast-seed0") and names["longer"] == Path("runs/longer")
     assert f'weights_from = "{names["run"]}"' in (names["longer"] / "config.toml").read_text()
     assert names["q"].shape == (10, 4, 2, 2)
     assert "<Bundle two_step mast: 2 of 2 agents" in capsys.readouterr().out

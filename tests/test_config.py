@@ -32,6 +32,8 @@ def test_a_recipe_has_a_method_where_none_is_named(tmp_path):
         assert (config.method, config.sparse.drop) == (method, drop)
     with pytest.raises(UserError, match="recipe"):
         resolve(None, {"recipe": "papr"}, [])
+    file.write_text("train.lr = 0.003\n")
+    assert resolve(file, {"method": "mast"}, []).train.lr == resolve(file, {}, []).train.lr == 0.003
 
 
 def test_dense_and_sparse_rows_share_all_but_what_the_table_names():

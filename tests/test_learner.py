@@ -194,7 +194,7 @@ def test_rows_change_their_topology_or_keep_it():
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_the_rate_falls_linearly_over_the_run(kernel, optimizer):
     settings = {"train.lr": 1e-2, "train.total_steps": 1000, "train.optimizer": optimizer, "kernel": kernel}
-    annealed, end = learner(small(**settings, **{"train.lr_final": 0.1})), learner(small(**settings))
+    annealed, end = learner(small(**settings, **{"train.lr_end_factor": 0.1})), learner(small(**settings))
     before = [p.detach().clone() for p in annealed.parameters]
     for steps, rate in ((0, 1e-2), (500, 5.5e-3), (1000, 1e-3), (1200, 1e-3)):
         annealed.anneal(steps)
@@ -206,7 +206,7 @@ def test_the_rate_falls_linearly_over_the_run(kernel, optimizer):
 
 
 def test_a_recorded_step_finds_the_rate_where_it_was():
-    one = learner(small(**{"train.total_steps": 1000, "train.lr": 1e-2, "train.lr_final": 0.0}))
+    one = learner(small(**{"train.total_steps": 1000, "train.lr": 1e-2, "train.lr_end_factor": 0.0}))
     one.optimizer = _optimizer(one.config, one.parameters, capturable=True)
     rate = one.optimizer.param_groups[0]["lr"]
     one.anneal(750)

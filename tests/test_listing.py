@@ -51,6 +51,19 @@ def test_every_run_with_its_progress_and_scores_the_newest_last(tmp_path):
     assert "80 of 900" in lines[2] and "-2.50 return" in lines[2] and lines[3].split()[-3:] == ["600", "0.500", "0.750"]
 
 
+def test_a_run_that_cannot_be_read_hides_no_other(tmp_path):
+    make(tmp_path / "good", "finished", [evaluation(0, 0.5, 1.0)], age_s=5)
+    (make(tmp_path / "other", "finished", [], age_s=4) / "config.toml").write_text("from_another_version = 1\n")
+    (make(tmp_path / "damaged", "finished", [], age_s=3) / "run.json").write_text("{")
+    (make(tmp_path / "bare", "finished", [], age_s=2) / "config.toml").unlink()
+    (make(tmp_path / "young", "running", [], age_s=1) / "metrics.jsonl").unlink()
+    found = {run.run: run.status for run in list_runs(tmp_path)}
+    assert found == {"good": "finished"} | dict.fromkeys(("other", "damaged", "bare", "young"), "unreadable")
+    console = Console(file=StringIO())
+    print_runs(list_runs(tmp_path), console)
+    assert console.file.getvalue().count("unreadable") == 4
+
+
 def test_a_folder_without_runs(tmp_path):
     with pytest.raises(UserError, match=r"no run under .*mast train"):
         list_runs(tmp_path)

@@ -77,8 +77,22 @@ def test_its_state_is_torchs(kind):
     assert not optimizer.state[module[1].bias]
     other = OPTIMIZERS[kind](copy.deepcopy(module).parameters())
     other.load_state_dict(optimizer.state_dict())
-    step.clear()
-    assert all(parameter.grad is None for parameter in module.parameters())
+
+
+def test_connections_are_looked_up_again_only_after_a_change(monkeypatch):
+    """Gradients are new tensors at every update of several seeds."""
+    module, masks = make()
+    step, looked = SparseStep(torch.optim.Adam(module.parameters()), masks.connections()), []
+    nonzero = torch.Tensor.nonzero
+    monkeypatch.setattr(torch.Tensor, "nonzero", lambda self: looked.append(1) or nonzero(self))
+    for update in range(3):
+        for parameter in module.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        step.step(1.0)
+        assert len(looked) == len(masks.connections()), update
+    next(iter(masks.connections().values())).logical_not_().logical_not_()
+    step.step(1.0)
+    assert len(looked) == len(masks.connections()) + 1
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)

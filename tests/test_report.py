@@ -122,6 +122,15 @@ def test_results_hold_the_runs_the_choices_and_what_they_kept(swept):
     assert collect([swept, swept])["runs"] == results["runs"], "a run given twice counts once"
 
 
+def test_a_results_file_from_before_a_setting_is_of_its_default(swept, tmp_path):
+    results = collect([swept])
+    for config in results["configs"]:
+        del config["sparse.drop"], config["train.lr_end_factor"]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    both = collect([swept, tmp_path / "results.json"])
+    assert len(both["runs"]) == len(results["runs"]) and len(both["configs"]) == len(results["configs"])
+
+
 def test_costs_are_those_of_the_networks(swept):
     rows = {row.name: row for row in build(collect([swept])).tasks["recall", "qmix"]}
     spec = json.loads((swept / "recall-qmix-dense-seed0" / "run.json").read_text())["spec"]

@@ -256,7 +256,8 @@ def test_an_action_that_nobody_took_is_not_idle():
     dense = masks.dense_gradients()
     assert kept.any() and not dense["fc2_weight"][:, 2].any()
     idle = sum(int((dense[name][masks[name]] == 0).sum()) for name in ("fc1_weight", "weight_ih", "weight_hh"))
-    assert masks.idle(dense) == idle
+    judged = sum(int(masks[name].sum()) for name in ("fc1_weight", "weight_ih", "weight_hh"))
+    assert masks.idle(dense) == (idle, judged)
     masks.evolve("idle", "gradient", dense, 0.3, torch.Generator(), optimizer)
     assert torch.equal(masks["fc2_weight"][:, 2] & kept, kept)
 

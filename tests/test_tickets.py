@@ -153,6 +153,7 @@ def test_from_on_the_command_line_takes_the_settings_of_its_run(tmp_path):
     for more, words in (
         (["--config", str(folder / "config.toml")], "leave out --config"),
         (["--masks", "found"], "leave one out"),
+        (["--set", "sparse.masks_from=found"], "leave one out"),
     ):
         both = CliRunner().invoke(cli.app, [*show, *more])
         assert both.exit_code == 2 and words in both.output

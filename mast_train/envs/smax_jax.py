@@ -85,8 +85,17 @@ def find_device(kind: str, index: int, threads: int) -> Any:
     threads: how many a CPU's programs may use. That, and for "cpu" keeping JAX off every accelerator, works only before
     JAX is first used: importing JaxMARL uses it.
     """
-    os.environ.setdefault("PJRT_NPROC", str(threads))  # the size of XLA's pools; it has no other name
-    jax = import_jax()
+    ours = "PJRT_NPROC" not in os.environ  # the size of XLA's pools; it has no other name
+    if ours:
+        os.environ["PJRT_NPROC"] = str(threads)
+    try:
+        return _device(import_jax(), kind, index)
+    finally:
+        if ours:
+            del os.environ["PJRT_NPROC"]
+
+
+def _device(jax: Any, kind: str, index: int) -> Any:
     if kind == "cpu":
         jax.config.update("jax_platforms", "cpu")
     if kind == "cuda":

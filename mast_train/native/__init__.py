@@ -291,5 +291,8 @@ class _Differentiable(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[None, None]:
         _ = ctx.saved_tensors  # raises when one was changed since the forward pass
-        ctx.values.backward(*grad_outputs)
+        values, ctx.values = ctx.values, None  # which holds what holds this: a cycle that would outlive the update
+        if values is None:
+            raise RuntimeError("a second backward pass: what the forward pass saved is gone")
+        values.backward(*grad_outputs)
         return None, None

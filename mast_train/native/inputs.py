@@ -60,8 +60,6 @@ class Inputs:
         actions: Tensor | None = None,
         lengths: Tensor | None = None,
         seeds: int = 1,
-        *,
-        one_hot: bool = True,
     ) -> Inputs:
         """As SparseSequence.forward takes them. Raises ValueError."""
         if actions is not None and actions.dtype != torch.int64:
@@ -73,7 +71,7 @@ class Inputs:
         if lengths.shape != (b,) or int(lengths.max()) > t or int(lengths.min()) < 1:
             raise ValueError(f"lengths is {lengths.tolist()}, expected {b} of 1 to {t} steps")
         rows = arranged(torch.arange(t - 1) < lengths[:, None] - 1, seeds)
-        return cls(plain(x), actions, rows.order, len(rows.now), actions is not None and one_hot)
+        return cls(plain(x), actions, rows.order, len(rows.now), actions is not None)
 
     def placed(self, nets: AgentNets) -> tuple[Any, ...]:
         """As the extension takes them."""

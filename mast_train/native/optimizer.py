@@ -37,11 +37,6 @@ class SparseStep:
         native.check_parameters(optimizer.param_groups[0]["params"])
         self._connections, self._parameters, self._known = dict(connections), [], None
 
-    def clear(self) -> None:
-        """Forget the gradients."""
-        for parameter in self.optimizer.param_groups[0]["params"]:
-            parameter.grad = None
-
     def step(self, max_norm: float) -> Tensor:
         """Clip the gradients by their global norm and step; returns the norm before. The gradients stay unclipped."""
         group = self.optimizer.param_groups[0]
@@ -61,6 +56,8 @@ class _Parameter:
         self.parameter, self._mask = parameter, mask
         self._optimizer, self._adam = optimizer, isinstance(optimizer, torch.optim.Adam)
         self._state: dict[str, Tensor] = {}
+        self._version: int | None = None
+        self._index: Tensor | None = None  # where its connections are, ascending; None: everywhere
         self._known: tuple[Any, ...] = ()
         self._addresses: tuple[int, ...] = ()
 
@@ -69,12 +66,12 @@ class _Parameter:
         state, mask = self._state or self._begun(), self._mask
         first, second = (state["exp_avg"], state["exp_avg_sq"]) if self._adam else (None, state["square_avg"])
         known = self.parameter.grad, first, second, state["step"]
-        version = None if mask is None else mask._version
-        if not self._known or version != self._known[0] or any(map(is_not, known, self._known[1])):
-            # where its connections are, ascending; None: everywhere
-            index = None if mask is None else mask.flatten().nonzero().squeeze(1).int()
+        if mask is not None and (self._index is None or mask._version != self._version):
+            self._index, self._version = mask.flatten().nonzero().squeeze(1).int(), mask._version
+            self._known = ()
+        if not self._known or any(map(is_not, known, self._known)):
+            self._known, index = known, self._index
             count = self.parameter.numel() if index is None else index.numel()
-            self._known = version, known, index
             self._addresses = (count, *native.addresses([index, self.parameter, *known]))
         return self._addresses
 

@@ -69,6 +69,8 @@ def read_results(path: Path) -> Results:
         raise UserError(f"{path}: cannot be read ({reason(error)}); expected a results.json of mast report") from error
     if not isinstance(results, dict) or results.get("format") != FORMAT:
         raise UserError(f"{path}: not a results file of this version (expected format {FORMAT})")
+    known = flatten(Config())  # a setting that came after the file was written had its default's meaning then
+    results["configs"] = [{key: value for key, value in known.items() if key != "seed"} | c for c in results["configs"]]
     return results
 
 
@@ -87,6 +89,8 @@ def row_name(config: Config) -> str:
         parts.append(f"gru {config.sparse.block.gru}x1")
     if config.net.hidden != 64 and config.method != "tiny":
         parts.append(f"hidden {config.net.hidden}")
+    if config.train.weights_from:
+        parts.append("warm")
     return " ".join(parts)
 
 
@@ -98,6 +102,8 @@ def _add_run(results: Results, folder: Path) -> None:
     config, plan = load_toml(folder / "config.toml"), _plan(folder.parent)
     label = plan.get("cells", {}).get(folder.name, {"row": row_name(config), "phase": "final"})
     flat = flatten(config)
+    if flat["train.weights_from"]:  # seeds that start from runs of their own are one row
+        flat["train.weights_from"] = "another run"
     evaluations = read_metrics(folder, "evaluation")
     summary = read_metrics(folder, "summary")
     run = {

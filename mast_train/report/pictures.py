@@ -181,8 +181,8 @@ def idle(report: Report) -> Section | None:
     if not figures:
         return None
     words = (
-        "Connections of agents and mixer whose gradient over a whole batch is exactly 0: their input is 0 at every "
-        "step, or nothing that they lead to is active. One line per seed."
+        "Connections of agents and mixer, the agents' output layer left out, whose gradient over a whole batch is "
+        "exactly 0: their input is 0 at every step, or nothing that they lead to is active. One line per seed."
     )
     return "idle", "Connections that carry nothing", paragraph(words) + grid(figures)
 

@@ -109,10 +109,11 @@ class Masks:
         """Copies of the gradients before masking: the score by which connections grow."""
         return {name: weight.grad.clone() for name, weight in self._weights.items() if weight.grad is not None}
 
-    def idle(self, gradients: Mapping[str, Tensor]) -> int:
-        """Connections whose gradient is exactly 0: in no step of the batch did they carry anything to the loss."""
-        judged = [layer.name for layer in self.layers if not layer.actions]
-        return sum(int((gradients[name][self._masks[name]] == 0.0).sum()) for name in judged)
+    def idle(self, gradients: Mapping[str, Tensor]) -> tuple[int, int]:
+        """Connections whose gradient is exactly 0, which in no step of the batch carried anything to the loss; and of
+        how many: those of actions' values are not judged."""
+        judged = [gradients[layer.name][self._masks[layer.name]] for layer in self.layers if not layer.actions]
+        return sum(int((values == 0.0).sum()) for values in judged), sum(values.numel() for values in judged)
 
     @torch.no_grad()
     def evolve(
