@@ -52,10 +52,12 @@ def measure_rounds(options: argparse.Namespace) -> dict[str, float]:
 
     from mast_train.config import override
     from mast_train.lockstep import Lockstep
+    from mast_train.memory import keep_freed_memory
     from mast_train.presets import preset
     from mast_train.trainer import Trainer
 
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     settings = {
         "env.map": options.map, "kernel": options.kernel, "threads": options.threads,
         "train.total_steps": 10**9, "train.eval_interval": 10**9, "train.eval_episodes": 16,

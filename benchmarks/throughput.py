@@ -41,10 +41,12 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
 
     from mast_train.config import override
     from mast_train.events import Progress
+    from mast_train.memory import keep_freed_memory
     from mast_train.presets import preset
     from mast_train.trainer import Trainer
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     method, kernel = OURS[name]
     settings = {
         "env.map": map_name, "net.hidden": hidden, "kernel": kernel, "train.overlap": overlap,

@@ -30,6 +30,7 @@ from mast_train.episodes import EpisodeBatch
 from mast_train.execution import TorchValues
 from mast_train.learner import Learner
 from mast_train.losses import Goal
+from mast_train.memory import keep_freed_memory
 from mast_train.mixers import QMIX
 from mast_train.native import Wanted
 from mast_train.native.mixer import SparseMixer
@@ -240,6 +241,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()
     machine, clock = describe_machine(), CLOCKS[options.clock]
     print(
         f"{machine.cpu}, {options.threads} threads, {options.clock} clock, torch {torch.__version__}, {native.status()}"

@@ -18,6 +18,7 @@ from mast_train.display import TrainingDisplay
 from mast_train.events import Evaluation, Event, Progress
 from mast_train.flops import costs
 from mast_train.lockstep import Lockstep
+from mast_train.memory import keep_freed_memory
 from mast_train.runs import RunLog, locked, new_run
 from mast_train.trainer import Trainer, threads
 
@@ -35,6 +36,7 @@ def start(
     """
     for seed in (config.seed, config.seed + seeds - 1):
         validate(replace(config, seed=seed))
+    keep_freed_memory()
     with ExitStack() as stack:
         stack.enter_context(threads(config.threads))
         configs = [replace(config, seed=config.seed + k) for k in range(seeds)]
@@ -51,6 +53,7 @@ def start(
 
 def resume(folder: Path, console: Console) -> Path:
     """Continue a run exactly where it was saved; returns its folder. Raises UserError."""
+    keep_freed_memory()
     with (
         threads(load_toml(folder / "config.toml").threads),
         locked(folder),
