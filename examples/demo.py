@@ -99,11 +99,12 @@ def size(result: dict[str, Any], name: str) -> str:
     return next((f"{row['size_bytes'] / 1000:.1f} kB" for row in result["sizes"] if row["name"] == name), "-")
 
 
-def table(bench: dict[str, Any], wins: dict[str, dict[str, Any]]) -> Table:
-    """Sparse beside dense, in words a stranger knows."""
-    sparse, dense = bench["sparse"], bench["dense"]
+def table(of_sparse: dict[str, Any], of_dense: dict[str, Any], wins: dict[str, dict[str, Any]]) -> Table:
+    """The sparse team beside the dense one, each as exported, in words a stranger knows."""
+    sparse, dense = of_sparse["sparse"], of_dense["dense"]
     ratio = dense["paper_flops"] / sparse["paper_flops"]
-    out = Table(title=f"SMAX 3m, three marines: MAST, {bench['sparsity']:.0%} sparse, beside dense")
+    sparsity = 1 - sparse["paper_parameters"] / dense["paper_parameters"]
+    out = Table(title=f"SMAX 3m, three marines: MAST, {sparsity:.0%} sparse, beside dense")
     for column in ("", "sparse", "dense"):
         out.add_column(column, justify="left" if not column else "right")
     out.add_row(f"win rate as shipped, {EPISODES} battles", won(wins["sparse"]), won(wins["dense"]))
@@ -115,9 +116,9 @@ def table(bench: dict[str, Any], wins: dict[str, dict[str, Any]]) -> Table:
         (".mast file", ".mast, float32, as given", ".mast, float32, dense"),
         ("ONNX files", "ONNX, sparse constants", "ONNX, dense"),
     ):
-        out.add_row(f"size, {label}", size(bench, kept), size(bench, full))
-    for backend in dict.fromkeys(row["backend"] for row in bench["latency"]):
-        cells = (latency(bench, backend, weights) for weights in ("sparse", "dense"))
+        out.add_row(f"size, {label}", size(of_sparse, kept), size(of_dense, full))
+    for backend in dict.fromkeys(row["backend"] for row in of_sparse["latency"]):
+        cells = latency(of_sparse, backend, "sparse"), latency(of_dense, backend, "dense")
         out.add_row(f"one decision, {backend}", *cells)
     return out
 
@@ -140,13 +141,13 @@ def main() -> None:
         "dense": json_of("eval", str(dense), "--episodes", str(EPISODES)),
         "random": json_of("eval", "--random", "--map", "3m", "--episodes", str(EPISODES)),
     }
-    bench = json_of("bench", str(sparse), "--rounds", "5")
+    benches = [json_of("bench", str(policy), "--rounds", "5") for policy in (sparse, dense)]
     masks, curves = folders[SPARSE] / "masks.png", folders[SPARSE] / "learning.png"
     mast("inspect", str(sparse), "--png", str(masks), quiet=True)
     served = through_the_server(sparse)
     picture(folders[SPARSE], folders["dense"], curves)
     console.print()
-    console.print(table(bench, wins))
+    console.print(table(*benches, wins))
     console.print(
         f"A team that acts at random wins {won(wins['random'])}. Latency: median of agent.act on this machine."
     )
