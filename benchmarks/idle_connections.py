@@ -19,13 +19,22 @@ from mast_train.errors import UserError
 
 
 def main() -> None:
-    for folder in map(Path, sys.argv[1:]):
-        recorded, _ = checkpoint.read(folder / "trace.safetensors")
-        obs = recorded["obs"]
-        print(f"{folder}, {obs.shape[0]} recorded observations of {obs.shape[1]} agents")
-        for path in sorted((folder / "snapshots").glob("*.safetensors")):
-            tensors, header = checkpoint.read(path)
-            print(f"  step {header['step']:>9,}: {report(tensors, obs)}")
+    try:
+        for folder in map(Path, sys.argv[1:]):
+            show(folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def show(folder: Path) -> None:
+    """A line for every snapshot of a run."""
+    recorded, _ = checkpoint.read(folder / "trace.safetensors")
+    obs = recorded["obs"]
+    print(f"{folder}, {obs.shape[0]} recorded observations of {obs.shape[1]} agents")
+    for path in sorted((folder / "snapshots").glob("*.safetensors")):
+        tensors, header = checkpoint.read(path)
+        print(f"  step {header['step']:>9,}: {report(tensors, obs)}")
 
 
 def report(tensors: dict[str, torch.Tensor], obs: torch.Tensor) -> str:
