@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from mast_runtime.machine import describe_machine
 
 if TYPE_CHECKING:
-    from mast_train.events import Event
-    from mast_train.trainer import Trainer
+    from mast_train.runs.events import Event
+    from mast_train.runs.run import Trainer
 
 CLI = Path(__file__).resolve().parent.parent / "cli.py"
 TURN = 6
@@ -37,7 +37,7 @@ WARM = 12
 
 def advance(events: Iterator[tuple[Trainer, Event]], last: Trainer, rounds: int) -> tuple[float, float]:
     """Take that many rounds, of which `last` reports at their end; returns wall and processor seconds."""
-    from mast_train.events import Progress
+    from mast_train.runs.events import Progress
 
     started, busy = time.perf_counter(), time.process_time()
     ends = (event for run, event in events if run is last and isinstance(event, Progress))
@@ -50,11 +50,11 @@ def measure_rounds(options: argparse.Namespace) -> dict[str, float]:
     """Environment steps and updates per second of all seeds, joint and alone, once everything is warm."""
     import torch
 
-    from mast_train.config import override
-    from mast_train.lockstep import Lockstep
-    from mast_train.memory import keep_freed_memory
-    from mast_train.presets import preset
-    from mast_train.trainer import Trainer
+    from mast_train.runs.loop import Lockstep
+    from mast_train.runs.malloc import keep_freed_memory
+    from mast_train.runs.run import Trainer
+    from mast_train.settings.config import override
+    from mast_train.settings.methods import preset
 
     torch.set_num_threads(options.threads)
     keep_freed_memory()

@@ -39,11 +39,11 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
     """Environment steps and learned agent-steps per second of a warm run, and the share of each phase."""
     import torch
 
-    from mast_train.config import override
-    from mast_train.events import Progress
-    from mast_train.memory import keep_freed_memory
-    from mast_train.presets import preset
-    from mast_train.trainer import Trainer
+    from mast_train.runs.events import Progress
+    from mast_train.runs.malloc import keep_freed_memory
+    from mast_train.runs.run import Trainer
+    from mast_train.settings.config import override
+    from mast_train.settings.methods import preset
 
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -12,13 +12,14 @@ from test_training import config as game_config
 from test_training import run
 from torch.nn import functional as F
 
-from mast_train import native, targets
-from mast_train.flops import Schedule, passes, training_cost
-from mast_train.losses import central_weight, optimistic_weight, td_loss
-from mast_train.mixers import QMIX, CentralMixer
-from mast_train.networks import agent_inputs
-from mast_train.presets import METHODS, preset, tiny_widths
-from mast_train.trainer import Evaluation, Trainer
+from mast_train import native
+from mast_train.learning import targets
+from mast_train.learning.flops import Schedule, passes, training_cost
+from mast_train.learning.losses import central_weight, optimistic_weight, td_loss
+from mast_train.networks.build import agent_inputs
+from mast_train.networks.mixers import QMIX, CentralMixer
+from mast_train.runs.run import Evaluation, Trainer
+from mast_train.settings.methods import METHODS, preset, tiny_widths
 
 NEW = ["owqmix", "cwqmix", "res"]
 

@@ -9,7 +9,16 @@ import pytest
 from networks import random_bundle
 
 from mast_runtime.flops import Matrix, agent_counts, bundle_cost, network_counts
-from mast_train.flops import CentralCounts, Model, QmixCounts, Schedule, compare, passes, qmix_counts, training_cost
+from mast_train.learning.flops import (
+    CentralCounts,
+    Model,
+    QmixCounts,
+    Schedule,
+    compare,
+    passes,
+    qmix_counts,
+    training_cost,
+)
 
 # SMAX 3m: 75 observed values, 8 actions, a state of 72 values, 3 agents; hidden 64. Input 75 + 8 = 83.
 AGENT_FLOPS = (2 * 83 - 1) * 64 + 3 * 64 * (2 * (64 + 64) - 1) + (2 * 64 - 1) * 8
@@ -165,8 +174,8 @@ def test_evolution_is_the_papers_estimate_when_sparse():
 
 def test_mixer_from_its_layers_names():
     """QmixCounts and CentralCounts take the mixers' own layer names."""
-    from mast_train.config import MixerConfig
-    from mast_train.mixers import QMIX, CentralMixer
+    from mast_train.networks.mixers import QMIX, CentralMixer
+    from mast_train.settings.config import MixerConfig
 
     modules = dict(QMIX(3, 72, MixerConfig()).named_children())
     counts = QmixCounts(**{name: Matrix.full(*module.weight.shape) for name, module in modules.items()})

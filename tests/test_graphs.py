@@ -10,11 +10,11 @@ import torch
 from test_learner import SPEC, episodes, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mast_train.cohort import Cohort
-from mast_train.config import override
-from mast_train.errors import UserError
-from mast_train.graphs import padded_steps
-from mast_train.learner import Learner
+from mast_train.engines.graph import padded_steps
+from mast_train.learning.learner import Learner
+from mast_train.learning.update import Cohort
+from mast_train.settings.config import override
+from mast_train.settings.errors import UserError
 
 CPU = torch.device("cpu")
 KINDS = [

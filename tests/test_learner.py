@@ -8,13 +8,13 @@ import itertools
 import pytest
 import torch
 
-from mast_train import targets
-from mast_train.config import Config, override
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
-from mast_train.learner import Learner, _optimizer
-from mast_train.networks import agent_inputs
-from mast_train.presets import METHODS, preset
+from mast_train.experience.episodes import EpisodeBatch
+from mast_train.learning import targets
+from mast_train.learning.learner import Learner, _optimizer
+from mast_train.networks.build import agent_inputs
+from mast_train.settings.config import Config, override
+from mast_train.settings.methods import METHODS, preset
 
 SPEC = EnvSpec("test", "map", 3, 6, 5, 4, 8, ("a", "b", "b"))
 
@@ -226,7 +226,7 @@ def test_gradients_are_clipped():
 
 def test_training_flops_follow_the_connections():
     """QMIX by the paper: 4 A + 4 M with (1-S)(2I-1)O per matrix, here summed over the weights that are there."""
-    from mast_train.flops import Schedule, training_cost
+    from mast_train.learning.flops import Schedule, training_cost
 
     subject = learner(small("rigl", **{"sparse.agent_sparsity": 0.8, "sparse.mixer_sparsity": 0.8}))
     h, inputs = 16, 6 + 4

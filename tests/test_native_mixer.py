@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mast_train import native
-from mast_train.config import MixerConfig
-from mast_train.losses import optimistic_weight, td_loss
-from mast_train.mixers import QMIX
+from mast_train.learning.losses import optimistic_weight, td_loss
 from mast_train.native.mixer import SparseMixer
+from mast_train.networks.mixers import QMIX
+from mast_train.settings.config import MixerConfig
 from mast_train.sparse.topology import random_mask
 
 pytestmark = [

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mast_train.config import MixerConfig
-from mast_train.mixers import QMIX, VDN
-from mast_train.nets import AgentNets, GRUSequence, gru_cell
+from mast_train.networks.agents import AgentNets, GRUSequence, gru_cell
+from mast_train.networks.mixers import QMIX, VDN
+from mast_train.settings.config import MixerConfig
 
 
 def oracle(nets: AgentNets, group: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

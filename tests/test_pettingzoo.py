@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mast_train.config import EnvConfig, override
 from mast_train.envs import available_maps
 from mast_train.envs.parallel import load_factory
-from mast_train.errors import UserError
-from mast_train.presets import preset, resolve
-from mast_train.trainer import Evaluation, Trainer, build_env
+from mast_train.runs.run import Evaluation, Trainer, build_env
+from mast_train.settings.config import EnvConfig, override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset, resolve
 
 HERE = Path(__file__).resolve().parent
 GAMES = str(HERE / "parallel_games.py")

@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from mast_train import native
-from mast_train.cohort import Cohort
-from mast_train.config import override
+from mast_train.engines.engine import Execution
 from mast_train.envs import make_env, matrix
 from mast_train.envs.matrix import END, Game, MatrixEnv
 from mast_train.envs.together import InTurn
 from mast_train.envs.together import together as joined_envs
-from mast_train.errors import UserError
-from mast_train.events import Evaluation, Progress, Saved
-from mast_train.execution import Execution
-from mast_train.learner import Learner
-from mast_train.lockstep import Lockstep
-from mast_train.presets import preset
-from mast_train.replay import gather
-from mast_train.rollout import AgentPolicy, random_actions, rollout, rollouts
-from mast_train.trainer import Trainer
+from mast_train.experience.replay import gather
+from mast_train.experience.rollout import AgentPolicy, random_actions, rollout, rollouts
+from mast_train.learning.learner import Learner
+from mast_train.learning.update import Cohort
+from mast_train.runs.events import Evaluation, Progress, Saved
+from mast_train.runs.loop import Lockstep
+from mast_train.runs.run import Trainer
+from mast_train.settings.config import override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
 
 SEEDS = (0, 1, 2)
 

@@ -9,13 +9,13 @@ import smac_stand_in
 import torch
 from smac_stand_in import LIMIT, STOP, StandIn
 
-from mast_train.config import EnvConfig, override
+from mast_train.commands.play import record
 from mast_train.envs import make_env, starcraft
 from mast_train.envs.smac import SmacEnv
-from mast_train.errors import UserError
-from mast_train.play import record
-from mast_train.presets import preset
-from mast_train.trainer import Evaluation, Trainer
+from mast_train.runs.run import Evaluation, Trainer
+from mast_train.settings.config import EnvConfig, override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
 
 CPU = torch.device("cpu")
 

@@ -10,10 +10,10 @@ from test_training import config, run
 from typer.testing import CliRunner
 
 import cli
-from mast_train import checkpoint
-from mast_train.config import override, parse_toml, to_toml
-from mast_train.errors import UserError
-from mast_train.trainer import Trainer
+from mast_train.runs import checkpoint
+from mast_train.runs.run import Trainer
+from mast_train.settings.config import override, parse_toml, to_toml
+from mast_train.settings.errors import UserError
 
 SHORT = {"train.total_steps": 600, "sparse.agent_sparsity": 0.8, "sparse.block.gru": 4, "sparse.update_interval": 5}
 

@@ -9,7 +9,7 @@ import torch
 
 from mast_train import native
 from mast_train.native import Inputs, SparseSequence, Wanted, together
-from mast_train.nets import WEIGHTS, AgentNets, joined, share_memory
+from mast_train.networks.agents import WEIGHTS, AgentNets, joined, share_memory
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
 

@@ -12,18 +12,19 @@ import torch
 from rich.console import Console
 
 from mast_runtime import bundle as bundle_module
-from mast_train import checkpoint, session
-from mast_train import trainer as trainer_module
-from mast_train.config import override
+from mast_train.commands import session
+from mast_train.commands.evaluate import wilson
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.envs.matrix import MatrixEnv
-from mast_train.errors import UserError
-from mast_train.evaluate import wilson
+from mast_train.experience.rollout import AgentPolicy, rollout
 from mast_train.native import SparseSequence
-from mast_train.networks import agent_inputs
-from mast_train.presets import preset
-from mast_train.rollout import AgentPolicy, rollout
-from mast_train.trainer import Evaluation, Saved, Trainer, play
+from mast_train.networks.build import agent_inputs
+from mast_train.runs import checkpoint
+from mast_train.runs import run as trainer_module
+from mast_train.runs.run import Evaluation, Saved, Trainer, play
+from mast_train.settings.config import override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
 
 
 def config(method="mast", **settings):

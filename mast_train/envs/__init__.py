@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mast_train.errors import UserError, check_choice
+from mast_train.settings.errors import UserError, check_choice
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mast_train import native
-from mast_train.mixers import QMIX
 from mast_train.native.gradients import Gradients
+from mast_train.networks.mixers import QMIX
 
 LAYERS = ("w1_in", "w1_out", "w2_in", "w2_out", "b1", "b2_in", "b2_out")
 """In the order of mixer.h."""
