@@ -41,7 +41,7 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
 
     from mast_train.runs.events import Progress
     from mast_train.runs.malloc import keep_freed_memory
-    from mast_train.runs.run import Trainer
+    from mast_train.runs.run import Run
     from mast_train.settings.config import override
     from mast_train.settings.methods import preset
 
@@ -52,7 +52,7 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
         "env.map": map_name, "net.hidden": hidden, "kernel": kernel, "train.overlap": overlap,
         "train.total_steps": 10**9, "train.eval_interval": 10**9, "train.eval_episodes": 16,
     }  # fmt: skip
-    trainer = Trainer(override(preset(method), settings))
+    trainer = Run(override(preset(method), settings))
     learned, update = [0], trainer.learner.alone.update
 
     def counted(batch, env_steps):

@@ -17,9 +17,9 @@ from mast_train.commands.display import TrainingDisplay
 from mast_train.learning.flops import costs
 from mast_train.runs.events import Evaluation, Event, Progress
 from mast_train.runs.folders import RunLog, locked, new_run
-from mast_train.runs.loop import Lockstep
+from mast_train.runs.loop import Loop
 from mast_train.runs.malloc import keep_freed_memory
-from mast_train.runs.run import Trainer, threads
+from mast_train.runs.run import Run, threads
 from mast_train.settings.config import Config, load_toml, validate
 
 Watch = Callable[[Event], bool | None]
@@ -40,14 +40,14 @@ def start(
     with ExitStack() as stack:
         stack.enter_context(threads(config.threads))
         configs = [replace(config, seed=config.seed + k) for k in range(seeds)]
-        runs = [stack.enter_context(closing(Trainer(own))) for own in configs]
-        rounds = Lockstep(runs) if seeds > 1 else runs[0].rounds
+        runs = [stack.enter_context(closing(Run(own))) for own in configs]
+        loop = stack.enter_context(closing(Loop(runs)))
         for k, run in enumerate(runs):
             own = f"{name}-seed{config.seed + k}" if name and seeds > 1 else name
             run.folder = new_run(root, configs[k], own)
             stack.callback(_remove_unless_begun, run.folder)
             stack.enter_context(locked(run.folder))
-        _train(rounds, console, resumed=False, watch=watch)
+        _train(loop, console, resumed=False, watch=watch)
     return [run.folder for run in runs if run.folder]
 
 
@@ -57,10 +57,11 @@ def resume(folder: Path, console: Console) -> Path:
     with (
         threads(load_toml(folder / "config.toml").threads),
         locked(folder),
-        closing(Trainer.resume(folder)) as trainer,
+        closing(Run.resume(folder)) as run,
+        closing(Loop([run])) as loop,
     ):
-        console.print(f"resuming {folder} at step {trainer.step:,}")
-        _train(trainer.rounds, console, resumed=True)
+        console.print(f"resuming {folder} at step {run.step:,}")
+        _train(loop, console, resumed=True)
     return folder
 
 
@@ -69,8 +70,8 @@ def _remove_unless_begun(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _train(rounds: Lockstep, console: Console, resumed: bool, watch: Watch | None = None) -> None:
-    runs, config, spec = rounds.runs, rounds.config, rounds.runs[0].spec
+def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = None) -> None:
+    runs, config, spec = loop.runs, loop.config, loop.runs[0].spec
     several, seeds = len(runs) > 1, [run.config.seed for run in runs]
     sparsity = runs[0].learner.sparsity()["agents"]
     console.print(
@@ -84,7 +85,7 @@ def _train(rounds: Lockstep, console: Console, resumed: bool, watch: Watch | Non
         logs = [stack.enter_context(_log(run, resumed)) for run in runs]
         stack.enter_context(display)
         stack.enter_context(_interrupt_stops(runs[0]))
-        for run, event in rounds.events():
+        for run, event in loop.events():
             k = runs.index(run)
             _write(logs[k], run, event)
             if isinstance(event, Progress):
@@ -97,12 +98,12 @@ def _train(rounds: Lockstep, console: Console, resumed: bool, watch: Watch | Non
         console.print(_outcome(run, log), end="")
 
 
-def _log(run: Trainer, resumed: bool) -> RunLog:
+def _log(run: Run, resumed: bool) -> RunLog:
     assert run.folder is not None
     return RunLog(run.folder, run.config, run.spec, (run.step, run.next_eval) if resumed else None)
 
 
-def _write(log: RunLog, run: Trainer, event: Event) -> None:
+def _write(log: RunLog, run: Run, event: Event) -> None:
     if isinstance(event, Progress):
         values = {"updates": event.updates, "epsilon": event.epsilon, **event.metrics, "seconds": event.seconds}
         log.row("train", event.step, values)
@@ -114,7 +115,7 @@ def _write(log: RunLog, run: Trainer, event: Event) -> None:
             log.row("summary", event.step, costs(run.learner.counts(), run.training_flops()))
 
 
-def _outcome(run: Trainer, log: RunLog) -> str:
+def _outcome(run: Run, log: RunLog) -> str:
     """What a person is told when the training of a run has ended."""
     if log.status == "interrupted":
         return (
@@ -130,14 +131,14 @@ def _outcome(run: Trainer, log: RunLog) -> str:
 
 
 @contextmanager
-def _interrupt_stops(trainer: Trainer) -> Iterator[None]:
+def _interrupt_stops(run: Run) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM ends the round and saves; a second Ctrl-C interrupts at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: object) -> None:
-        trainer.stop_requested = True
+        run.stop_requested = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         print("\nsaving after this round; Ctrl-C again to stop without saving", file=sys.stderr)
 

@@ -2,68 +2,68 @@
 
 A graph repeats recorded kernels on recorded addresses: batches are padded to a few lengths and copied into buffers that
 stay where they are, every shape follows from a batch's own, and nothing between the batch and the new weights is read
-back by the host. Updates that evolve the topology, one in `sparse.update_interval`, run outside; they change masks and
-weights in place.
+back by the host.
 """
 
 from __future__ import annotations
 
-import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from mast_train.experience.episodes import EpisodeBatch
 
-if TYPE_CHECKING:
-    from mast_train.learning.update import Cohort
-
 STEPS = 16
 """Batches are padded to a multiple of this many steps: as many graphs as an episode's limit has multiples."""
+
+Gradients = Callable[[EpisodeBatch], dict[str, Tensor]]
+Steps = Callable[[], dict[str, Tensor]]
 
 
 @dataclass
 class _Recorded:
     graph: torch.cuda.CUDAGraph
     batch: EpisodeBatch
-    rows: list[dict[str, Tensor]]
+    log: dict[str, Tensor]
 
 
-class Graphs:
-    """A cohort's updates, recorded once for each length of batch and stage of the targets."""
+class Recorder:
+    """Updates recorded once for each length of batch."""
 
-    def __init__(self, cohort: Cohort, limit: int) -> None:
-        """limit: of an episode's steps. Every learner must have taken an ordinary update in this process before."""
-        self._cohort, self._limit = weakref.proxy(cohort), limit
-        self._recorded: dict[tuple[int, bool], _Recorded] = {}
+    def __init__(self, limit: int) -> None:
+        """limit: of an episode's steps."""
+        self._limit = limit
+        self._recorded: dict[int, _Recorded] = {}
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream()  # one for all: each that cuBLAS runs on takes a workspace of its own
 
-    def update(self, batch: EpisodeBatch, delayed: bool) -> list[dict[str, Tensor]]:
-        """New weights of every learner; of each, scalars for the log, on the device."""
+    def __call__(self, batch: EpisodeBatch, gradients: Gradients, steps: Steps) -> dict[str, Tensor]:
+        """`gradients` of the batch, then `steps`, from a recording of both where there is one; both logs in one.
+
+        What they read besides the batch must stay at one address, and be what it was or be changed in place.
+        """
         padded = batch.padded(padded_steps(batch.filled.shape[1], self._limit))
-        key = padded.filled.shape[1], delayed
-        if key not in self._recorded:
-            self._recorded[key] = self._record(padded, delayed)
-        recorded = self._recorded[key]
+        length = padded.filled.shape[1]
+        if length not in self._recorded:
+            self._recorded[length] = self._record(padded, gradients, steps)
+        recorded = self._recorded[length]
         recorded.batch.copy_(padded)
         recorded.graph.replay()
-        return [{name: value.clone() for name, value in row.items()} for row in recorded.rows]
+        return {name: value.clone() for name, value in recorded.log.items()}
 
-    def _record(self, batch: EpisodeBatch, delayed: bool) -> _Recorded:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # libraries set themselves up on first use, which cannot be recorded
+    def _record(self, batch: EpisodeBatch, gradients: Gradients, steps: Steps) -> _Recorded:
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):  # libraries set themselves up on first use, which cannot be recorded
             for _ in range(2):
-                self._cohort.recordable_gradients(batch, delayed)
-        torch.cuda.current_stream().wait_stream(stream)
+                gradients(batch)
+        torch.cuda.current_stream().wait_stream(self._stream)
         graph = torch.cuda.CUDAGraph()
         # Other threads (JAX, train.overlap) go on using the GPU.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            rows = self._cohort.recordable_gradients(batch, delayed)
-            rows = [row | more for row, more in zip(rows, self._cohort.recordable_steps(), strict=True)]
-        return _Recorded(graph, batch, rows)
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            log = gradients(batch) | steps()
+        return _Recorded(graph, batch, log)
 
 
 def padded_steps(steps: int, limit: int) -> int:

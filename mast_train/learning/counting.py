@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mast_runtime.flops import AgentCounts, Counts, Matrix, agent_counts
 from mast_train.learning.flops import CentralCounts, QmixCounts
 from mast_train.networks.agents import WEIGHTS, AgentNets
-from mast_train.networks.mixers import QMIX, CentralMixer
+from mast_train.networks.mixers import CentralMixer, MonotonicMixer
 
 Kept = Mapping[str, Tensor]
 """Parameter name -> bool mask; a weight without one is whole."""
@@ -28,7 +28,7 @@ def count_agents(nets: AgentNets, masks: Kept, n_agents: int) -> list[AgentCount
 
 
 def count_mixer(mixer: nn.Module, masks: Kept) -> Counts | None:
-    """QMIX's or the central mixer; VDN has nothing to count."""
+    """QMIX's or the central mixer; VDN and IQL have nothing to count."""
     matrices = {
         name.removesuffix(".weight"): Matrix(
             weight.shape[0], weight.shape[1], int(masks[name].sum()) if name in masks else weight.numel()
@@ -36,6 +36,6 @@ def count_mixer(mixer: nn.Module, masks: Kept) -> Counts | None:
         for name, weight in mixer.named_parameters()
         if weight.dim() == 2
     }
-    if isinstance(mixer, QMIX):
+    if isinstance(mixer, MonotonicMixer):
         return QmixCounts(**matrices)
     return CentralCounts(**matrices) if isinstance(mixer, CentralMixer) else None

@@ -126,7 +126,7 @@ def qmix_counts(state_dim: int, n_agents: int, embed: int = 32, hyper_hidden: in
 
 @dataclass(frozen=True)
 class Model:
-    """All that is trained. VDN has no mixer; WQMIX adds an unrestricted (central) copy of the agents and a mixer."""
+    """All that is trained. VDN and IQL have no mixer; WQMIX adds unrestricted (central) agents and their mixer."""
 
     agents: Sequence[AgentCounts]
     mixer: Counts | None = None
@@ -148,6 +148,22 @@ class Model:
 
 def _one(part: Counts | None) -> Sequence[Counts]:
     return () if part is None else (part,)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward passes that a training sample costs, a backward pass counting as two.
+
+    hypernetworks: how often those of the mixer run, where that is less often than the mixer: once for many joint
+    actions of a state. additions: further operations, of a mixer without weights.
+    """
+
+    agents: int
+    mixer: int = 0
+    central_agents: int = 0
+    central_mixer: int = 0
+    hypernetworks: int | None = None
+    additions: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,44 +209,24 @@ class TrainingComparison:
         return self.dense.counted_flops / self.sparse.counted_flops
 
 
-def passes(algorithm: str, n_agents: int, n_actions: int) -> tuple[int, int, int, int]:
-    """Forward passes (A, M, UA, UM) a training sample costs; a backward pass is two. Raises ValueError.
-
-    QMIX: online 1 + backward 2 + target 1. OW-QMIX takes its targets from the unrestricted network alone; CW-QMIX,
-    which the paper does not count, mixes target values once more, at the greedy action of the state itself. RES
-    evaluates its targets' mixer, online and target, on the n m joint actions near the greedy one.
-    """
-    table = {
-        "vdn": (4, 0, 0, 0),
-        "qmix": (4, 4, 0, 0),
-        "owqmix": (3, 3, 4, 4),
-        "cwqmix": (3, 3, 4, 5),
-        "res": (4, 3 + 2 * n_agents * n_actions, 0, 0),
-    }
-    if algorithm not in table:
-        raise ValueError(f"unknown algorithm {algorithm!r}; choose from {', '.join(table)}")
-    return table[algorithm]
-
-
-def training_cost(algorithm: str, model: Model, schedule: Schedule) -> TrainingCost:
+def training_cost(passes: Passes, model: Model, schedule: Schedule) -> TrainingCost:
     """FLOPs per training sample.
 
     paper    sum over parts of passes x forward
-    counted  the same with counted forward passes, RES's hypernetworks once a state; and per sample: acting A /
+    counted  the same with counted forward passes, hypernetworks as often as they run; and per sample: acting A /
              replay_ratio; the target operator, on n m values in every algorithm; the optimiser and clipping, parameters
              / batch; the targets' copy, their parameters / (interval batch); and topology evolution: the gradient of
              all weights, 2 forward_dense / interval = 2 A / ((1-S) interval), and one comparison per weight,
              weights / (interval batch).
     """
     n_actions = model.agents[0].fc2.outputs
-    times = passes(algorithm, len(model.agents), n_actions)
+    times = passes.agents, passes.mixer, passes.central_agents, passes.central_mixer
     groups = model.groups()
     parameters = _parameters(groups)
     copied = _parameters(groups[2:] if model.central_agents else groups)
-    summation = len(model.agents) - 1 if model.mixer is None else 0
-    learning = _weighted(times, groups, "counted_flops") + 4 * summation
-    if algorithm == "res" and isinstance(model.mixer, QmixCounts):
-        learning -= (times[1] - 5) * model.mixer.hypernetwork_flops
+    learning = _weighted(times, groups, "counted_flops") + passes.additions
+    if passes.hypernetworks is not None and isinstance(model.mixer, QmixCounts):
+        learning -= (passes.mixer - passes.hypernetworks) * model.mixer.hypernetwork_flops
     counted = {
         "learning": learning,
         "acting": sum(agent.counted_flops for agent in model.agents) / schedule.replay_ratio,
@@ -242,10 +238,10 @@ def training_cost(algorithm: str, model: Model, schedule: Schedule) -> TrainingC
     return TrainingCost(_weighted(times, groups, "paper_flops"), counted)
 
 
-def compare(algorithm: str, model: Model, schedule: Schedule) -> TrainingComparison:
+def compare(passes: Passes, model: Model, schedule: Schedule) -> TrainingComparison:
     """The model beside the dense one of its shape, whose topology is fixed."""
     fixed = Schedule(schedule.batch_samples, schedule.replay_ratio, schedule.target_interval, None)
-    return TrainingComparison(training_cost(algorithm, model, schedule), training_cost(algorithm, model.dense(), fixed))
+    return TrainingComparison(training_cost(passes, model, schedule), training_cost(passes, model.dense(), fixed))
 
 
 def costs(model: Model, training: TrainingComparison) -> dict[str, float]:

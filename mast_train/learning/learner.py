@@ -1,25 +1,23 @@
-"""The only place that steps optimisers, targets and masks."""
+"""A learner's state: networks, targets, masks and optimiser."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mast_train.engines.engine import Execution, OptimizerStep, use_graph, use_native
+from mast_train.algorithms import algorithm
+from mast_train.engines.base import Parts
 from mast_train.envs.base import EnvSpec
-from mast_train.experience.episodes import EpisodeBatch
 from mast_train.learning.counting import count_agents, count_mixer
 from mast_train.learning.flops import Model
-from mast_train.learning.update import Cohort
-from mast_train.native import SparseSequence
 from mast_train.networks.agents import AgentNets
-from mast_train.networks.build import Factored, factored, new_masks, unrestricted
+from mast_train.networks.build import new_masks
 from mast_train.settings.config import Config
 from mast_train.sparse.schedule import drop_fraction, evolves_at
 
@@ -30,8 +28,20 @@ def stream_seed(seed: int, purpose: str) -> int:
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """By which the topology changes: the gradients of all weights, by module and parameter, before any was masked, and
+    the share of the connections whose gradient was 0."""
+
+    gradients: dict[str, dict[str, Tensor]]
+    idle: float
+
+
 class Learner:
-    """Online and target networks, their masks and the optimiser; `update` is one gradient step."""
+    """What learns: online and target networks, their masks, the optimiser's state, and how many updates there were.
+
+    learning/update.py takes the steps.
+    """
 
     def __init__(
         self, config: Config, spec: EnvSpec, device: torch.device, start: Mapping[str, Tensor] | None = None
@@ -41,97 +51,80 @@ class Learner:
         Raises ValueError where they do not fit.
         """
         self.config, self.spec, self.device = config, spec, device
+        self.algorithm = algorithm(config.algorithm)(config)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config.seed, "weights"))
-            self.agents, self.mixer = factored(config, spec)
-            self.central = unrestricted(config, spec)
-        for module in self._modules().values():
+            self.online = self.algorithm.networks(spec)
+        for module in self.online.values():
             module.to(device)
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
         self.masks = {
             key: new_masks(config, module, self.generator, None if start is None else part(start, f"masks.{key}."))
-            for key, module in self._modules().items()
+            for key, module in self.online.items()
         }
         if start is not None and part(start, "agents."):
-            for key, module in self._modules().items():
+            for key, module in self.online.items():
                 _load_module(key, module, part(start, f"{key}."))
-        self.target_agents, self.target_mixer = copy.deepcopy(self._critic)
-        self.parameters = [parameter for module in self._modules().values() for parameter in module.parameters()]
-        for module in self._target_modules().values():
+        agents, mixer = (copy.deepcopy(self.online[name]) for name in self.algorithm.critic)
+        self.targets = {"target_agents": agents, "target_mixer": mixer}
+        self.parameters = [parameter for module in self.online.values() for parameter in module.parameters()]
+        for module in self.targets.values():
             module.requires_grad_(False)
-        self.native, self.graph = use_native(config, device), use_graph(config, device)
-        self.optimizer = _optimizer(config, self.parameters, capturable=self.graph)
+        self.optimizer = _optimizer(config, self.parameters)
         self.updates = 0
-        self.warm = False  # whether the optimiser has stepped in this process: only then can its step be recorded
-        self.settle()
 
-    def settle(self) -> None:
-        """Begin anew what remembers where the parameters and masks lie: now, and whenever they were moved."""
-        self.optimizer_step = OptimizerStep(self.optimizer, self.masks, self.native)
-        self.alone = Cohort([self])
+    @property
+    def agents(self) -> AgentNets:
+        """The networks that act."""
+        return cast(AgentNets, self.online["agents"])
+
+    @property
+    def mixer(self) -> nn.Module:
+        """What makes their values the team's."""
+        return self.online["mixer"]
 
     @property
     def networks(self) -> dict[str, nn.Module]:
         """All of them by name: what learns, and the target networks."""
-        return {**self._modules(), **self._target_modules()}
+        return {**self.online, **self.targets}
 
     @property
-    def execution(self) -> Execution:
-        """Where they run when they run alone."""
-        return self.alone.execution
+    def parts(self) -> Parts:
+        """What an engine works on."""
+        return Parts(self.networks, self.masks, self.optimizer)
 
-    @property
-    def actor(self) -> AgentNets | SparseSequence:
-        """What acts: `step` on the online agents, in C where that is possible."""
-        return self.execution.actor
-
-    @property
-    def _critic(self) -> Factored:
-        """What the target networks copy: the unrestricted Q* where there is one."""
-        return self.central or Factored(self.agents, self.mixer)
-
-    def update(self, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:
-        """One step on a batch of episodes; returns scalars (still on the device) for the log."""
-        return self.alone.update(batch, [env_steps])[0]
-
-    def stage(self, env_steps: int) -> tuple[bool, bool]:
-        """Whether the next update evolves the topology, and whether the targets are still one-step ones."""
-        sparse, total = self.config.sparse, self.config.train.total_steps
+    def evolves(self, env_steps: int) -> bool:
+        """Whether the next update changes the topology."""
+        sparse = self.config.sparse
         wanted = sparse.grow != "none" and any(masks.layers for masks in self.masks.values())
-        at = evolves_at(self.updates + 1, sparse.update_interval, env_steps / total, sparse.stop_fraction)
-        return wanted and at, env_steps < self.config.target.start * total
+        progress = env_steps / self.config.train.total_steps
+        return wanted and evolves_at(self.updates + 1, sparse.update_interval, progress, sparse.stop_fraction)
 
-    def anneal(self, env_steps: int) -> None:
-        """The learning rate of this point of the run: linear from `lr` to its share `lr_end_factor` at the end."""
-        c = self.config.train
-        rate = c.lr * (1.0 + min(1.0, env_steps / c.total_steps) * (c.lr_end_factor - 1.0))
-        for group in self.optimizer.param_groups:
-            if isinstance(group["lr"], Tensor):  # a recorded step reads the rate from where it lies
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
+    def schedule(self, env_steps: int) -> tuple[float, float, bool]:
+        """At this point of the run: the learning rate, linear from `lr` to its share `lr_end_factor` at the end; the
+        targets' lambda, 0 before T_0 (paper, section 4.1); and whether that is still to come."""
+        train, target = self.config.train, self.config.target
+        progress = min(1.0, env_steps / train.total_steps)
+        delayed = env_steps < target.start * train.total_steps
+        lam = 0.0 if delayed or target.returns == "one_step" else target.td_lambda
+        return train.lr * (1.0 + progress * (train.lr_end_factor - 1.0)), lam, delayed
 
-    def clear_gradients(self) -> None:
-        for parameter in self.parameters:
-            parameter.grad = None
-
-    def optimise(self) -> dict[str, Tensor]:
-        """The optimiser's step, once the gradients are there; scalars for the log."""
-        self.warm = True
-        norm = self.optimizer_step(self.config.train.grad_clip)
-        return {"grad_norm": norm, "changed": torch.zeros((), device=self.device)}
-
-    def evolve(self, env_steps: int) -> dict[str, Tensor]:
-        """`optimise`, and then a change of the topology by the gradients before it. The log's "idle" is the share of
-        connections that carried nothing."""
-        sparse, progress = self.config.sparse, env_steps / self.config.train.total_steps
+    def scores(self) -> Scores:
+        """By the gradients as they are now."""
         gradients = {key: masks.dense_gradients() for key, masks in self.masks.items()}
-        idle, judged = map(sum, zip(*(masks.idle(gradients[key]) for key, masks in self.masks.items()), strict=True))
-        log = self.optimise() | {"idle": torch.tensor(idle / max(1, judged))}
-        fraction, changed = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction), 0
-        for key, masks in self.masks.items():
-            changed += masks.evolve(sparse.drop, sparse.grow, gradients[key], fraction, self.generator, self.optimizer)
-        return log | {"changed": torch.tensor(float(changed), device=self.device)}
+        counts = [masks.idle(gradients[key]) for key, masks in self.masks.items()]
+        idle, judged = map(sum, zip(*counts, strict=True))
+        return Scores(gradients, idle / max(1, judged))
+
+    def evolve(self, scores: Scores, env_steps: int) -> int:
+        """Drop and grow connections; how many changed."""
+        sparse = self.config.sparse
+        progress = env_steps / self.config.train.total_steps
+        fraction = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction)
+        return sum(
+            masks.evolve(sparse.drop, sparse.grow, scores.gradients[key], fraction, self.generator, self.optimizer)
+            for key, masks in self.masks.items()
+        )
 
     def advance(self) -> None:
         """Count an update; the target networks follow where it is their turn."""
@@ -142,33 +135,21 @@ class Learner:
     @torch.no_grad()
     def sync_targets(self) -> None:
         """Copy the online networks, masks and all, into the target networks."""
-        for target, online in zip(self._target_modules().values(), self._critic, strict=True):
-            target.load_state_dict(online.state_dict())
+        for target, name in zip(self.targets.values(), self.algorithm.critic, strict=True):
+            target.load_state_dict(self.online[name].state_dict())
 
     def sparsity(self) -> dict[str, float]:
         """Share of absent weights per masked module (biases are not counted)."""
         return {key: masks.sparsity for key, masks in self.masks.items()}
 
-    def _modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"agents": self.agents, "mixer": self.mixer}
-        if self.central is not None:
-            modules |= {"central_agents": self.central.agents, "central_mixer": self.central.mixer}
-        return modules
-
-    def _target_modules(self) -> dict[str, nn.Module]:
-        return {"target_agents": self.target_agents, "target_mixer": self.target_mixer}
-
     def counts(self) -> Model:
         """The connections of every layer, for the count of training FLOPs (mast_train.learning.flops)."""
-        kept, n = {key: masks.state_dict() for key, masks in self.masks.items()}, self.spec.n_agents
-        model = Model(count_agents(self.agents, kept["agents"], n), count_mixer(self.mixer, kept["mixer"]))
-        if self.central is None:
-            return model
-        return replace(
-            model,
-            central_agents=count_agents(self.central.agents, kept["central_agents"], n),
-            central_mixer=count_mixer(self.central.mixer, kept["central_mixer"]),
-        )
+        found: dict[str, Any] = {}
+        for key, module in self.online.items():
+            kept = self.masks[key].state_dict()
+            agents = isinstance(module, AgentNets)
+            found[key] = count_agents(module, kept, self.spec.n_agents) if agents else count_mixer(module, kept)
+        return Model(**found)
 
     def policy_state(self) -> dict[str, Tensor]:
         """The agents' weights and masks: what an export needs."""
@@ -223,8 +204,7 @@ def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
     module.load_state_dict(given)
 
 
-def _optimizer(config: Config, parameters: list[nn.Parameter], capturable: bool) -> torch.optim.Optimizer:
-    rate = torch.tensor(config.train.lr, device=parameters[0].device) if capturable else config.train.lr
+def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if config.train.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, eps=1e-5, fused=True, capturable=capturable)
-    return torch.optim.RMSprop(parameters, lr=rate, alpha=0.99, eps=1e-5, capturable=capturable)
+        return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True)
+    return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)

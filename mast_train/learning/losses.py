@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 
-def td_loss(q_tot: Tensor, target: Tensor, weight: Tensor | None = None, real: Tensor | None = None) -> Tensor:
-    """Mean of weight (Q_tot - y)^2; the weights are not normalised. q_tot, target, weight [R], real as in `mean_of`."""
+def td_error(q_tot: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """weight (Q_tot - y)^2 of every transition; the weights are not normalised. All [R,...]."""
     squared = (q_tot - target).square()
-    return mean_of(squared if weight is None else weight * squared, real)
+    return squared if weight is None else weight * squared
+
+
+def td_loss(q_tot: Tensor, target: Tensor, weight: Tensor | None = None, real: Tensor | None = None) -> Tensor:
+    """The mean of td_error; real as in `mean_of`."""
+    return mean_of(td_error(q_tot, target, weight), real)
 
 
 def mean_of(values: Tensor, real: Tensor | None = None) -> Tensor:
@@ -35,13 +40,13 @@ def central_weight(target: Tensor, q_greedy: Tensor, is_greedy: Tensor, low: flo
 
 
 def total(scalars: Sequence[Tensor]) -> Tensor:
-    """Their sum."""
-    return torch.stack(tuple(scalars)).sum() if len(scalars) > 1 else scalars[0]
+    """Their sum, of tensors of one shape."""
+    return torch.stack(tuple(scalars)).sum(0) if len(scalars) > 1 else scalars[0]
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What Q_tot is fitted to: `scale` times the mean of weight (Q_tot - y)^2. y, weight [R].
+    """What Q_tot is fitted to: `scale` times the mean of weight (Q_tot - y)^2. y, weight [R]; or [R,N], agent by agent.
 
     weight None is 1; with a `low` other than 1 it is optimistic_weight's instead.
     """
@@ -59,7 +64,7 @@ class Goal:
         """The weight [R]; None: 1."""
         return self.weight if self.low == 1.0 else optimistic_weight(q_tot.detach(), self.y, self.low)
 
-    def loss(self, q_tot: Tensor, y: Tensor, weight: Tensor | None, real: Tensor | None) -> Tensor:
-        """The loss of some of the rows."""
-        loss = td_loss(q_tot, y, weight, real)
-        return loss if self.scale == 1.0 else self.scale * loss
+    def error(self, q_tot: Tensor) -> Tensor:
+        """What each transition adds to the loss [R]."""
+        error = td_error(q_tot, self.y, self.weight_at(q_tot))
+        return error if self.scale == 1.0 else self.scale * error

@@ -102,12 +102,14 @@ def n_step(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor,
     return target
 
 
-def td_lambda(reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, gamma: float, lam: float) -> Tensor:
+def td_lambda(
+    reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, gamma: float, lam: float | Tensor
+) -> Tensor:
     """y_t = r_t + gamma (1 - terminated_t) ((1 - lambda) V_{t+1} + lambda y_{t+1}); V_{t+1} alone at the last step.
 
     The recursive form of (1-lambda) sum_n lambda^(n-1) T^(n) (paper, equation 5). reward and next_value (V at t+1)
     [B,T], terminated [B,T] bool, last [B,T] bool (each episode's last transition, truncated or not) -> [B,T]. Entries
-    after `last` are padding: they never reach an earlier target.
+    after `last` are padding: they never reach an earlier target. lam: one for all, or [B,1]; 0 is one-step.
     """
     keep = torch.where(last, 0.0, lam)
     fixed = one_step(reward, (1.0 - keep) * next_value, terminated, gamma)

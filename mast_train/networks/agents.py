@@ -7,9 +7,8 @@ B episodes of all seeds, N agents, I input, H hidden, A actions, R rows of a gro
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ class AgentNets(nn.Module):
         super().__init__()
         self.groups, self.inputs, self.hidden, self.n_actions = groups, inputs, hidden, n_actions
         self.seeds = 1
+        self.recurrence: Callable[..., Tensor] = gru_sequence
 
         def parameter(*shape: int, fan_in: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(groups, *shape).uniform_(-1.0, 1.0) / math.sqrt(fan_in))
@@ -40,13 +40,17 @@ class AgentNets(nn.Module):
         """Zeros [G, R, H] for `batch` teams; R rows per group."""
         return self.fc1_bias.new_zeros(self.groups, batch * n_agents // self.groups, self.hidden)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole sequences from a zero memory: x [T,B,N,I] -> q [T,B,N,A], hidden [T,B,N,H]."""
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Whole sequences from a zero memory: x [T,B,N,I] -> q [T,B,N,A], hidden [T,B,N,H].
+
+        lengths [B] int64: each episode's steps; what comes after is undefined, and must get no gradient.
+        """
         t, b, n, _ = x.shape
+        ends = None if lengths is None else self._to_groups(lengths.view(1, b, 1, 1).expand(1, b, n, 1)).flatten(1)
         x = self._to_groups(x)
         y = torch.relu(_linear(x.flatten(1, 2), self.fc1_weight, self.fc1_bias))
         gates = _linear(y, self.weight_ih, self.bias_ih).view(self.groups, t, -1, 3 * self.hidden)
-        states = GRUSequence.apply(gates, self.weight_hh, self.bias_hh)
+        states = self.recurrence(gates, self.weight_hh, self.bias_hh, ends)
         q = _linear(states.flatten(1, 2), self.fc2_weight, self.fc2_bias)
         return self._from_groups(q, t, b, n), self._from_groups(states.flatten(1, 2), t, b, n)
 
@@ -63,7 +67,7 @@ class AgentNets(nn.Module):
         """[T,B,N,F] -> [G,T,R,F]: a group's rows are its seed's episodes, batch-major."""
         t, b, n, width = x.shape
         seeds, own = self.seeds, self.groups // self.seeds
-        parts = x.view(t, seeds, b // seeds, own, n // own, width)
+        parts = x.reshape(t, seeds, b // seeds, own, n // own, width)
         return parts.permute(1, 3, 0, 2, 4, 5).reshape(self.groups, t, -1, width)
 
     def _from_groups(self, x: Tensor, t: int, b: int, n: int) -> Tensor:
@@ -71,28 +75,6 @@ class AgentNets(nn.Module):
         seeds, own = self.seeds, self.groups // self.seeds
         parts = x.view(seeds, own, t, b // seeds, n // own, -1)
         return parts.permute(2, 0, 3, 1, 4, 5).reshape(t, b, n, -1)
-
-
-def joined(nets: Sequence[AgentNets]) -> AgentNets:
-    """The networks of several seeds side by side. Their parameters become views of the joint ones, in one memory."""
-    joint = copy.deepcopy(nets[0])
-    joint.groups, joint.seeds = sum(net.groups for net in nets), len(nets)
-    for name, parameter in nets[0].named_parameters():
-        whole = share_memory([getattr(net, name) for net in nets])
-        setattr(joint, name, nn.Parameter(whole, requires_grad=parameter.requires_grad))
-    return joint
-
-
-def share_memory(tensors: Sequence[Tensor]) -> Tensor:
-    """Tensors of one shape end to end; each becomes, wherever it is held, a view of its part of the result."""
-    whole = torch.cat([tensor.detach() for tensor in tensors])
-    rows = len(whole) // len(tensors)
-    for k, tensor in enumerate(tensors):
-        view, tensor.grad = whole[k * rows : (k + 1) * rows], None
-        if isinstance(tensor, nn.Parameter):
-            view = nn.Parameter(view, requires_grad=tensor.requires_grad)
-        torch.utils.swap_tensors(tensor, view)
-    return whole
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -108,11 +90,17 @@ def gru_cell(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> Tensor:
     return torch.lerp(n, hidden, z)
 
 
-class GRUSequence(torch.autograd.Function):
-    """The recurrence over T steps with a hand-written backward pass: a third of autograd's time at these sizes.
+def gru_sequence(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """The recurrence over T steps from a zero memory: gates [G,T,R,3H] (input projections with bias), weight_hh
+    [G,3H,H], bias_hh [G,3H] -> hidden [G,T,R,H].
 
-    gates [G,T,R,3H] (input projections with bias), weight_hh [G,3H,H], bias_hh [G,3H] -> hidden [G,T,R,H].
+    lengths [G,R] int64: each row's steps. What comes after is undefined: here the recurrence goes on.
     """
+    return GRUSequence.apply(gates, weight_hh, bias_hh)
+
+
+class GRUSequence(torch.autograd.Function):
+    """`gru_sequence` with a hand-written backward pass: a third of autograd's time at these sizes."""
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight_hh: Tensor, bias_hh: Tensor) -> Tensor:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mast_train.envs.base import EnvSpec
 from mast_train.networks.agents import AgentNets
-from mast_train.networks.mixers import QMIX, VDN, CentralMixer
 from mast_train.settings.config import Config
 from mast_train.sparse.masks import MaskedLayer, Masks
-
-WEIGHTED = ("owqmix", "cwqmix")
-"""Algorithms with an unrestricted Q* beside QMIX, which gives the targets (Rashid et al. 2020)."""
-
-
-class Factored(NamedTuple):
-    """A joint action value: every agent's network, and what mixes their values."""
-
-    agents: AgentNets
-    mixer: VDN | QMIX | CentralMixer
 
 
 def agent_inputs(config: Config, spec: EnvSpec, obs: Tensor, last_action: Tensor) -> Tensor:
@@ -64,19 +52,6 @@ def agent_layers(config: Config) -> list[MaskedLayer]:
         MaskedLayer("weight_hh", block.gru, 3),
         MaskedLayer("fc2_weight", block.fc2, actions=True),
     ]
-
-
-def factored(config: Config, spec: EnvSpec) -> Factored:
-    """The value that acts: QMIX's, or VDN's sum."""
-    agents = agent_nets(config, spec)
-    return Factored(agents, VDN() if config.algorithm == "vdn" else QMIX(spec.n_agents, spec.state_dim, config.mixer))
-
-
-def unrestricted(config: Config, spec: EnvSpec) -> Factored | None:
-    """WQMIX's Q*, agents of its own with a mixer without monotonicity; None for the other algorithms."""
-    if config.algorithm not in WEIGHTED:
-        return None
-    return Factored(agent_nets(config, spec), CentralMixer(spec.n_agents, spec.state_dim, config.wqmix.embed))
 
 
 def new_masks(

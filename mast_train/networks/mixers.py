@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from mast_train.settings.config import MixerConfig
 
 
-class VDN(nn.Module):
+class Sum(nn.Module):
     """Q_tot = sum_i Q_i (Sunehag et al. 2018). It has no weights."""
 
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
@@ -17,8 +17,16 @@ class VDN(nn.Module):
         return q.sum(-1)
 
 
-class QMIX(nn.Module):
-    """Monotonic mixing network whose weights come from hypernetworks on the state (Rashid et al. 2018).
+class Apart(nn.Module):
+    """Every agent's value by itself: nothing is mixed. It has no weights."""
+
+    def forward(self, q: Tensor, state: Tensor) -> Tensor:
+        """q [...,N], state [...,S] -> q."""
+        return q
+
+
+class MonotonicMixer(nn.Module):
+    """QMIX's mixing network: monotonic, its weights come from hypernetworks on the state (Rashid et al. 2018).
 
     Q_tot = |w2(s)| . elu(|W1(s)| q + b1(s)) + b2(s); two-layer hypernetworks, hypernet_layers = 2 of oxwhirl/pymarl.
     """

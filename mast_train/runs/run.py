@@ -1,4 +1,4 @@
-"""One run: its state, its evaluations and its checkpoints. The loop is in lockstep.py, logging and display outside."""
+"""One run: its state, what its evaluations say, and its checkpoints. runs/loop.py trains it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from mast_train.settings.errors import UserError
 from mast_train.runs.events import Clock, Evaluation, Event, Progress, Saved
 from mast_train.learning.flops import Schedule, TrainingComparison, compare
 from mast_train.learning.learner import Learner, part, stream_seed
-from mast_train.runs.loop import Lockstep
 from mast_train.networks.build import agent_inputs
 from mast_train.settings.methods import tiny_widths
 from mast_train.experience.replay import EpisodeBuffer
@@ -83,8 +82,8 @@ def _envs(config: Config, device: torch.device) -> Iterator[VecEnv]:
         yield build_env(narrow, stream_seed(config.seed, "evaluation"), device)
 
 
-class Trainer:
-    """One run: environments, replay, learner, and every random stream. `events` trains until total_steps."""
+class Run:
+    """Environments, replay, learner, and every random stream."""
 
     def __init__(self, config: Config, folder: Path | None = None, resumed: bool = False) -> None:
         """resumed: a checkpoint will follow, so nothing is taken over from another run. Raises UserError."""
@@ -115,7 +114,6 @@ class Trainer:
         self.next_eval = 0  # the step from which the next evaluation is due
         self.inputs = partial(agent_inputs, self.config, self.spec)
         self._last_eval: Evaluation | None = None
-        self.rounds = Lockstep([self])
 
     @property
     def epsilon(self) -> float:
@@ -124,11 +122,6 @@ class Trainer:
         share = min(1.0, self.step / c.epsilon_steps)
         return c.epsilon_start + share * (c.epsilon_end - c.epsilon_start)
 
-    def events(self) -> Iterator[Event]:
-        """Train; set `stop_requested` to end early, at a point from which `resume` continues exactly."""
-        for _, event in self.rounds.events():
-            yield event
-
     def training_flops(self) -> TrainingComparison:
         """FLOPs per training sample beside a dense run of the same shape, at the episode length last evaluated."""
         c, length = self.config, self._last_eval.length_mean if self._last_eval else float(self.spec.episode_limit)
@@ -136,11 +129,13 @@ class Trainer:
         interval = c.sparse.update_interval if c.sparse.grow != "none" else None
         ratio = max(1.0, samples * self.learner.updates / max(1, self.step))
         schedule = Schedule(round(samples), ratio, c.train.target_interval, interval)
-        return compare(c.algorithm, self.learner.counts(), schedule)
+        passes = self.learner.algorithm.passes(self.spec.n_agents, self.spec.n_actions)
+        return compare(passes, self.learner.counts(), schedule)
 
     def close(self) -> None:
-        """Release the environments (real games are processes), once no thread steps them any more."""
-        self.rounds.close()
+        """Release the environments (real games are processes)."""
+        self.env.close()
+        self.eval_env.close()
 
     @property
     def finished(self) -> bool:
@@ -157,11 +152,11 @@ class Trainer:
         if c.dynamic_capacity and self.learner.updates % c.dynamic_interval == 0:
             self._shrink_replay()
 
-    def evaluate(self) -> Evaluation:
-        policy = AgentPolicy(self.learner.actor, self.inputs)
-        rounds = play(self.eval_env, policy, self.config.train.eval_episodes)
-        estimate, realised = self._values(rounds, self.config.train.eval_episodes)
-        outcome = summarise(rounds, self.step, self.config.train.eval_episodes)
+    def evaluated(self, rounds: list[Rollout]) -> Evaluation:
+        """Take note of greedy episodes that were played, at least `train.eval_episodes`."""
+        episodes = self.config.train.eval_episodes
+        estimate, realised = self._values(rounds, episodes)
+        outcome = summarise(rounds, self.step, episodes)
         self._last_eval = replace(outcome, value_estimate=estimate, value_realised=realised)
         interval = self.config.train.eval_interval
         self.next_eval = (self.step // interval + 1) * interval
@@ -171,14 +166,15 @@ class Trainer:
 
     @torch.no_grad()
     def _values(self, rounds: list[Rollout], episodes: int) -> tuple[float, float]:
-        """Mean greedy Q_tot of the first states by the online networks, and the mean discounted return."""
+        """The mean value of greedy actions in the first states by the online networks, and the mean discounted
+        return."""
         obs, avail, state = (
             torch.cat([getattr(r.episodes, name)[:, 0] for r in rounds])[:episodes]
             for name in ("obs", "avail_actions", "state")
         )
-        actor = self.learner.actor
+        agents = self.learner.agents
         nothing_done = torch.full(obs.shape[:2], -1, device=obs.device)
-        q, _ = actor.step(self.inputs(obs, nothing_done), actor.initial_hidden(*obs.shape[:2]))
+        q, _ = agents.step(self.inputs(obs, nothing_done), agents.initial_hidden(*obs.shape[:2]))
         greedy = q.masked_fill(~avail, -torch.inf).amax(-1)
         returns = []
         for r in rounds:
@@ -242,31 +238,31 @@ class Trainer:
         return Saved(self.step, path, reason)
 
     @classmethod
-    def resume(cls, folder: Path) -> Trainer:
+    def resume(cls, folder: Path) -> Run:
         """Continue the run in `folder` exactly where its checkpoint was written. Raises UserError."""
         tensors, header = checkpoint.read(folder / "checkpoint.safetensors")
         config = checkpoint.config_of(header)
         if header["step"] >= config.train.total_steps:
             raise UserError(f"{folder}: this run has finished its {config.train.total_steps} steps; start a new one")
         episodes, _ = checkpoint.read(folder / f"replay-{header['step']}.safetensors")
-        trainer = cls(config, folder, resumed=True)
+        run = cls(config, folder, resumed=True)
         ahead = part(episodes, "ahead.")
         try:
-            trainer.learner.load_state_dict(part(tensors, "learner."))
-            trainer.replay.load_state_dict(episodes)
-            trainer.ahead = Rollout.from_state_dict(ahead, trainer.env.device) if ahead else None
+            run.learner.load_state_dict(part(tensors, "learner."))
+            run.replay.load_state_dict(episodes)
+            run.ahead = Rollout.from_state_dict(ahead, run.env.device) if ahead else None
         except (ValueError, KeyError, RuntimeError) as error:
-            trainer.close()
+            run.close()
             raise UserError(f"{folder}: the checkpoint does not fit its configuration: {error}") from error
-        trainer.exploration.set_state(tensors["exploration"])
-        trainer.sampling.set_state(tensors["sampling"])
-        trainer.env.load_state_dict(header["env_state"])
-        if trainer.eval_env is not trainer.env:
-            trainer.eval_env.load_state_dict(header["eval_env_state"])
-        trainer.step, trainer.next_eval = header["step"], header["next_eval"]
-        trainer.clock = Clock(**header["seconds"])
-        trainer._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
-        return trainer
+        run.exploration.set_state(tensors["exploration"])
+        run.sampling.set_state(tensors["sampling"])
+        run.env.load_state_dict(header["env_state"])
+        if run.eval_env is not run.env:
+            run.eval_env.load_state_dict(header["eval_env_state"])
+        run.step, run.next_eval = header["step"], header["next_eval"]
+        run.clock = Clock(**header["seconds"])
+        run._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
+        return run
 
 
 @torch.no_grad()

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mast_train.algorithms import ALGORITHMS
 from mast_train.settings.errors import UserError, check_choice, reason, suggest
 
 CHOICES = {
-    "algorithm": ("qmix", "vdn", "owqmix", "cwqmix", "res"),
+    "algorithm": tuple(ALGORITHMS),
     "kernel": ("auto", "native", "torch", "graph"),
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
