@@ -1,0 +1,1 @@
+"""What computes the passes of an update."""
