@@ -24,13 +24,16 @@ class Kernel:
 
     def __init__(self, function: object, wide: frozenset[int]) -> None:
         self.function, self.wide = function, wide
+        self.shared = 0
 
     def __call__(self, grid: tuple[int, int], threads: int, shared: int, arguments: Sequence[Value]) -> None:
         """Launches on the current stream of the current device; recordable in a graph."""
         from cuda.bindings import driver
 
-        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-        _check(driver.cuFuncSetAttribute(self.function, attribute, shared))
+        if shared > self.shared:
+            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            _check(driver.cuFuncSetAttribute(self.function, attribute, shared))
+            self.shared = shared
         values, kinds = [], []
         for number, argument in enumerate(arguments):
             if argument is None or isinstance(argument, torch.Tensor):

@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mast_train.engines.fused import layout
 from mast_train.engines.fused.structure import Structure
 from mast_train.errors import UserError
 

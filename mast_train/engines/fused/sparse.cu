@@ -16,11 +16,14 @@
 #define CLUSTER_ATTRIBUTE
 #endif
 
-__device__ __forceinline__ void prefetch(const float *address) { asm volatile("prefetch.global.L2 [%0];" ::"l"(address)); }
+__device__ __forceinline__ void prefetch(const float *address) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
+}
 
 // Everything stored before is seen by every thread of the cluster after.
 __device__ __forceinline__ void barrier() {
 #if CLUSTER > 1
+    __syncwarp();
     asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 #else
     __syncthreads();

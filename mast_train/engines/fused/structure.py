@@ -54,13 +54,15 @@ class Walks:
     filler; starts: where each warp's pairs begin and the last one's end; units: -1 where a warp has fewer than slots.
     """
 
-    def __init__(self, groups: int, hidden: int, connections: int, split: Split, backward: bool, device: object) -> None:
+    def __init__(
+        self, groups: int, hidden: int, connections: int, split: Split, backward: bool, device: torch.device
+    ) -> None:
         self.groups, self.hidden, self.split, self.backward = groups, hidden, split, backward
         segments = groups * hidden * (1 if backward else 3)
         warps = split.cluster * split.warps
 
         def buffer(*shape: int, fill: int = 0) -> Tensor:
-            return torch.full(shape, fill, dtype=torch.int32, device=device)  # type: ignore[arg-type]
+            return torch.full(shape, fill, dtype=torch.int32, device=device)
 
         # A segment of n connections takes ceil(n / 2) pairs, an empty one takes one.
         self.total = connections // 2 + segments
@@ -91,7 +93,7 @@ class Walks:
         return int((blocks[:, 1:] - blocks[:, :-1]).max())
 
     def _deal(self, work: Tensor) -> Tensor:
-        """Deals units by falling work [G,H] to the warps, to and fro; fills `units`, returns each unit's place there."""
+        """Deals units by falling work [G,H] to the warps, to and fro; fills `units`, returns the units' places there."""
         warps, slots = self.split.cluster * self.split.warps, self.split.slots
         order = work.argsort(dim=-1, descending=True, stable=True)
         turn = torch.arange(self.hidden, device=work.device)
@@ -146,7 +148,7 @@ class Structure:
             need, room = walks.fill(masks), self.split.room(self.hidden, self.shared, way)
             if need > room:
                 raise UserError(
-                    f"{need} pairs of connections in a block, room for {room}: take the dense kernel or a larger cluster"
+                    f"{need} pairs of connections in a block, room for {room}: use the dense kernel or a larger cluster"
                 )
             if need > self.capacity[way]:
                 self.capacity[way], grown = min(room, int(need * GROWTH) + LANES), True
