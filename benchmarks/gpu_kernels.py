@@ -3,8 +3,8 @@
     python benchmarks/gpu_kernels.py [--check] [--seconds 80] [--hidden 64 128 256] [--groups 3 24 192] [--json FILE]
 
 Every cell is a pass over T steps of 32 rows a group, recorded as a CUDA graph (but "eager") and timed by events over
-replays: "forward/all" in microseconds, all with the gradients of gates, weights and biases. The weights are masked
-uniformly at random; dense kernels multiply the zeros too. Errors are ||found - float64|| / ||float64||, the worst of
+replays: "forward/all" in microseconds, all with the gradients of gates, weights and biases ("weights": the part of the
+last two). The weights are masked uniformly at random; dense kernels multiply the zeros too. Errors are ||found - float64|| / ||float64||, the worst of
 states and gradients. "cudnn" is nn.GRU with one network for all rows, input projections included: a yardstick, not the
 same work. --check first compares odd shapes, ragged lengths and changing structures on the card.
 """
@@ -25,9 +25,10 @@ from gpu_problem import DEVICE, Problem, channel_major, dense, errors, one_line,
 from torch import Tensor
 
 from mast_train.engines.fused.dense import StepTiles, Tiles
+from mast_train.engines.fused.sequence import weight_gradients
 
 REPLAYS = 20
-COLUMNS = ("eager", "graph", "cell", "ieee", "tf32x3", "sparse", "cudnn")
+COLUMNS = ("eager", "graph", "cell", "ieee", "tf32x3", "sparse", "weights", "cudnn")
 
 
 def cell_sequence(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -37,9 +38,8 @@ def cell_sequence(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     states = []
     for x in gates.transpose(0, 1).contiguous():
         projected = torch.baddbmm(bias.unsqueeze(1), h, weight.mT)
-        h = torch.ops.aten._thnn_fused_gru_cell(x.flatten(0, 1), projected.flatten(0, 1), h.flatten(0, 1))[0].view(
-            g, r, -1
-        )
+        flat = (x.flatten(0, 1), projected.flatten(0, 1), h.flatten(0, 1))
+        h = torch.ops.aten._thnn_fused_gru_cell(*flat)[0].view(g, r, -1)
         states.append(h)
     return torch.stack(states, 1)
 
@@ -154,6 +154,16 @@ def cudnn(problem: Problem) -> dict:
     return times | {"all_us": median_us(replay), "errors": []}
 
 
+def weights(problem: Problem) -> dict:
+    """The gradients of weights and biases alone, a part of every fused pass."""
+    shape = (problem.groups, problem.steps, problem.rows)
+    grads = channel_major(torch.randn(*shape, 4 * problem.hidden, device=DEVICE))
+    states = channel_major(torch.randn(*shape, problem.hidden, device=DEVICE))
+    replay, _ = recorded(lambda: list(weight_gradients(grads, states)))
+    time_us = median_us(replay)
+    return {"forward_us": time_us, "all_us": time_us, "errors": []}
+
+
 def cell_rows(problem: Problem, deadline: float) -> list[dict]:
     """Every candidate of a cell, each surviving the failure of another."""
     wanted, rows = problem.reference(), []
@@ -167,10 +177,11 @@ def cell_rows(problem: Problem, deadline: float) -> list[dict]:
             row |= {"error": one_line(error)}
             print(f"  {candidate.column} {candidate.name}: {row['error']}", flush=True)
         rows.append(row)
-    try:
-        rows.append({"column": "cudnn", "name": "shared"} | cudnn(problem))
-    except Exception as error:
-        print(f"  cudnn: {one_line(error)}", flush=True)
+    for column, yardstick in (("weights", weights), ("cudnn", cudnn)):
+        try:
+            rows.append({"column": column, "name": ""} | yardstick(problem))
+        except Exception as error:
+            print(f"  {column}: {one_line(error)}", flush=True)
     return rows
 
 

@@ -116,7 +116,7 @@ def _lengths(lengths: Tensor | None, unused: Tensor) -> Tensor:
 
 
 def _padded(hidden: int) -> int:
-    return max(SMALLEST, triton.next_power_of_2(hidden))
+    return max(SMALLEST, 1 << (hidden - 1).bit_length())
 
 
 def _launch(

@@ -93,7 +93,7 @@ class Walks:
         return int((blocks[:, 1:] - blocks[:, :-1]).max())
 
     def _deal(self, work: Tensor) -> Tensor:
-        """Deals units by falling work [G,H] to the warps, to and fro; fills `units`, returns the units' places there."""
+        """Deals units by falling work [G,H] to the warps, to and fro; fills `units`, returns the units' places."""
         warps, slots = self.split.cluster * self.split.warps, self.split.slots
         order = work.argsort(dim=-1, descending=True, stable=True)
         turn = torch.arange(self.hidden, device=work.device)
