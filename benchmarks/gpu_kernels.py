@@ -4,9 +4,10 @@
 
 Every cell is a pass over T steps of 32 rows a group, recorded as a CUDA graph (but "eager") and timed by events over
 replays: "forward/all" in microseconds, all with the gradients of gates, weights and biases ("weights": the part of the
-last two). The weights are masked uniformly at random; dense kernels multiply the zeros too. Errors are ||found - float64|| / ||float64||, the worst of
-states and gradients. "cudnn" is nn.GRU with one network for all rows, input projections included: a yardstick, not the
-same work. --check first compares odd shapes, ragged lengths and changing structures on the card.
+last two). The weights are masked uniformly at random; dense kernels multiply the zeros too. Errors are
+||found - float64|| / ||float64||, the worst of states and gradients. "cudnn" is nn.GRU with one network for all rows,
+input projections included: a yardstick, not the same work. --check first compares odd shapes, ragged lengths and
+changing structures on the card.
 """
 
 from __future__ import annotations
