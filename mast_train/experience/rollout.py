@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
+from mast_train.experience.exploration import Exploration, Explorer
 from mast_train.experience.transfer import Flags
 from mast_train.settings.errors import UserError
 
@@ -189,13 +190,6 @@ class Actor(Protocol):
     def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class Exploration(NamedTuple):
-    """The share of one seed's actions that are random, and the stream that they are drawn from."""
-
-    epsilon: float
-    generator: torch.Generator
-
-
 class AgentPolicy:
     """Epsilon-greedy decisions of the agents' networks; keeps the recurrent state and last actions of an episode."""
 
@@ -203,7 +197,7 @@ class AgentPolicy:
         self, agents: Actor, inputs: Callable[[Tensor, Tensor], Tensor], exploration: Sequence[Exploration] = ()
     ) -> None:
         """exploration: of each seed; none: greedy."""
-        self._agents, self._inputs, self._exploration = agents, inputs, exploration
+        self._agents, self._inputs, self._explore = agents, inputs, Explorer(exploration)
         self.seconds = 0.0
 
     @torch.no_grad()
@@ -216,20 +210,6 @@ class AgentPolicy:
             self._last = torch.full((e, n), -1, device=avail.device)
         q, self._hidden = self._agents.step(self._inputs(observation.obs, self._last), self._hidden)
         self._last = q.masked_fill(~avail, -torch.inf).argmax(-1)
-        if self._exploration:
-            each = e // len(playing)
-            parts = zip(self._exploration, avail.split(each), self._last.split(each), playing, strict=True)
-            # A seed whose episodes are over draws no more numbers: its stream goes on as it would without the others.
-            self._last = torch.cat(
-                [_explore(own, free, greedy) if plays else greedy for own, free, greedy, plays in parts]
-            )
+        self._last = self._explore(t, avail, self._last, playing)
         self.seconds += time.perf_counter() - started
         return self._last
-
-
-def _explore(exploration: Exploration, avail: Tensor, greedy: Tensor) -> Tensor:
-    epsilon, generator = exploration
-    if epsilon <= 0.0:
-        return greedy
-    explore = torch.rand(greedy.shape, generator=generator, device=generator.device).to(avail.device)
-    return torch.where(explore < epsilon, random_actions(avail, generator), greedy)

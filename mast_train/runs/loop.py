@@ -16,7 +16,8 @@ import torch
 
 from mast_train.envs.together import together
 from mast_train.experience.replay import add, gather, share
-from mast_train.experience.rollout import Actor, AgentPolicy, Exploration, Rollouts, rollouts
+from mast_train.experience.exploration import Exploration
+from mast_train.experience.rollout import Actor, AgentPolicy, Rollouts, rollouts
 from mast_train.learning.update import Log, Update
 from mast_train.runs.events import Event, Progress
 from mast_train.runs.run import Run
