@@ -14,7 +14,7 @@ from mast_train.settings.errors import UserError, check_choice, reason, suggest
 
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
-    "kernel": ("auto", "native", "torch", "graph"),
+    "kernel": ("auto", "native", "fused", "graph", "torch"),
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
     "sparse.allocation": ("erdos_renyi", "uniform"),
@@ -178,8 +178,8 @@ class TrainConfig:
 class Config:
     """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves.
 
-    `kernel`: what carries updates: our C passes (on a CPU), torch, or torch in CUDA graphs (on a GPU). `threads`: of
-    torch, of the C pass and of SMAX on a CPU.
+    `kernel`: what carries updates: our C passes (native, on a CPU), our CUDA kernels (fused) or torch in CUDA graphs
+    (graph), or torch. `threads`: of torch, of the C pass and of SMAX on a CPU.
     """
 
     algorithm: str = "qmix"
