@@ -307,9 +307,9 @@ def bench(
     Sparse beside dense, on every engine that is installed.
     """
     from mast_runtime import load
-    from mast_runtime.bench import bench as measure
-    from mast_runtime.bench import print_bench
     from mast_runtime.bundle import find_policy
+    from mast_runtime.measure.bench import bench as measure
+    from mast_runtime.measure.bench import print_bench
 
     bundle, others = load(find_policy(policy, runs)), {}
     if full:
@@ -336,7 +336,7 @@ def inspect(
     """
     from mast_runtime import load
     from mast_runtime.bundle import find_policy
-    from mast_runtime.inspect import describe, print_description
+    from mast_runtime.measure.inspect import describe, print_description
 
     bundle = load(find_policy(policy, runs))
     description = describe(bundle)
@@ -345,7 +345,7 @@ def inspect(
     else:
         print_description(console, description)
     if png is not None:
-        from mast_runtime.pictures import masks_png
+        from mast_runtime.measure.pictures import masks_png
 
         masks_png(bundle, png)
         print(f"masks drawn to {png}", file=sys.stderr)

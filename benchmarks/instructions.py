@@ -32,7 +32,7 @@ from mast_export.csource import generate
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
 from mast_runtime import Bundle, Layer
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 from mast_runtime.network import LAYERS, SEGMENTS
 
 CORTEX = Path(__file__).parent / "cortex_m4"

@@ -144,7 +144,7 @@ def python_rows(size: str) -> list[Row]:
 def onnx_call(size: str, n: int, hidden: int) -> Callable[[], object]:
     """One `run` of the dense model that selects the action too."""
     from mast_runtime.format import AgentInfo
-    from mast_runtime.onnx_backend import build_model, open_session
+    from mast_runtime.onnx_graph import build_model, open_session
 
     contract, _ = SIZES[size]
     model = build_model(contract, network_of("dense", size), AgentInfo("a", "a", 0, 0))

@@ -19,8 +19,8 @@ from mast_export.ckernels import Matrix, Table, first_columns, kernel, literals,
 from mast_export.errors import ExportError
 from mast_export.verify import TOLERANCES, Report, Trace, _compare, weights_dtype
 from mast_runtime import AgentInfo, Bundle, Contract, Network
+from mast_runtime.backends.reference import ReferenceStep
 from mast_runtime.bundle import write_atomically
-from mast_runtime.reference import ReferenceStep
 
 MANIFEST = "manifest.json"
 FORMAT = "mast-c"

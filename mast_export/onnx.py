@@ -1,4 +1,4 @@
-"""Policies as ONNX files: one self-contained model per agent (mast_runtime.onnx_backend describes the graph)."""
+"""Policies as ONNX files: one self-contained model per agent (mast_runtime.onnx_graph describes the graph)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mast_export.errors import ExportError
 from mast_export.verify import TOLERANCES, Report, Trace, verify_onnx, weights_dtype
 from mast_runtime import Bundle
 from mast_runtime.bundle import write_atomically
-from mast_runtime.onnx_backend import build_model
+from mast_runtime.onnx_graph import build_model
 
 MANIFEST = "manifest.json"
 FORMAT = "mast-onnx"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mast_export.errors import ExportError
 from mast_runtime import Bundle
 from mast_runtime.format import VALUE_DTYPES
-from mast_runtime.onnx_backend import open_session
+from mast_runtime.onnx_graph import open_session
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mast_runtime.flops import AgentCounts, Counts, Matrix, agent_counts
+from mast_runtime.measure.flops import AgentCounts, Counts, Matrix, agent_counts
 from mast_train.flops import CentralCounts, QmixCounts
 from mast_train.mixers import QMIX, CentralMixer
 from mast_train.nets import WEIGHTS, AgentNets

@@ -15,14 +15,14 @@ from rich.console import Console
 
 from mast_export.variants import variants
 from mast_runtime import AgentInfo, BackendError, Bundle, Contract, Layer, RuntimeFault, load, save
-from mast_runtime import bench as bench_module
 from mast_runtime.backends import installed_backends
-from mast_runtime.bench import bench, print_bench
-from mast_runtime.inspect import describe, print_description
-from mast_runtime.machine import describe_machine
-from mast_runtime.pictures import MAX_NETWORKS, masks_png
-from mast_runtime.rivals import RIVALS, Rival, installed_rivals
-from mast_runtime.startup import BARE, bare_command, measure_startup, policy_command
+from mast_runtime.measure import bench as bench_module
+from mast_runtime.measure.bench import bench, print_bench
+from mast_runtime.measure.inspect import describe, print_description
+from mast_runtime.measure.machine import describe_machine
+from mast_runtime.measure.pictures import MAX_NETWORKS, masks_png
+from mast_runtime.measure.rivals import RIVALS, Rival, installed_rivals
+from mast_runtime.measure.startup import BARE, bare_command, measure_startup, policy_command
 
 
 @pytest.fixture(scope="module")

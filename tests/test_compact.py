@@ -19,7 +19,7 @@ from mast_export.quantise import quantise
 from mast_export.verify import Trace, verify
 from mast_runtime import Bundle, Layer, Network, load, save
 from mast_runtime.backends import installed_backends
-from mast_runtime.inspect import describe
+from mast_runtime.measure.inspect import describe
 
 
 def edited(network: Network, **weights: np.ndarray) -> Network:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks import random_bundle
 
-from mast_runtime.flops import Matrix, agent_counts, bundle_cost, network_counts
+from mast_runtime.measure.flops import Matrix, agent_counts, bundle_cost, network_counts
 from mast_train.flops import CentralCounts, Model, QmixCounts, Schedule, compare, passes, qmix_counts, training_cost
 
 # SMAX 3m: 75 observed values, 8 actions, a state of 72 values, 3 agents; hidden 64. Input 75 + 8 = 83.

@@ -17,9 +17,9 @@ from networks import random_bundle, random_network
 import mast_runtime
 from mast_runtime import BackendError, Contract, Layer, ObservationError
 from mast_runtime.agent import Agent, Team
+from mast_runtime.backends.reference import ReferenceStep
 from mast_runtime.native import NativeStep, levels, make_team, missing, new_agent, packing
 from mast_runtime.network import LAYERS, SEGMENTS
-from mast_runtime.reference import ReferenceStep
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"native backend: needs {missing()}")
 SIZES = (1, 3, 7, 8, 9, 63, 65)

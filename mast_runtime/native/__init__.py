@@ -89,7 +89,12 @@ def new_agent(contract: Contract, step: Any, index: int, backend: str = "native"
 
 
 def make_team(
-    contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int, level: str | None = None
+    contract: Contract,
+    networks: Sequence[Network],
+    agent_ids: Sequence[int],
+    n: int,
+    level: str | None = None,
+    backend: str = "native",
 ) -> Any:
     """n agents with the interface of mast_runtime.agent.Team; agent i runs networks[i mod k] under agent_ids[i mod k].
 
@@ -103,7 +108,7 @@ def make_team(
         groups.append((step.compiled, members))
     ids = array("i", [agent_ids[i % k] for i in range(n)])
     width = max(network.hidden for network in networks)
-    return _native.Team(contract, "native", ids, (contract.obs_dim, contract.n_actions), width, tuple(groups))
+    return _native.Team(contract, backend, ids, (contract.obs_dim, contract.n_actions), width, tuple(groups))
 
 
 def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32]:
