@@ -265,29 +265,19 @@ def export(
 
     Each is verified against the trained network.
     """
-    from mast_export.export import export_run
+    from mast_export.export import check_request, export_run
     from mast_train.runs import find_run, find_snapshot
 
-    if target and format_ != "c":
-        raise fail("--target builds C exports; add --format c")
+    check_request(format_, dtype, target)
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
-    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact)
-    programs = []
-    if target:
-        from mast_export.cbuild import cross_compile
-
-        programs = [cross_compile(file.path, target) for file in files]
+    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact, target)
     if json_:
         print(json.dumps([file.as_dict() for file in files]))
         return
     console.print(f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}")
-    for file in files:
-        console.print(file.sentence())
-        for part in file.removed:
-            console.print(f"  {part}")
-    for program in programs:
-        console.print(f"built {program}")
+    for line in (line for file in files for line in file.lines()):
+        console.print(line)
 
 
 @command

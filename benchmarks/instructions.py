@@ -27,8 +27,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from networks import random_bundle
 
-from mast_export.cbuild import build
-from mast_export.csource import generate
+from mast_export.c.build import build
+from mast_export.c.source import generate
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
 from mast_runtime import Bundle, Layer

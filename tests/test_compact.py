@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from networks import random_bundle
 
 from mast_export import compact as compact_module
-from mast_export.cbuild import find_compiler
+from mast_export.c.build import find_compiler
 from mast_export.compact import Compacted, Removed, compact, compact_bundle
-from mast_export.csource import export_c
-from mast_export.onnx import export_onnx
+from mast_export.formats.c import export_c
+from mast_export.formats.onnx import export_onnx
 from mast_export.quantise import quantise
 from mast_export.verify import Trace, verify
 from mast_runtime import Bundle, Layer, Network, load, save

@@ -13,7 +13,7 @@ import torch
 from networks import random_bundle, random_network
 
 from mast_export.errors import ExportError
-from mast_export.onnx import export_onnx
+from mast_export.formats.onnx import export_onnx
 from mast_export.quantise import quantise
 from mast_export.verify import TOLERANCES, Tolerance, Trace, verify, verify_onnx, weights_dtype
 from mast_runtime import Bundle, Contract, Layer

@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
-from typing import NamedTuple
-
-import onnx
-from onnx.checker import ValidationError, check_model
-from onnx.shape_inference import InferenceError
 
 from mast_export.errors import ExportError
-from mast_export.verify import TOLERANCES, Report, Trace, verify_onnx, weights_dtype
+from mast_export.formats.base import Exported, Format, Request
+from mast_export.formats.folder import replaced, write_manifest
+from mast_export.verify import TOLERANCES, Parity, Trace, verify_onnx, weights_dtype
 from mast_runtime import Bundle
 from mast_runtime.bundle import write_atomically
 from mast_runtime.onnx_graph import build_model
 
-MANIFEST = "manifest.json"
-FORMAT = "mast-onnx"
+MARK = "mast-onnx"
 
 
-class Exported(NamedTuple):
-    """One file, the position of its agent in the bundle, and its parity with the trainer when a trace was given."""
+def write(request: Request) -> list[Exported]:
+    """Format.write."""
+    return export_onnx(request.bundle, request.path, request.agent, False, request.trace)
 
-    path: Path
-    agent: int
-    report: Report | None
+
+def write_sparse(request: Request) -> list[Exported]:
+    """Format.write."""
+    return export_onnx(request.bundle, request.path, request.agent, True, request.trace)
 
 
 def export_onnx(
@@ -52,12 +48,22 @@ def export_onnx(
     if agent is not None:
         data, report = models[agent]
         write_atomically(path, data)
-        return [Exported(path, agent, report)]
-    _write_folder(bundle, path, {k: data for k, (data, _) in models.items()})
-    return [Exported(path / _file_name(k), k, report) for k, (_, report) in models.items()]
+        return [Exported(path, len(data), report, agent)]
+    with replaced(path, MARK, "an ONNX export") as fresh:
+        agents = []
+        for k, (data, _) in models.items():
+            info = bundle.agents[k]
+            write_atomically(fresh / _file_name(k), data)
+            agents.append({"file": _file_name(k), "name": info.name, "type": info.type, "index": info.index})
+        write_manifest(fresh, MARK, agents, bundle.info)
+    return [Exported(path / _file_name(k), len(data), report, k) for k, (data, report) in models.items()]
 
 
-def _checked_model(bundle: Bundle, k: int, sparse: bool, trace: Trace | None) -> tuple[bytes, Report | None]:
+def _checked_model(bundle: Bundle, k: int, sparse: bool, trace: Trace | None) -> tuple[bytes, Parity | None]:
+    from onnx import StringStringEntryProto
+    from onnx.checker import ValidationError, check_model
+    from onnx.shape_inference import InferenceError
+
     info = bundle.agents[k]
     model = build_model(bundle.contract, bundle.networks[info.network], info, bundle.info, sparse)
     try:
@@ -68,7 +74,7 @@ def _checked_model(bundle: Bundle, k: int, sparse: bool, trace: Trace | None) ->
         return model.SerializeToString(), None
     report = verify_onnx(model.SerializeToString(), trace, k, TOLERANCES[weights_dtype(bundle)])
     report.require(f"the ONNX model of agent {k}")
-    model.metadata_props.append(onnx.StringStringEntryProto(key="verification", value=json.dumps(report.to_dict())))
+    model.metadata_props.append(StringStringEntryProto(key="verification", value=json.dumps(report.to_dict())))
     return model.SerializeToString(), report
 
 
@@ -76,28 +82,8 @@ def _file_name(k: int) -> str:
     return f"agent_{k}.onnx"
 
 
-def _write_folder(bundle: Bundle, path: Path, models: dict[int, bytes]) -> None:
-    """The folder is filled beside `path` and renamed; an earlier export there is replaced, anything else is kept."""
-    if path.exists() and not _is_export(path):
-        raise ExportError(f"{path} exists and is not an ONNX export; choose another destination")
-    chosen = {_file_name(k): bundle.agents[k] for k in models}
-    agents = [
-        {"file": file, "name": info.name, "type": info.type, "index": info.index} for file, info in chosen.items()
-    ]
-    manifest = {"format": FORMAT, "agents": agents, "info": bundle.info}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as temporary:
-        fresh = Path(temporary, "new")
-        fresh.mkdir()
-        for k, data in models.items():
-            write_atomically(fresh / _file_name(k), data)
-        write_atomically(fresh / MANIFEST, json.dumps(manifest, indent=1).encode())
-        if path.exists():
-            os.replace(path, Path(temporary, "old"))
-        os.replace(fresh, path)
-
-
-def _is_export(path: Path) -> bool:
-    try:
-        return json.loads((path / MANIFEST).read_bytes())["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+FLOAT32 = ("f32",)
+FORMATS = {
+    "onnx": Format("ONNX", write, ("-onnx", ".onnx"), FLOAT32),
+    "onnx-sparse": Format("ONNX with sparse constants", write_sparse, ("-sparse-onnx", "-sparse.onnx"), FLOAT32),
+}
