@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/native/*.[ch])
+SOURCES := $(wildcard mast_*/native/*.[ch] mast_*/native/*.def)
 
 .PHONY: demo test install clean
 

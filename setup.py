@@ -1,5 +1,7 @@
 """The optional C extension; everything else is in pyproject.toml. Without a C compiler the install still succeeds."""
 
+from glob import glob
+
 from setuptools import Extension, setup
 
 NATIVE = "mast_runtime/native/"
@@ -28,9 +30,8 @@ setup(
     ext_modules=[
         Extension(
             "mast_runtime.native._native",
-            sources=[NATIVE + name for name in ("_native.c", "mast.c", "mast_v3.c", "mast_v4.c")],
-            depends=[NATIVE + name for name in ("mast.h", "mast.c", "mast_vector.h", "mast_products.h", "mast_lanes.h")]
-            + [f"{NATIVE}_{name}.h" for name in ("buffers", "packed", "windows", "network", "agent", "group", "team")],
+            sources=sorted(glob(NATIVE + "*.c")),
+            depends=sorted([*glob(NATIVE + "*.h"), *glob(NATIVE + "*.def")]),
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
             py_limited_api=True,

@@ -9,12 +9,13 @@ typedef struct {
     PyObject *contract, *backend;
 } Agent;
 
+/* Agent(contract, network, index, backend); `index` is its one-hot id too. */
 static PyObject *agent_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    (void)kwargs;
+    static char *names[] = {"contract", "network", "index", "backend", NULL};
     PyObject *contract, *network, *backend;
     long index;
-    if (!PyArg_ParseTuple(args, "OO!lO", &contract, network_type, &network, &index, &backend))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!lO", names, &contract, network_type, &network, &index, &backend))
         return NULL;
     const mast_network *n = &((Network *)network)->net;
     if (((Network *)network)->lanes || index < 0 || index >= (long)n->agents) {

@@ -2,42 +2,67 @@
 
 #include "_group.h"
 
-/* Team(contract, backend, ids int32 [n], (obs, actions), width, groups) */
+/* Memory of `n` agents with these ids. */
+static int team_allocate(Team *self, const Py_buffer *ids)
+{
+    self->n = ids->len / 4;
+    const size_t n = (size_t)self->n, q_size = n * self->actions * sizeof(float);
+    if (!(self->id = allocate(4 * n)) || !(self->last_action = allocate(4 * n))
+        || !(self->next_action = allocate(4 * n)) || !(self->q = allocate(q_size)) || !(self->next_q = allocate(q_size))
+        || !(self->groups = allocate((size_t)self->n_groups * sizeof(Group))))
+        return -1;
+    memcpy(self->id, ids->buf, 4 * n);
+    memset(self->last_action, 0xff, 4 * n);
+    return 0;
+}
+
+/* The groups, of which every agent has one; their networks say the sizes. */
+static int take_groups(Team *self, PyObject *groups, const Py_buffer *ids)
+{
+    self->n_groups = PyTuple_Size(groups);
+    PyObject *first = self->n_groups > 0 ? PyObject_GetAttrString(PyTuple_GetItem(groups, 0), "network") : NULL;
+    if (!first || !PyObject_TypeCheck(first, network_type)) {
+        Py_XDECREF(first);
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "a team of no group, or of a group without a packed network");
+        return -1;
+    }
+    self->obs = ((Network *)first)->net.obs, self->actions = ((Network *)first)->net.actions;
+    Py_DECREF(first);
+    if (team_allocate(self, ids) < 0)
+        return -1;
+    Py_ssize_t members = 0;
+    for (Py_ssize_t i = 0; i < self->n_groups; i++) {
+        if (take_group(self, &self->groups[i], PyTuple_GetItem(groups, i)) < 0)
+            return -1;
+        members += self->groups[i].size;
+        if (self->width < (Py_ssize_t)self->groups[i].network->net.hidden)
+            self->width = self->groups[i].network->net.hidden;
+    }
+    if (members != self->n) {
+        PyErr_Format(PyExc_ValueError, "groups of %zd agents, the team has %zd", members, self->n);
+        return -1;
+    }
+    return 0;
+}
+
+/* Team(contract, backend, agent_ids int32 [n], groups: a tuple of native.Members) */
 static PyObject *team_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    (void)kwargs;
-    PyObject *contract, *backend, *groups;
+    static char *names[] = {"contract", "backend", "agent_ids", "groups", NULL};
+    PyObject *contract, *backend, *agent_ids, *groups;
     Py_buffer ids;
-    unsigned int obs, actions;
-    Py_ssize_t width;
-    if (!PyArg_ParseTuple(args, "OOy*(II)nO!", &contract, &backend, &ids, &obs, &actions, &width, &PyTuple_Type, &groups))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!", names, &contract, &backend, &agent_ids, &PyTuple_Type, &groups)
+        || one_axis(agent_ids, 'i', "agent_ids", &ids) < 0)
         return NULL;
     Team *self = (Team *)PyType_GenericAlloc(type, 0);
-    if (!self) {
-        PyBuffer_Release(&ids);
-        return NULL;
-    }
-    Py_INCREF(contract), Py_INCREF(backend);
-    self->contract = contract, self->backend = backend, self->obs = obs, self->actions = actions, self->width = width;
-    self->n = ids.len / 4;
-    self->n_groups = PyTuple_Size(groups);
-    const size_t n = (size_t)self->n, q_size = n * actions * sizeof(float);
-    const int ready = (self->id = allocate(4 * n)) && (self->last_action = allocate(4 * n))
-                      && (self->next_action = allocate(4 * n)) && (self->q = allocate(q_size))
-                      && (self->next_q = allocate(q_size))
-                      && (self->groups = allocate((size_t)self->n_groups * sizeof(Group)));
-    if (ready) {
-        memcpy(self->id, ids.buf, 4 * n);
-        memset(self->last_action, 0xff, 4 * n);
+    if (self) {
+        Py_INCREF(contract), Py_INCREF(backend);
+        self->contract = contract, self->backend = backend;
+        if (take_groups(self, groups, &ids) < 0)
+            Py_CLEAR(self);
     }
     PyBuffer_Release(&ids);
-    int fault = !ready;
-    for (Py_ssize_t i = 0; !fault && i < self->n_groups; i++)
-        fault = take_group(self, &self->groups[i], PyTuple_GetItem(groups, i));
-    if (fault) {
-        Py_DECREF(self);
-        return NULL;
-    }
     return (PyObject *)self;
 }
 
