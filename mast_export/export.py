@@ -29,7 +29,7 @@ def export_run(
     test for that machine. C is verified where there is a C compiler; a report of None says that there was none.
     Raises UserError (run), ExportError (verification, destination), OSError (disk).
     """
-    check_request(format_, dtype, target)
+    _check_request(format_, dtype, target)
     chosen, bundle = find_format(format_), extract(snapshot)
     if agent is not None and not 0 <= agent < len(bundle.agents):
         raise ExportError(f"agent {agent}: the run has agents 0 to {len(bundle.agents) - 1}")
@@ -47,7 +47,7 @@ def export_run(
     return files
 
 
-def check_request(format_: str, dtype: str = "f32", target: str | None = None) -> None:
+def _check_request(format_: str, dtype: str = "f32", target: str | None = None) -> None:
     """Raises ExportError for a format that is not, or that cannot do what is asked of it."""
     chosen = find_format(format_)
     if dtype not in VALUE_DTYPES:

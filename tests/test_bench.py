@@ -11,11 +11,11 @@ from statistics import median
 import numpy as np
 import pytest
 from networks import random_bundle, random_network
-from rich.console import Console
 
 from mast_export.variants import variants
 from mast_runtime import AgentInfo, BackendError, Bundle, Contract, Layer, RuntimeFault, load, save
 from mast_runtime.backends import installed_backends
+from mast_runtime.console import new_console
 from mast_runtime.measure import bench as bench_module
 from mast_runtime.measure.bench import bench, print_bench
 from mast_runtime.measure.inspect import describe, print_description
@@ -33,7 +33,7 @@ def result(tmp_path_factory):
 
 
 def text_of(show, value, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width)
+    console = new_console(file=io.StringIO(), width=width, soft_wrap=False)
     show(console, value)
     return console.file.getvalue()
 

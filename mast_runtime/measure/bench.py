@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mast_runtime.backends import backend_of, find_backend, installed_backends
+from mast_runtime.backends import BACKENDS, backend_of, find_backend, installed_backends
 from mast_runtime.bundle import Bundle, save
 from mast_runtime.errors import BackendError
 from mast_runtime.measure.flops import Cost, bundle_cost
@@ -116,6 +116,8 @@ def bench(
 def _engines(names: Sequence[str]) -> list[str]:
     """Each name once; `auto` by what it means. Raises BackendError."""
     for name in names:
+        if name not in ("auto", *BACKENDS, *RIVALS):
+            raise BackendError(f"unknown engine {name!r}; choose from auto, {', '.join((*BACKENDS, *RIVALS))}")
         if name in RIVALS and name not in installed_rivals():
             needed = f"{' and '.join(RIVALS[name].modules)}; pip install {RIVALS[name].packages}"
             raise BackendError(f"{name!r} needs {needed}")
