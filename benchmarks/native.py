@@ -73,7 +73,7 @@ def network_of(kind: str, size: str, sparsity: float = SPARSITY) -> Network:
 
 
 def in_c(agent, obs) -> Callable[[int], float]:
-    return lambda calls: agent._bench(obs, calls)
+    return lambda calls: agent.measure(obs, calls)
 
 
 def in_python(call: Callable[[], object]) -> Callable[[int], float]:

@@ -157,14 +157,14 @@ static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t gi
     return fault ? raise_fault(fault, obs, avail, self->n, self->obs, self->actions) : team_last_action(object, NULL);
 }
 
-/* _bench(obs, rounds) -> seconds. */
-static PyObject *team_bench(PyObject *object, PyObject *args)
+/* measure(obs, rounds) -> seconds. */
+static PyObject *team_measure(PyObject *object, PyObject *args)
 {
     Team *self = (Team *)object;
     PyObject *obs;
     Py_ssize_t rounds;
     Py_buffer view;
-    if (!PyArg_ParseTuple(args, "On", &obs, &rounds)
+    if (!team_free(self) || !PyArg_ParseTuple(args, "On", &obs, &rounds)
         || any_buffer(obs, convert_obs, &view, 'f', 2, self->n, self->obs) < 0)
         return NULL;
     const double start = now();
@@ -253,7 +253,8 @@ static PyMethodDef team_methods[] = {
      "Raises ObservationError, in which case the\nrecurrent state is as it was."},
     {"reset", (PyCFunction)(void (*)(void))team_reset, METH_FASTCALL,
      "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
-    {"_bench", team_bench, METH_VARARGS, "_bench(obs, rounds) -> seconds"},
+    {"measure", team_measure, METH_VARARGS,
+     "measure(obs, rounds) -> seconds\n\nThat many decisions of the team on obs [n,O], without Python in between."},
     {0}};
 static PyGetSetDef team_getset[] = {
     {"q", team_q, NULL, "Action values [n,A] of the last decision (a copy).", NULL},
