@@ -20,14 +20,18 @@ ROOT = Path(__file__).resolve().parent.parent
 POLICY = ROOT / "tests" / "data" / "3m.mast"
 KERNELS = ("mast_runtime/native/_native.abi3.so", "mast_train/native/_train.abi3.so")
 LOADED = """
-import importlib.util, sys
-import mast_runtime, mast_runtime.native, mast_train.native._train
-assert importlib.util.find_spec("cli") is None, "the name cli is taken"
+import sys
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from pathlib import Path
+import mast_runtime, mast_runtime.native
+assert find_spec("cli") is None, "the name cli is taken"
+file = Path(find_spec("mast_train").origin).parent / "native" / "_train.abi3.so"  # its package would need torch
+training = module_from_spec(spec_from_file_location("_train", file))
 policy = mast_runtime.load(sys.argv[1])
 agent, oracle = policy.agent(0), policy.agent(0, "reference")
 observations = [[0.25 * ((i * 7 + t) % 9) - 1 for i in range(policy.contract.obs_dim)] for t in range(50)]
 assert [agent.act(obs) for obs in observations] == [oracle.act(obs) for obs in observations]
-print(agent.backend, ", ".join(mast_runtime.native.levels()))
+print(agent.backend, *mast_runtime.native.levels(), f"and {training.__name__}")
 """
 
 
