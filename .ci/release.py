@@ -46,9 +46,8 @@ def run(*command: object, cwd: Path = ROOT) -> str:
 
 def build(out: Path) -> tuple[Path, Path]:
     """The sdist and the wheel."""
-    before = set(out.glob("*")) if out.is_dir() else set()
-    if before:
-        sys.exit(f"{out} is not empty; an older release would be mistaken for this one")
+    if out.is_dir() and any(out.iterdir()):
+        sys.exit(f"{out} is not empty: remove it, or name another folder with --out")
     run(sys.executable, "-m", "build", "--outdir", out, ROOT)
     (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
     run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)

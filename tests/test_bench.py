@@ -38,6 +38,11 @@ def text_of(show, value, width: int = 80) -> str:
     return console.file.getvalue()
 
 
+def test_an_unknown_engine_is_refused_with_those_there_are():
+    with pytest.raises(BackendError, match=r"unknown engine 'abacus'; choose from auto, native, .*, openvino"):
+        bench(random_bundle(hidden=8), ["abacus"])
+
+
 def test_every_installed_backend_is_measured_sparse_and_dense(result):
     rows = {(row.backend, row.weights, row.agents): row for row in result[0].latency}
     engines = (*installed_backends(), *installed_rivals())
