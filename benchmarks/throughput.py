@@ -24,7 +24,7 @@ import types
 from dataclasses import asdict
 from pathlib import Path
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 
 MAST, DENSE, JAXMARL = "mast 95 %, native", "dense, torch", "jaxmarl"
 OURS = {MAST: ("mast", "native"), DENSE: ("dense", "torch")}

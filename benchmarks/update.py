@@ -23,7 +23,7 @@ from time import perf_counter, process_time
 import torch
 from mast_train.engines.engine import TorchValues
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 from mast_train import native
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch
