@@ -82,7 +82,7 @@ def run_apart(stage: str, rows: Path, options: argparse.Namespace, limit_s: floa
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if status == NO_GPU:
-        print("error: this torch sees no CUDA GPU; --device cpu --tiny only shows that everything runs", file=sys.stderr)
+        print("error: this torch sees no CUDA GPU; --device cpu --tiny shows that everything runs", file=sys.stderr)
         raise SystemExit(2)
     return {0: "done", CUT_SHORT: "cut short"}.get(status, f"exit {status}")
 
@@ -139,8 +139,9 @@ def main() -> None:
     found: dict[str, Row] = {}
     if options.json and options.json.exists():
         found = json.loads(options.json.read_text())["stages"]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a stage is ended too
     run_all(options, found)
-    print("\n".join(table(found)), flush=True)
+    print("\n".join(table({stage: found[stage] for stage in PLAN if stage in found})), flush=True)
     if any(stage["status"] != "done" for stage in found.values()):
         raise SystemExit(1)
 

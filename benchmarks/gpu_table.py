@@ -13,13 +13,12 @@ COLUMNS = ("graph", "cell", "ieee", "tf32x3", "sparse", "cudnn")
 
 def table(found: Found) -> list[str]:
     """Lines; a stage that is not there has none, and one that is not done says so."""
-    makers = {"card": _card, "tests": _tests, "update": _update, "kernels": _kernels, "smax": _smax, "train": _train}
     lines = []
     for stage, result in found.items():
-        lines += makers.get(stage, _plain)(result["rows"])
+        lines += MAKERS[stage](result["rows"])
         errors = [f"{name}: {row['error']}" for name, row in result["rows"].items() if "error" in row]
         if result["status"] != "done":
-            lines.append(f"{stage} is {result['status']}" + "".join(f"; {error}"[:160] for error in errors[:2]))
+            lines.append(f"{stage}: {result['status']}" + "".join(f"; {error}"[:160] for error in errors[:2]))
     return lines
 
 
@@ -87,9 +86,8 @@ def _smax(rows: Found) -> Iterator[str]:
 
 def _train(rows: Found) -> Iterator[str]:
     yield "training           steps/s environment/acting/learning  wins after steps each   minutes to 2M     MB"
-    for name, row in rows.items():
-        if "env_steps_per_s" not in row:
-            continue
+    measured = {name: row for name, row in rows.items() if "env_steps_per_s" in row}
+    for name, row in sorted(measured.items(), key=lambda item: (item[0].split()[0], int(item[0].split()[1]))):
         shares = "/".join(f"{row[f'share_{part}']:.0%}" for part in ("environment", "acting", "learning"))
         wins = f"{row['win_rate_mean']:.2f}" if "win_rate_mean" in row else "-"
         cut = " unfinished" * ("unfinished" in row)
@@ -100,7 +98,13 @@ def _train(rows: Found) -> Iterator[str]:
         )
 
 
-def _plain(rows: Found) -> Iterator[str]:
+def _jaxmarl(rows: Found) -> Iterator[str]:
     for name, row in rows.items():
         short = ", ".join(f"{key} {value:,.1f}" for key, value in row.items() if isinstance(value, float))
-        yield f"{name}: {short}"
+        yield f"JaxMARL {name}: {short}"
+
+
+MAKERS = {
+    "card": _card, "tests": _tests, "update": _update, "kernels": _kernels, "smax": _smax, "train": _train,
+    "jaxmarl": _jaxmarl,
+}  # fmt: skip

@@ -107,6 +107,15 @@ def test_a_stage_that_takes_too_long_is_ended(gpu, tmp_path):
     assert time.monotonic() - started < 20
 
 
+def test_the_table_says_what_is_wrong(gpu):
+    updates = {"64 dense graph 8": {"ms": 7.831, "replay_ms": 6.26}, "64 dense graph 64": {"error": "out of memory"}}
+    battles = {"jax 16": {"plain_ms": 1.255, "graphs_ms": 0.385, "same_bits": False}}
+    found = {"update": {"status": "failed", "rows": updates}, "smax": {"status": "done", "rows": battles}}
+    lines = gpu.table(found)
+    assert "7.83 (6.26)" in lines[1] and "failed" in lines[1] and "out of memory" in lines[2]
+    assert "1.255" in lines[4] and "GRAPHS DIFFER" in lines[4]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_without_a_gpu_it_says_so_in_one_line(gpu, tmp_path, capfd):
     with pytest.raises(SystemExit) as left:
