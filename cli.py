@@ -133,7 +133,8 @@ def train(
 ) -> None:
     """Train a team of sparse agents; Ctrl-C saves."""
     from mast_train.runs.folders import find_run
-    from mast_train.settings.config import to_toml, validate
+    from mast_train.settings.config import to_toml
+    from mast_train.settings.limits import validate
     from mast_train.settings.methods import resolve
 
     flags = {

@@ -16,7 +16,7 @@ from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs, load_agents
 from mast_train.runs import checkpoint
 from mast_train.runs.folders import find_run, find_snapshot
-from mast_train.settings.config import validate
+from mast_train.settings.limits import validate
 from mast_train.settings.methods import resolve
 
 RUNS = Path("runs")
