@@ -31,7 +31,8 @@ class SmaxEnv:
         self.num_envs, self.device, self._reward_scale = num_envs, device, reward_scale
         self._jax_device = smax_jax.find_device(device.type, device.index or 0, torch.get_num_threads())
         self.spec = _spec(map_name)
-        self._programs = smax_jax.programs(map_name, num_envs, reward_scale)
+        self._graphs = smax_jax.in_graphs(self._jax_device)
+        self._programs = smax_jax.programs(map_name, num_envs, reward_scale, self._graphs)
         self._carry: smax_jax.Carry | None = None
         self._put_key([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF])
 
@@ -53,7 +54,7 @@ class SmaxEnv:
     def joint_programs(self) -> smax_jax.JointPrograms:
         """For these battles beside those of other seeds."""
         in_lanes = self._jax_device.platform != "cpu"
-        return smax_jax.joint_programs(self.spec.map, self.num_envs, self._reward_scale, in_lanes)
+        return smax_jax.joint_programs(self.spec.map, self.num_envs, self._reward_scale, in_lanes, self._graphs)
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape. The first call compiles."""
