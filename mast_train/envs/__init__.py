@@ -31,7 +31,7 @@ AGENT_WISE = ("reward_scale", "team_reward", "episode_limit")
 SMAC_OPTIONS = ("difficulty", "game_version", "replay_dir", "replay_prefix", "reward_sparse")
 
 ENVS = {
-    "smax": EnvEntry("mast_train.envs.smax", "SmaxEnv", ("reward_scale",)),
+    "smax": EnvEntry("mast_train.envs.smax", "SmaxEnv", ("reward_scale", "rounds")),
     "smac": EnvEntry("mast_train.envs.smac", "SmacEnv", SMAC_OPTIONS, costly=True),
     "vmas": EnvEntry("mast_train.envs.vmas", "VmasEnv", AGENT_WISE, own_options=True),
     "pettingzoo": EnvEntry("mast_train.envs.pettingzoo", "PettingZooEnv", AGENT_WISE, own_options=True),
