@@ -71,7 +71,7 @@ class Rollouts(Sequence[Rollout]):
 
     def __getitem__(self, index: Any) -> Any:
         parts = {name: tensor.tensor_split(len(self))[index] for name, tensor in vars(self.episodes).items()}
-        episodes = _crop(EpisodeBatch(**parts), self._ends[index])
+        episodes = crop(EpisodeBatch(**parts), self._ends[index])
         won = None if self.won is None else self.won.tensor_split(len(self))[index]
         return Rollout(episodes, won, episodes.reward.sum(1))
 
@@ -119,7 +119,7 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> Rollouts:
         t += 1
         ends = [end + plays for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
-    episodes = _crop(storage, t)
+    episodes = crop(storage, t)
     _blank_afterwards(episodes)
     return Rollouts(episodes, None if won is None else won.clone(), ends)
 
@@ -155,11 +155,17 @@ def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
             raise
-        size = 4 * e * (t + 1) * (n * spec.obs_dim + spec.state_dim) / 1e9
-        raise UserError(
-            f"{e:,} episodes at once of up to {t} steps of {spec.map} need {size:,.0f} GB on {device}, more than there "
-            "is: lower env.num_envs"
-        ) from error
+        raise too_many(spec, e, device) from error
+
+
+def too_many(spec: EnvSpec, e: int, device: torch.device) -> UserError:
+    """What to say when e episodes do not fit."""
+    t = spec.episode_limit
+    size = 4 * e * (t + 1) * (spec.n_agents * spec.obs_dim + spec.state_dim) / 1e9
+    return UserError(
+        f"{e:,} episodes at once of up to {t} steps of {spec.map} need {size:,.0f} GB on {device}, more than there "
+        "is: lower env.num_envs"
+    )
 
 
 def _blank_afterwards(episodes: EpisodeBatch) -> None:
@@ -178,7 +184,8 @@ def _record(storage: EpisodeBatch, t: int, observation: Observation) -> None:
     storage.avail_actions[:, t] = observation.avail_actions
 
 
-def _crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
+def crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
+    """The first t transitions."""
     return EpisodeBatch(**{name: value[:, : t + (name in OBSERVED)] for name, value in vars(storage).items()})
 
 
