@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mast_train.engines.joint import chosen, joined, lay_out
-from mast_train.envs import make_env, smax_round
+from mast_train.envs import smax_round
 from mast_train.envs.smax import SmaxEnv, aligned
 from mast_train.envs.together import together
 from mast_train.experience.rollout import Exploration, Rollout, rollouts
@@ -38,7 +38,7 @@ def config(**settings) -> Config:
 
 
 def envs(seeds, rounds: str = "compiled") -> list[SmaxEnv]:
-    return [make_env("smax", "3m", BATTLES, seed, CPU, {"rounds": rounds}) for seed in seeds]
+    return [SmaxEnv("3m", BATTLES, seed, CPU, rounds=rounds) for seed in seeds]
 
 
 def networks(settings: Config, seeds: int = PLACES) -> AgentNets:
