@@ -9,6 +9,7 @@ into a dead unit, or from a dead unit into the GRU carry nothing.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from mast_train.settings.errors import UserError
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a run's folder")
     try:
-        for folder in map(Path, sys.argv[1:]):
+        for folder in parser.parse_args().runs:
             show(folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,6 +5,7 @@ python benchmarks/operator_gap.py RUN       # a run folder; its last snapshot on
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -13,12 +14,23 @@ import torch
 from mast_export.extract import record_trace
 from mast_train.learning.targets import greedy_value, soft_mellowmax
 from mast_train.runs.folders import find_run, find_snapshot
+from mast_train.settings.errors import UserError
 
 OMEGA = 10.0
 
 
 def main() -> None:
-    run = find_run(sys.argv[1], Path("runs"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run's folder, or its name under runs/")
+    try:
+        show(find_run(parser.parse_args().run, Path("runs")))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def show(run: Path) -> None:
+    """Two lines for the choices that the last snapshot had."""
     trace = record_trace(find_snapshot(run), run / "trace.safetensors")
     q, avail = torch.from_numpy(trace.q), torch.from_numpy(trace.avail_actions)
     choice = avail.sum(-1) > 1

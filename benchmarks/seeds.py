@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 
 if TYPE_CHECKING:
     from mast_train.runs.events import Event
@@ -64,7 +64,7 @@ def measure_rounds(options: argparse.Namespace) -> dict[str, float]:
     }  # fmt: skip
     config = override(preset(options.method), settings)
     together, apart = ([Run(replace(config, seed=seed)) for seed in range(options.seeds)] for _ in range(2))
-    joint, alone = Loop(together).events(), [run.rounds.events() for run in apart]
+    joint, alone = Loop(together).events(), [Loop([run]).events() for run in apart]
 
     def turn(rounds: int) -> list[dict[str, float]]:
         """What the joint runs took, and those alone."""

@@ -21,10 +21,18 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
+from unittest.mock import patch
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
+
+if TYPE_CHECKING:
+    from mast_train.experience.episodes import EpisodeBatch
+    from mast_train.learning.update import Log, Update
 
 MAST, DENSE, JAXMARL = "mast 95 %, native", "dense, torch", "jaxmarl"
 OURS = {MAST: ("mast", "native"), DENSE: ("dense", "torch")}
@@ -39,7 +47,9 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
     """Environment steps and learned agent-steps per second of a warm run, and the share of each phase."""
     import torch
 
+    from mast_train.learning.update import Update
     from mast_train.runs.events import Progress
+    from mast_train.runs.loop import Loop
     from mast_train.runs.malloc import keep_freed_memory
     from mast_train.runs.run import Run
     from mast_train.settings.config import override
@@ -52,20 +62,19 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
         "env.map": map_name, "net.hidden": hidden, "kernel": kernel, "train.overlap": overlap,
         "train.total_steps": 10**9, "train.eval_interval": 10**9, "train.eval_episodes": 16,
     }  # fmt: skip
-    trainer = Run(override(preset(method), settings))
-    learned, update = [0], trainer.learner.alone.update
+    run = Run(override(preset(method), settings))
+    learned, step = [0], Update.__call__
 
-    def counted(batch, env_steps):
-        learned[0] += int(batch.filled.sum()) * trainer.spec.n_agents
-        return update(batch, env_steps)
+    def counted(update: Update, batch: EpisodeBatch, env_steps: Sequence[int]) -> Log:
+        learned[0] += int(batch.filled.sum()) * run.spec.n_agents
+        return step(update, batch, env_steps)
 
-    trainer.learner.alone.update = counted
-    rounds = (event for event in trainer.events() if isinstance(event, Progress))
-    first = next(event for event in rounds if event.updates > 24)
-    started, learned[0] = time.perf_counter(), 0
-    event = next(event for k, event in enumerate(rounds) if k >= 2 and time.perf_counter() - started > WINDOW)
-    wall = time.perf_counter() - started
-    trainer.close()
+    with patch.object(Update, "__call__", counted), closing(run), closing(Loop([run])) as loop:
+        rounds = (event for _, event in loop.events() if isinstance(event, Progress))
+        first = next(event for event in rounds if event.updates > 24)
+        started, learned[0] = time.perf_counter(), 0
+        event = next(event for k, event in enumerate(rounds) if k >= 2 and time.perf_counter() - started > WINDOW)
+        wall = time.perf_counter() - started
     result = {
         "env_steps_per_s": (event.step - first.step) / wall,
         "agent_steps_learned_per_s": learned[0] / wall,

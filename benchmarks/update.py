@@ -15,22 +15,28 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
+from typing import cast
 
 import torch
-from mast_train.engines.engine import TorchValues
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 from mast_train import native
+from mast_train.engines.base import Wanted
+from mast_train.engines.torch_engine import TorchValues
 from mast_train.envs.base import EnvSpec
-from mast_train.experience.episodes import EpisodeBatch
+from mast_train.experience.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.learning.learner import Learner
 from mast_train.learning.losses import Goal
-from mast_train.native import Wanted
+from mast_train.learning.update import Update
+from mast_train.native import SparseSequence
+from mast_train.native.inputs import plain
 from mast_train.native.mixer import SparseMixer
+from mast_train.networks.agents import AgentNets
+from mast_train.networks.build import agent_inputs
 from mast_train.networks.mixers import MonotonicMixer
 from mast_train.runs.malloc import keep_freed_memory
 from mast_train.settings.config import override
@@ -80,66 +86,95 @@ def random_batch(spec: EnvSpec, seed: int) -> EpisodeBatch:
     )
 
 
-def make_learner(map_name: str, hidden: int, row: str) -> Learner:
+@dataclass(frozen=True)
+class Subject:
+    """A learner that is measured, what steps it, and its online and target agents, in C or torch."""
+
+    learner: Learner
+    step: Update
+    agents: SparseSequence | AgentNets
+    target_agents: SparseSequence | AgentNets
+
+
+def make_subject(map_name: str, hidden: int, row: str) -> Subject:
     method, kernel = ROWS[row]
     settings = {"env.map": map_name, "net.hidden": hidden, "kernel": kernel, "target.start": 0.0}
-    return Learner(override(preset(method), settings), SPECS[map_name], torch.device("cpu"))
+    learner = Learner(override(preset(method), settings), SPECS[map_name], torch.device("cpu"))
+    target = cast(AgentNets, learner.targets["target_agents"])
+    if kernel == "torch":
+        return Subject(learner, Update([learner]), learner.agents, target)
+    online = SparseSequence(learner.agents, learner.masks["agents"].state_dict())
+    return Subject(learner, Update([learner]), online, SparseSequence(target, None))
 
 
-def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], object]]:
+class Sequences:
+    """The agents' passes over one batch, whose inputs were made before."""
+
+    def __init__(self, learner: Learner, batch: EpisodeBatch, rows: Rows) -> None:
+        self._batch, self._rows = batch, rows
+        self._grad_taken = torch.randn(rows.now.numel(), learner.spec.n_agents)
+        last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+        self._in_torch = agent_inputs(learner.config, learner.spec, batch.obs, last_action).transpose(0, 1)
+        obs, actions = plain(batch.obs.transpose(0, 1)), batch.actions.transpose(0, 1)
+        self._in_c = native.Inputs(obs, actions, rows.order, rows.now.numel(), one_hot=True)
+
+    def learn(self, nets: SparseSequence | AgentNets) -> None:
+        """Forward, and back from the values of the actions taken."""
+        if isinstance(nets, SparseSequence):
+            (values,) = native.together(self._in_c, (nets, Wanted(learning=True)))
+            values.backward(None, self._grad_taken)
+        else:
+            chosen = pick(self._batch.actions, self._rows.transition)
+            taken(nets(self._in_torch)[0], self._rows, chosen).backward(self._grad_taken)
+
+    @torch.no_grad()
+    def look_ahead(self, nets: SparseSequence | AgentNets) -> None:
+        """Forward, for the values of all next actions."""
+        if isinstance(nets, SparseSequence):
+            native.together(self._in_c, (nets, Wanted(after=True)))
+        else:
+            pick(nets(self._in_torch)[0], self._rows.next_step_major)
+
+
+def parts_of(subject: Subject, batch: EpisodeBatch) -> dict[str, Callable[[], object]]:
     """Part -> the piece of an update that it names, to run again and again; "update" is all of it. In C it carries the
     agents and the target agents through their inputs together, which takes less than the two parts."""
-    networks, rows = learner.execution, learner.execution.rows(batch)
-    inputs = networks.inputs(batch, rows)
-    shape = rows.now.numel(), learner.spec.n_agents
-    grad_taken, q_taken, y = torch.randn(shape), torch.randn(shape, requires_grad=True), torch.randn(shape[0])
+    learner, engine = subject.learner, subject.step.engine
+    rows = engine.rows(batch)
+    sequences = Sequences(learner, batch, rows)
+    q_taken, y = torch.randn(rows.now.numel(), learner.spec.n_agents, requires_grad=True), torch.randn(rows.now.numel())
     sparse_mixer = None
-    if networks.native:
+    if isinstance(subject.agents, SparseSequence):
         assert isinstance(learner.mixer, MonotonicMixer)
         sparse_mixer = SparseMixer(learner.mixer, learner.masks["mixer"].state_dict())
 
-    def clear() -> None:
-        for parameter in learner.parameters:
-            parameter.grad = None
-
     def agents() -> None:
-        clear()
-        values = networks.sequences(inputs, batch, rows, {"agents": Wanted(learning=True)})["agents"]
-        if isinstance(values, TorchValues):
-            assert values.taken is not None
-            values.taken.backward(grad_taken)
-        else:
-            values.backward(None, grad_taken)
-
-    def target_agents() -> None:
-        networks.sequences(inputs, batch, rows, {"target_agents": Wanted(after=True)})
+        engine.clear_gradients()
+        sequences.learn(subject.agents)
 
     def mixers() -> None:
-        clear()
+        engine.clear_gradients()
         if sparse_mixer is None:
-            networks.fit("mixer", TorchValues(q_taken, None, None), batch, rows, {"loss": Goal(y)}, False)
+            engine.fit("mixer", TorchValues(q_taken, None, None), batch, rows, {"loss": Goal(y)}, False)
         else:
             sparse_mixer.fit(q_taken, batch.state.flatten(0, 1), rows.now, y, None, 1.0)
         with torch.no_grad():
-            networks.mix("target_mixer", q_taken, batch.state, rows.after)
-
-    def optimiser() -> None:
-        learner.optimizer_step(learner.config.train.grad_clip)
+            engine.mix("target_mixer", q_taken, batch.state, rows, rows.after)
 
     def update() -> None:
         learner.updates = 0  # neither evolves the topology nor copies the targets
-        learner.update(batch, 1)
+        subject.step(batch, [1])
 
     def evolving_update() -> None:
         learner.updates = learner.config.sparse.update_interval - 1
-        learner.update(batch, 1)
+        subject.step(batch, [1])
 
     return {
         "update": update,
         "agents": agents,
-        "target agents": target_agents,
+        "target agents": lambda: sequences.look_ahead(subject.target_agents),
         "mixers": mixers,
-        "optimiser": optimiser,
+        "optimiser": lambda: engine.optimise(learner.config.train.grad_clip),
         "evolving update": evolving_update,
     }
 
@@ -147,11 +182,11 @@ def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], ob
 def measure(map_name: str, hidden: int, rounds: int, clock: Callable[[], float]) -> dict[str, dict[str, list[float]]]:
     """Part -> row -> seconds, a round each, after one round to warm up."""
     batches = [random_batch(SPECS[map_name], seed) for seed in range(BATCHES)]
-    learners = {row: make_learner(map_name, hidden, row) for row in ROWS}
+    subjects = {row: make_subject(map_name, hidden, row) for row in ROWS}
     seconds: dict[str, dict[str, list[float]]] = {}
     for number in range(rounds + 1):
-        for row, learner in learners.items():
-            parts = [parts_of(learner, batch) for batch in batches]
+        for row, subject in subjects.items():
+            parts = [parts_of(subject, batch) for batch in batches]
             for part in ("update", "agents", "target agents", "mixers", "update", "optimiser", "evolving update"):
                 times = 1 if part == "evolving update" else PASSES
                 started = clock()
@@ -201,9 +236,8 @@ def agents_work(learner: Learner, batch: EpisodeBatch) -> dict[str, float]:
 
 def profile(map_name: str, hidden: int, clock: Callable[[], float], agents_seconds: float) -> dict[str, float]:
     """The sparse row's agents against the machine."""
-    work = [
-        agents_work(make_learner(map_name, hidden, "sparse native"), random_batch(SPECS[map_name], s)) for s in range(4)
-    ]
+    learner = make_subject(map_name, hidden, "sparse native").learner
+    work = [agents_work(learner, random_batch(SPECS[map_name], seed)) for seed in range(BATCHES)]
     mflop, megabytes = (sum(w[key] for w in work) / len(work) / 1e6 for key in ("flops", "bytes"))
     found = {"agents_mflop": round(mflop, 2), "agents_mb": round(megabytes, 2)}
     found |= {

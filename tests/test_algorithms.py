@@ -190,7 +190,7 @@ def test_the_unrestricted_networks_are_sparse_and_give_the_targets(algorithm):
 
 
 @pytest.mark.skipif(not native.available(), reason=native.status())
-@pytest.mark.parametrize("algorithm", NEW)
+@pytest.mark.parametrize("algorithm", [*NEW, "iql"])
 def test_native_and_torch_agree_while_the_topology_evolves(algorithm):
     pair, batch = [subject(algorithm, kernel=kernel) for kernel in ("native", "torch")], episodes()
     for _ in range(12):
@@ -232,7 +232,7 @@ def test_res_reaches_the_optimum_of_the_two_step_game():
     assert final_return("res", **{"env.map": "two_step", "train.total_steps": 6000}) == pytest.approx(8.0)
 
 
-@pytest.mark.parametrize("algorithm", NEW)
+@pytest.mark.parametrize("algorithm", [*NEW, "iql"])
 def test_training_flops_follow_the_connections(algorithm):
     """The learner's own count against its masks: (2I-1)/I per connection, OW-QMIX 3A + 3M + 4UA + 4UM."""
     trained = subject(algorithm, "rigl", **{"sparse.agent_sparsity": 0.8, "sparse.mixer_sparsity": 0.8})
@@ -255,3 +255,39 @@ def test_tiny_narrows_the_unrestricted_mixer_to_the_sparse_budget():
 
     budget = (1 - 0.95) * weights(256)
     assert weights(config.wqmix.embed) <= budget < weights(config.wqmix.embed + 1)
+
+
+@pytest.mark.parametrize("kernel", ["torch", "auto"])
+def test_iql_fits_every_agent_to_its_own_target(kernel):
+    """Loss by explicit loops over steps and agents, then gradients by autograd: the same weights after the step."""
+    settings = {"train.optimizer": "rmsprop", "target.returns": "one_step", "kernel": kernel}
+    fast, batch = subject("iql", "ss", **settings), episodes()
+    with torch.no_grad():
+        for parameter in fast.targets["target_agents"].parameters():
+            parameter.add_(0.05 * (parameter != 0))
+    slow = copy.deepcopy(fast)
+    log = update(fast, batch, 0)
+    q, q_target, _ = slow_values(slow, batch)
+    errors = []
+    for b in range(4):
+        for t in range(int(batch.lengths[b])):
+            best = greedy(q[b, t + 1].detach(), batch.avail_actions[b, t + 1])
+            for n in range(3):
+                value = 0.0 if batch.terminated[b, t] else float(q_target[b, t + 1, n, best[n]])
+                y = float(batch.reward[b, t]) + 0.99 * value
+                errors.append((q[b, t, n, batch.actions[b, t, n]] - y) ** 2)
+    loss = torch.stack(errors).mean()
+    assert float(log["loss"]) == pytest.approx(loss.item(), rel=1e-5)
+    slow.optimizer.zero_grad()
+    loss.backward()
+    for masks in slow.masks.values():
+        masks.apply_to_gradients()
+    torch.nn.utils.clip_grad_norm_(slow.parameters, slow.config.train.grad_clip)
+    slow.optimizer.step()
+    for a, b in zip(fast.parameters, slow.parameters, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+def test_iql_learns_to_coordinate_where_rewards_tell_each_agent_enough():
+    """The two-step game: 7 is what agents find that do not mix (Rashid et al. 2018, section 5)."""
+    assert final_return("iql", **{"env.map": "two_step", "train.total_steps": 6000}) == pytest.approx(7.0)

@@ -145,7 +145,7 @@ def test_exploring_rounds_draw_each_seeds_own_stream_once(own):
 
 def test_a_seed_plays_what_it_plays_without_the_others_by_one_program(own):
     settings, nets = own
-    program = smax_round.program(smax_round.Shape("3m", BATTLES, 10.0, False, PLACES, True, False))
+    program = smax_round.program(smax_round.Shape("3m", BATTLES, 10.0, False, False, PLACES, True, False))
     everyone = Rounds(envs(range(PLACES)), PLACES, settings).play(nets, exploring([0.5] * 3, streams(range(PLACES))))
     for seeds in ([0, 2], [1]):
         fewer = Rounds(envs(seeds), PLACES, settings)

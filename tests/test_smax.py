@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -218,6 +219,22 @@ def test_world_state_is_scaled_once():
 def test_a_gpu_that_jax_does_not_see_falls_back_to_the_cpu():
     with pytest.warns(UserWarning, match="JAX sees no GPU"):
         assert smax_jax.find_device("cuda", 0, 1).platform == "cpu"
+
+
+def test_a_step_runs_as_graphs_on_a_cuda_gpu_unless_xla_flags_says_otherwise(monkeypatch):
+    def device(platform: str, version: str) -> SimpleNamespace:
+        return SimpleNamespace(platform=platform, client=SimpleNamespace(platform_version=version))
+
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    assert not smax_jax.in_graphs(device("cpu", "cpu")) and not smax_jax.in_graphs(device("gpu", "rocm 70100"))
+    assert smax_jax.in_graphs(device("gpu", "cuda 13000"))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_graph_min_graph_size=5")
+    assert not smax_jax.in_graphs(device("gpu", "cuda 13000"))
+
+
+def test_an_xla_that_lacks_the_graphs_does_without(monkeypatch):
+    monkeypatch.setitem(smax_jax.GRAPHS, "xla_gpu_no_such_option", 1)
+    assert not smax_jax._takes_graphs.__wrapped__()
 
 
 def test_missing_jaxmarl_names_the_extra(monkeypatch):

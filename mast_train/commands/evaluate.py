@@ -19,8 +19,9 @@ from mast_train.networks.build import agent_inputs, load_agents
 from mast_train.runs import checkpoint
 from mast_train.runs.folders import find_run, find_snapshot
 from mast_train.runs.run import build_env, play, resolve_device, summarise, threads
-from mast_train.settings.config import Config, EnvConfig, override, parse_assignments, validate
+from mast_train.settings.config import Config, EnvConfig, override, parse_assignments
 from mast_train.settings.errors import UserError
+from mast_train.settings.limits import validate
 from mast_train.settings.methods import environment
 
 

@@ -20,7 +20,8 @@ from mast_train.runs.folders import RunLog, locked, new_run
 from mast_train.runs.loop import Loop
 from mast_train.runs.malloc import keep_freed_memory
 from mast_train.runs.run import Run, threads
-from mast_train.settings.config import Config, load_toml, validate
+from mast_train.settings.config import Config, load_toml
+from mast_train.settings.limits import validate
 
 Watch = Callable[[Event], bool | None]
 """Is shown an event; False ends the runs."""

@@ -60,9 +60,16 @@ class Engine(Protocol):
     whoever replaces a parameter, a mask or an optimiser's state afterwards makes a new engine.
     """
 
-    one_stage: bool
-    """Whether gradients of connections alone round differently from those beside absent weights' gradients: then seeds
-    that evolve and seeds that do not are not updated in one pass."""
+    @property
+    def one_stage(self) -> bool:
+        """Whether gradients of connections alone round differently from those beside absent weights' gradients: then
+        seeds that evolve and seeds that do not are not updated in one pass."""
+        ...
+
+    @property
+    def version(self) -> int:
+        """Another number, after `schedule`, when graphs recorded before are no longer right."""
+        ...
 
     @property
     def seeds(self) -> int: ...

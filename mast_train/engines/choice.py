@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
@@ -18,15 +19,23 @@ from mast_train.settings.errors import UserError
 
 @dataclass(frozen=True)
 class Kernel:
-    """make: the engine of some seeds. device: what it needs, "" for any. graphs: whether updates are recorded."""
+    """make: the engine of some seeds. device, packages: what it needs, "" for any device. graphs: whether updates are
+    recorded."""
 
     make: Callable[[Config, EnvSpec, Sequence[Parts]], Engine]
     device: str = ""
     graphs: bool = False
+    packages: tuple[str, ...] = ()
 
 
 def _torch(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> Engine:
     return TorchEngine(config, spec, parts, at_once=False)
+
+
+def _fused(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> Engine:
+    from mast_train.engines.fused_engine import FusedEngine  # needs Triton, which comes with torch on a GPU
+
+    return FusedEngine(config, spec, parts)
 
 
 def _graph(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> Engine:
@@ -35,6 +44,7 @@ def _graph(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> Engine:
 
 KERNELS = {
     "native": Kernel(NativeEngine, "cpu"),
+    "fused": Kernel(_fused, "cuda", graphs=True, packages=("triton", "cuda.bindings")),
     "graph": Kernel(_graph, "cuda", graphs=True),
     "torch": Kernel(_torch),
 }
@@ -61,6 +71,16 @@ def _missing(name: str, device: torch.device) -> str:
     """Why a kernel cannot run on a device; "" when it can."""
     if KERNELS[name].device == "cuda" and device.type != "cuda":
         return "needs a CUDA GPU (--device cuda)"
+    for package in KERNELS[name].packages:
+        if not _installed(package):
+            return f"needs the package {package}, which comes with torch's CUDA builds"
     if KERNELS[name].device == "cpu" and not (device.type == "cpu" and native.available()):
         return f"needs the C extension and the CPU; {native.status()}"
     return ""
+
+
+def _installed(package: str) -> bool:
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False

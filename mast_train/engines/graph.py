@@ -36,14 +36,18 @@ class Recorder:
         """limit: of an episode's steps."""
         self._limit = limit
         self._recorded: dict[int, _Recorded] = {}
+        self._version = 0
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # one for all: each that cuBLAS runs on takes a workspace of its own
 
-    def __call__(self, batch: EpisodeBatch, gradients: Gradients, steps: Steps) -> dict[str, Tensor]:
+    def __call__(self, batch: EpisodeBatch, gradients: Gradients, steps: Steps, version: int) -> dict[str, Tensor]:
         """`gradients` of the batch, then `steps`, from a recording of both where there is one; both logs in one.
 
-        What they read besides the batch must stay at one address, and be what it was or be changed in place.
+        What they read besides the batch must stay at one address, and be what it was or be changed in place, as long
+        as the version is the same.
         """
+        if version != self._version:
+            self._recorded, self._version = {}, version
         padded = batch.padded(padded_steps(batch.filled.shape[1], self._limit))
         length = padded.filled.shape[1]
         if length not in self._recorded:

@@ -67,6 +67,10 @@ class NativeEngine:
         return nets, {name: lay_out([mask[name] for mask in worn]).flatten(0, 1) for name in worn[0]}
 
     @property
+    def version(self) -> int:
+        return 0
+
+    @property
     def seeds(self) -> int:
         return len(self._parts)
 

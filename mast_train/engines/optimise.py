@@ -104,6 +104,11 @@ class Flat:
         """A parameter of all seeds and its gradient, each [K,...]."""
         return self._wholes[key, name]
 
+    def mask(self, key: str, name: str) -> Tensor:
+        """Where a parameter of all seeds has connections: bool [K,...], all true where nothing masks it."""
+        whole = self._wholes[key, name][0]
+        return self._mask[whole.storage_offset() : whole.storage_offset() + whole.numel()].view(whole.shape)
+
     def set_rates(self, rates: Sequence[float]) -> None:
         """The learning rates [K] of the next steps."""
         self._rates.copy_(torch.tensor(rates), non_blocking=True)

@@ -6,7 +6,7 @@ Letters as in engines/base.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -45,10 +45,9 @@ class TorchEngine:
         spec: EnvSpec,
         parts: Sequence[Parts],
         at_once: bool,
-        recurrence: Callable[..., Tensor] | None = None,
     ) -> None:
         """at_once: mixers and optimisers of all seeds in one pass, over batches in which each seed has as many
-        transitions, padding included. recurrence: of the agents in AgentNets.recurrence's place."""
+        transitions, padding included."""
         self._config, self._spec, self._parts = config, spec, list(parts)
         self._flat = Flat(parts) if at_once else None
         self._optimise = self._flat or InTurn(parts)
@@ -58,8 +57,7 @@ class TorchEngine:
         self._frozen: Frozen | None = None
         for key, module in parts[0].networks.items():
             if isinstance(module, AgentNets):
-                self._agents[key] = nets = module if len(parts) == 1 else self._joint_agents(key)
-                nets.recurrence = recurrence or nets.recurrence
+                self._agents[key] = module if len(parts) == 1 else self._joint_agents(key)
             elif self._flat and len(parts) > 1:
                 self._stacked[key] = self._joint(key, self._wholes(key))
         device = parts[0].optimizer.param_groups[0]["params"][0].device
@@ -96,6 +94,10 @@ class TorchEngine:
         return joint
 
     @property
+    def version(self) -> int:
+        return 0
+
+    @property
     def seeds(self) -> int:
         return len(self._parts)
 
@@ -120,18 +122,25 @@ class TorchEngine:
         return batch.all_rows(self.seeds) if self._flat else batch.rows(self.seeds)
 
     def passes(self, batch: EpisodeBatch, rows: Rows, wanted: Mapping[str, Wanted]) -> dict[str, Values]:
-        last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-        inputs = agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
-        lengths, found = batch.lengths + 1, {}
+        inputs, found = self.inputs(batch), {}
         for key, what in wanted.items():
             with torch.set_grad_enabled(what.learning):
-                q = self._agents[key](inputs, lengths)[0]
+                q = self.unroll(key, inputs, batch)
                 found[key] = TorchValues(
                     taken(q, rows, pick(batch.actions, rows.transition)) if what.learning else None,
                     pick(q.detach(), rows.step_major) if what.now else None,
                     pick(q.detach(), rows.next_step_major) if what.after else None,
                 )
         return found
+
+    def inputs(self, batch: EpisodeBatch) -> Tensor:
+        """What the agents read at every step [T+1,B,N,I]."""
+        last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+        return agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
+
+    def unroll(self, key: str, inputs: Tensor, batch: EpisodeBatch) -> Tensor:
+        """The values of all actions at every step [T+1,B,N,A], by the agents of that name."""
+        return self._agents[key](inputs)[0]
 
     def mix(self, mixer: str, q: Tensor, state: Tensor, rows: Rows, at: Tensor) -> Tensor:
         states = state.flatten(0, 1).index_select(0, at)

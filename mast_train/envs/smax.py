@@ -44,7 +44,8 @@ class SmaxEnv:
         self._jax_device = smax_jax.find_device(device.type, device.index or 0, torch.get_num_threads())
         self.compiled_rounds = rounds == "compiled" or (rounds == "auto" and self._in_lanes)
         self.spec = _spec(map_name)
-        self._programs = smax_jax.programs(map_name, num_envs, reward_scale)
+        self._graphs = smax_jax.in_graphs(self._jax_device)
+        self._programs = smax_jax.programs(map_name, num_envs, reward_scale, self._graphs)
         self._carry: smax_jax.Carry | None = None
         self._key: Any = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], dtype=np.uint32)
 
@@ -65,11 +66,11 @@ class SmaxEnv:
 
     def joint_programs(self) -> smax_jax.JointPrograms:
         """For these battles beside those of other seeds."""
-        return smax_jax.joint_programs(self.spec.map, self.num_envs, self._reward_scale, self._in_lanes)
+        return smax_jax.joint_programs(self.spec.map, self.num_envs, self._reward_scale, self._in_lanes, self._graphs)
 
     def round_program(self, places: int, last_action: bool, agent_id: bool) -> Callable[..., smax_round.Recorded]:
         """Whole rounds of these battles beside those of other seeds: smax_round.program."""
-        about = (self.spec.map, self.num_envs, self._reward_scale, self._in_lanes)
+        about = (self.spec.map, self.num_envs, self._reward_scale, self._in_lanes, self._graphs)
         return smax_round.program(smax_round.Shape(*about, places, last_action, agent_id))
 
     @property

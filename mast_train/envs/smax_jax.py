@@ -19,6 +19,15 @@ from mast_train.settings.errors import UserError, check_choice
 
 POSITION, COOLDOWN = slice(1, 3), 3
 
+GRAPHS = {
+    "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,CONDITIONAL,WHILE,DYNAMIC_SLICE_FUSION",
+    "xla_gpu_graph_min_graph_size": 1,
+}
+"""XLA's options for a program of hundreds of tiny kernels on a CUDA GPU: the simulator's inner loop and its branches,
+which XLA leaves out by default, are CUDA graphs too. The host then launches few, and waits for no loop's condition."""
+GRAPHS_SINCE = (0, 10)
+"""The first JAX with GRAPHS: in 0.8 the second run of a loop in a graph aborts the process (openxla/xla#35760)."""
+
 
 class View(NamedTuple):
     """What a step shows, per environment: see Observation and Transition in base.py."""
@@ -110,6 +119,26 @@ def _device(jax: Any, kind: str, index: int) -> Any:
     return jax.devices("cpu")[0]
 
 
+def in_graphs(device: Any) -> bool:
+    """Whether to compile with GRAPHS for a JAX device: a CUDA GPU whose XLA knows these options, where XLA_FLAGS says
+    nothing about them. (As a program's options an unknown name is an error; in XLA_FLAGS it ends the process.)"""
+    said = any(name in os.environ.get("XLA_FLAGS", "") for name in GRAPHS)
+    cuda = device.platform in ("gpu", "cuda") and "rocm" not in device.client.platform_version
+    return cuda and not said and _takes_graphs()
+
+
+@lru_cache
+def _takes_graphs() -> bool:
+    jax = import_jax()
+    if jax.__version_info__[:2] < GRAPHS_SINCE:
+        return False
+    try:
+        jax.jit(lambda: jax.numpy.zeros(1), compiler_options=GRAPHS)()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
 def _cache_folder() -> Path | None:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mast" / "jax"
     with suppress(OSError):
@@ -180,8 +209,9 @@ def simulator(map_name: str) -> Any:
 
 
 @lru_cache
-def programs(map_name: str, num_envs: int, reward_scale: float) -> Programs:
-    """reset and step of E copies of one map, compiled at their first call; the same call returns the same programs."""
+def programs(map_name: str, num_envs: int, reward_scale: float, graphs: bool = False) -> Programs:
+    """reset and step of E copies of one map, compiled at their first call; the same call returns the same programs.
+    graphs: with GRAPHS; they can then be no part of another program."""
     import jax
     import jax.numpy as jnp
 
@@ -220,12 +250,15 @@ def programs(map_name: str, num_envs: int, reward_scale: float) -> Programs:
         key, episodes_key = jax.random.split(key)
         return key, jax.vmap(reset_one)(jax.random.split(episodes_key, num_envs))
 
-    return Programs(jax.jit(reset), jax.jit(jax.vmap(step_one)))
+    return Programs(jax.jit(reset), jax.jit(jax.vmap(step_one), compiler_options=GRAPHS if graphs else None))
 
 
 @lru_cache
-def joint_programs(map_name: str, num_envs: int, reward_scale: float, in_lanes: bool) -> JointPrograms:
-    """The battles of K seeds in one call. in_lanes: all at once, as an accelerator likes it; else seed by seed.
+def joint_programs(
+    map_name: str, num_envs: int, reward_scale: float, in_lanes: bool, graphs: bool = False
+) -> JointPrograms:
+    """The battles of K seeds in one call. in_lanes: all at once, as an accelerator likes it; else seed by seed. graphs:
+    with GRAPHS.
 
     XLA compiles other rounding into programs of other widths. Seed by seed each has the width it has alone, and so the
     same bits; on a CPU that is also the faster way, and a seed whose battles are over costs nothing.
@@ -252,4 +285,4 @@ def joint_programs(map_name: str, num_envs: int, reward_scale: float, in_lanes: 
             return jax.vmap(step_seed)(joint, actions)
         return jax.lax.map(step_or_wait, (joint, actions))
 
-    return JointPrograms(jax.jit(join), jax.jit(step))
+    return JointPrograms(jax.jit(join), jax.jit(step, compiler_options=GRAPHS if graphs else None))

@@ -14,13 +14,14 @@ from mast_train.envs import smax_jax
 
 
 class Shape(NamedTuple):
-    """What a program is compiled for. in_lanes: see smax_jax.joint_programs; last_action, agent_id: what the networks
-    see beside the observation."""
+    """What a program is compiled for. in_lanes, graphs: see smax_jax.joint_programs; last_action, agent_id: what the
+    networks see beside the observation."""
 
     map_name: str
     num_envs: int
     reward_scale: float
     in_lanes: bool
+    graphs: bool
     seeds: int
     last_action: bool
     agent_id: bool
@@ -104,7 +105,7 @@ def program(shape: Shape) -> Callable[..., Recorded]:
         flags = last & view.terminated[..., None], last & view.truncated[..., None], steps < after_last
         return Recorded(*end.written, *flags, view.won, end.lengths.max(1), keys)
 
-    return jax.jit(play)
+    return jax.jit(play, compiler_options=smax_jax.GRAPHS if shape.graphs else None)
 
 
 def _no_memory(shape: Shape, n: int, weights: Mapping[str, Any]) -> Any:

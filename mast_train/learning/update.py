@@ -43,7 +43,7 @@ class Update:
         at = [learner.schedule(steps) for learner, steps in zip(self.learners, env_steps, strict=True)]
         self.engine.schedule(Schedule(*zip(*at, strict=True)))
         if self._recorder and not any(due):
-            log = self._recorder(batch, self._gradients, self._optimise)
+            log = self._recorder(batch, self._gradients, self._optimise, self.engine.version)
             log["changed"] = torch.zeros(len(due))
         else:
             log = self._gradients(batch, evolving=any(due))

@@ -8,7 +8,6 @@ B episodes of all seeds, N agents, I input, H hidden, A actions, R rows of a gro
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ class AgentNets(nn.Module):
         super().__init__()
         self.groups, self.inputs, self.hidden, self.n_actions = groups, inputs, hidden, n_actions
         self.seeds = 1
-        self.recurrence: Callable[..., Tensor] = gru_sequence
 
         def parameter(*shape: int, fan_in: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(groups, *shape).uniform_(-1.0, 1.0) / math.sqrt(fan_in))
@@ -40,17 +38,13 @@ class AgentNets(nn.Module):
         """Zeros [G, R, H] for `batch` teams; R rows per group."""
         return self.fc1_bias.new_zeros(self.groups, batch * n_agents // self.groups, self.hidden)
 
-    def forward(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Whole sequences from a zero memory: x [T,B,N,I] -> q [T,B,N,A], hidden [T,B,N,H].
-
-        lengths [B] int64: each episode's steps; what comes after is undefined, and must get no gradient.
-        """
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole sequences from a zero memory: x [T,B,N,I] -> q [T,B,N,A], hidden [T,B,N,H]."""
         t, b, n, _ = x.shape
-        ends = None if lengths is None else self._to_groups(lengths.view(1, b, 1, 1).expand(1, b, n, 1)).flatten(1)
         x = self._to_groups(x)
         y = torch.relu(_linear(x.flatten(1, 2), self.fc1_weight, self.fc1_bias))
         gates = _linear(y, self.weight_ih, self.bias_ih).view(self.groups, t, -1, 3 * self.hidden)
-        states = self.recurrence(gates, self.weight_hh, self.bias_hh, ends)
+        states = GRUSequence.apply(gates, self.weight_hh, self.bias_hh)
         q = _linear(states.flatten(1, 2), self.fc2_weight, self.fc2_bias)
         return self._from_groups(q, t, b, n), self._from_groups(states.flatten(1, 2), t, b, n)
 
@@ -67,7 +61,7 @@ class AgentNets(nn.Module):
         """[T,B,N,F] -> [G,T,R,F]: a group's rows are its seed's episodes, batch-major."""
         t, b, n, width = x.shape
         seeds, own = self.seeds, self.groups // self.seeds
-        parts = x.reshape(t, seeds, b // seeds, own, n // own, width)
+        parts = x.view(t, seeds, b // seeds, own, n // own, width)
         return parts.permute(1, 3, 0, 2, 4, 5).reshape(self.groups, t, -1, width)
 
     def _from_groups(self, x: Tensor, t: int, b: int, n: int) -> Tensor:
@@ -90,17 +84,11 @@ def gru_cell(from_x: Tensor, from_h: Tensor, hidden: Tensor) -> Tensor:
     return torch.lerp(n, hidden, z)
 
 
-def gru_sequence(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """The recurrence over T steps from a zero memory: gates [G,T,R,3H] (input projections with bias), weight_hh
-    [G,3H,H], bias_hh [G,3H] -> hidden [G,T,R,H].
-
-    lengths [G,R] int64: each row's steps. What comes after is undefined: here the recurrence goes on.
-    """
-    return GRUSequence.apply(gates, weight_hh, bias_hh)
-
-
 class GRUSequence(torch.autograd.Function):
-    """`gru_sequence` with a hand-written backward pass: a third of autograd's time at these sizes."""
+    """The recurrence over T steps with a hand-written backward pass: a third of autograd's time at these sizes.
+
+    gates [G,T,R,3H] (input projections with bias), weight_hh [G,3H,H], bias_hh [G,3H] -> hidden [G,T,R,H].
+    """
 
     @staticmethod
     def forward(ctx: Any, gates: Tensor, weight_hh: Tensor, bias_hh: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ user's file, flags and `--set`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mast_train.envs import ENVS
 from mast_train.settings.config import Config, flatten, load_toml, override, parse_assignments
 from mast_train.settings.errors import UserError, check_choice
 
@@ -22,41 +24,53 @@ SPARSE_LR = 2e-3
 _DENSE = {"sparse.agent_sparsity": 0.0, "sparse.mixer_sparsity": 0.0, "sparse.grow": "none"}
 _ONE_BUFFER = {"replay.recent_batch": 0}
 _MAX = {"target.operator": "max", "target.double_q": True, "target.start": 0.0}
-
+_FITTED = {"train.lr": SPARSE_LR}
 _MAST = {
     "sparse.grow": "gradient",
     "target.operator": "soft_mellowmax",
     "target.returns": "td_lambda",
     "target.start": 0.1,
     "replay.recent_batch": 8,
-    "train.lr": SPARSE_LR,
+    **_FITTED,
 }
-_TICKET = {**_MAST, "sparse.grow": "none"}
 _SCALED = {"target.scale": "spread", "target.alpha": 5.0, "target.omega": 5.0, "target.double_q": True}
 """Soft Mellowmax in units of the spread of an agent's values, weighted by the online network (docs/methods.md)."""
 _ACTIVE = {"sparse.drop": "idle"}
 """No connection is kept that carries nothing (docs/methods.md)."""
+_RLX2 = {
+    "sparse.grow": "gradient",
+    **_MAX,
+    "target.returns": "n_step",
+    "target.start": 0.1,
+    **_ONE_BUFFER,
+    "replay.dynamic_capacity": True,
+    "train.lr": 1e-3,
+}
+_ONE_STEP = {"target.returns": "one_step", "target.start": 0.0}
+"""The targets of the paper's baselines."""
 
-METHODS: dict[str, dict[str, Any]] = {
-    "dense": {**_DENSE, **_MAX, **_ONE_BUFFER},
-    "tiny": {**_DENSE, "sparse.tiny_of": 0.95, **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
-    "ss": {"sparse.grow": "none", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
-    "set": {"sparse.grow": "random", **_MAX, **_ONE_BUFFER, "train.lr": 5e-4},
-    "rigl": {"sparse.grow": "gradient", **_MAX, **_ONE_BUFFER, "train.lr": SPARSE_LR},
-    "rlx2": {
-        "sparse.grow": "gradient",
-        **_MAX,
-        "target.returns": "n_step",
-        "target.start": 0.1,
-        **_ONE_BUFFER,
-        "replay.dynamic_capacity": True,
-        "train.lr": 1e-3,
-    },
-    "mast": _MAST,
-    "mast-scaled": {**_MAST, **_SCALED},
-    "mast-active": {**_MAST, **_ACTIVE},
-    "ticket-random": _TICKET,
-    "ticket-winning": {**_TICKET, "sparse.masks_from": ""},
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the paper's comparison: the settings that it switches on, and what it means under the paper's recipe,
+    on top of that."""
+
+    settings: dict[str, Any]
+    paper: dict[str, Any]
+
+
+METHODS = {
+    "dense": Method({**_DENSE, **_MAX, **_ONE_BUFFER}, _ONE_STEP),
+    "tiny": Method({**_DENSE, "sparse.tiny_of": 0.95, **_MAX, **_ONE_BUFFER, **_FITTED}, _ONE_STEP),
+    "ss": Method({"sparse.grow": "none", **_MAX, **_ONE_BUFFER, **_FITTED}, _ONE_STEP),
+    "set": Method({"sparse.grow": "random", **_MAX, **_ONE_BUFFER, "train.lr": 5e-4}, _ONE_STEP),
+    "rigl": Method({"sparse.grow": "gradient", **_MAX, **_ONE_BUFFER, **_FITTED}, _ONE_STEP),
+    "rlx2": Method(_RLX2, {}),
+    "mast": Method(_MAST, {}),
+    "mast-scaled": Method({**_MAST, **_SCALED}, _SCALED),
+    "mast-active": Method({**_MAST, **_ACTIVE}, {}),
+    "ticket-random": Method({**_MAST, "sparse.grow": "none"}, {}),
+    "ticket-winning": Method({**_MAST, "sparse.grow": "none", "sparse.masks_from": ""}, {}),
 }
 
 _PAPER = {
@@ -73,46 +87,40 @@ _PAPER = {
     "target.start": 0.375,
     "target.alpha": 1.0,
 }
-_ONE_STEP = {"target.returns": "one_step", "target.start": 0.0}
-_PAPER_METHODS = {
-    "mast": {},
-    "mast-scaled": _SCALED,
-    "mast-active": {},
-    "rlx2": {},
-    "ticket-random": {},
-    "ticket-winning": {},
-}
-"""The paper recipe's word on a method; on every other one it is one-step targets."""
 
-ENVIRONMENTS: dict[str, dict[str, Any]] = {
-    "smax": {"env.map": "3m"},
-    "smac": {"env.map": "3m", "env.reward_scale": 1.0},
-    "matrix": {"env.map": "two_step", "env.reward_scale": 1.0},
-    "vmas": {"env.map": "navigation", "env.reward_scale": 1.0},
-    "pettingzoo": {"env.map": "", "env.reward_scale": 1.0},
-}
-"""What `--env` decides by itself: the map without `--map`, and the scale of the rewards."""
 
-RECIPES: dict[str, dict[str, Any]] = {"modern": {}, "paper": _PAPER}
-"""modern: parallel environments, Adam, TD(lambda) for every row. paper: PyMARL's set-up, one-step baselines."""
-DEFAULTS = {"modern": "mast-active", "paper": "mast"}
-"""The method of a recipe where none is named: what works best, and what the paper has."""
+@dataclass(frozen=True)
+class Recipe:
+    """A set-up of training: its settings, the method where none is named, and a method's own word under it."""
+
+    settings: dict[str, Any]
+    default: str
+    word: Callable[[Method], dict[str, Any]]
+
+
+RECIPES = {
+    "modern": Recipe({}, "mast-active", lambda method: {}),
+    "paper": Recipe(_PAPER, "mast", lambda method: method.paper),
+}
+"""modern: parallel environments, Adam, TD(lambda) for every row; its method is what works best. paper: PyMARL's set-up,
+one-step baselines; its method is what the paper has."""
 
 
 def preset(method: str, recipe: str = "modern") -> Config:
     """The config of one method under one recipe. Raises UserError for an unknown name."""
     check_choice("recipe", recipe, RECIPES)
     check_choice("method", method, METHODS)
-    config = override(Config(), {"method": method, "recipe": recipe, **METHODS[method], **RECIPES[recipe]})
-    if recipe == "paper":
-        config = override(config, _PAPER_METHODS.get(method, _ONE_STEP))
-    return config
+    row, wanted = METHODS[method], RECIPES[recipe]
+    named = {"method": method, "recipe": recipe}
+    return override(Config(), {**named, **row.settings, **wanted.settings, **wanted.word(row)})
 
 
 def environment(text: str) -> dict[str, Any]:
-    """The settings that `--env NAME` or `--env NAME:MAP` stands for."""
+    """The settings that `--env NAME` or `--env NAME:MAP` stands for. Raises UserError for an unknown name."""
     name, _, given = text.partition(":")
-    return {"env.name": name, **ENVIRONMENTS.get(name, {}), **({"env.map": given} if given else {})}
+    check_choice("environment", name, ENVS)
+    row = ENVS[name]
+    return {"env.name": name, "env.map": given or row.map, "env.reward_scale": row.reward_scale}
 
 
 def resolve(
@@ -137,7 +145,7 @@ def resolve(
             "and masks; leave one out"
         )
     recipe = str(settings.get("recipe", base.recipe))
-    method = str(settings.get("method", base.method or DEFAULTS.get(recipe, "")))
+    method = str(settings.get("method", base.method or (RECIPES[recipe].default if recipe in RECIPES else "")))
     config = override(preset(method, recipe), environment(base.env.name))
     if file:
         own = base.method or method
@@ -170,9 +178,8 @@ def resolve(
 def _switch(config: Config, method: str, recipe: str) -> Config:
     """A file's settings under another row or recipe: every key that a row or recipe decides is decided anew."""
     wanted = flatten(preset(method, recipe))
-    decided = {
-        key for table in (*METHODS.values(), *RECIPES.values(), *_PAPER_METHODS.values(), _ONE_STEP) for key in table
-    }
+    tables = [table for row in METHODS.values() for table in (row.settings, row.paper)]
+    decided = {key for table in (*tables, *(recipe.settings for recipe in RECIPES.values())) for key in table}
     return override(config, {key: wanted[key] for key in ("method", "recipe", *sorted(decided))})
 
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mast_train.settings.config import Config, leaves, override, validate
+from mast_train.settings.config import Config, leaves, override
 from mast_train.settings.errors import UserError, reason, suggest
-from mast_train.settings.methods import ENVIRONMENTS, resolve
+from mast_train.settings.limits import validate
+from mast_train.settings.methods import environment, resolve
 
 SHORT = ("method", "algorithm", "recipe", "sparsity", "block")
 """Settings that `mast train` has a short name for; every other one is written in full, as `train.lr`."""
@@ -262,8 +263,7 @@ def _tuning(tree: Mapping[str, Any]) -> Tuning | None:
 
 
 def _default_map(common: Mapping[str, Any]) -> str:
-    environment = ENVIRONMENTS.get(str(common.get("env.name", "smax")), {})
-    return str(common.get("env.map") or environment.get("env.map", "3m"))
+    return str(common.get("env.map") or environment(str(common.get("env.name", "smax")))["env.map"])
 
 
 def _table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:

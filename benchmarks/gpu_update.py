@@ -1,0 +1,171 @@
+"""Whole updates for gpu.py: every kernel that runs here, dense beside sparse, for 1, 8 and 64 seeds."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import update as one_update
+from gpu_rows import Options, Row, Rows
+
+from mast_train import native
+from mast_train.engines.choice import KERNELS
+from mast_train.experience.episodes import EpisodeBatch
+from mast_train.learning.learner import Learner
+from mast_train.learning.update import Update
+from mast_train.settings.config import override
+from mast_train.settings.methods import preset
+
+SPARSE, DENSE = "mast-active", "dense"
+STEPS = 32
+"""Transitions that batches are padded to: one recorded length."""
+UPDATES = 20
+EAGER_UPDATES = 10
+REPLAYS = 20
+TOP = 8
+THREADS = 8
+"""Of a second row of our C pass, where the machine has them."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    hidden: int
+    seeds: int
+    method: str
+    kernel: str
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        kernel = self.kernel if self.threads == 1 else f"{self.kernel}/{self.threads}"
+        return f"{self.hidden} {self.method} {kernel} {self.seeds}"
+
+
+def cells(options: Options) -> Iterator[Cell]:
+    """What is asked first comes first: many seeds, recorded updates. Eager ones take longest."""
+    hidden, seeds = ((16,), (1, 2)) if options.tiny else ((64, 256), (64, 8, 1))
+    recorded = [name for name, kernel in KERNELS.items() if kernel.graphs and options.device == "cuda"]
+    others = [name for name, kernel in KERNELS.items() if kernel.device == "cuda" and not kernel.graphs]
+    for h in hidden:
+        for kernel in (*recorded, *(others if options.device == "cuda" else ())):
+            yield from (Cell(h, k, method, kernel) for k in seeds for method in (SPARSE, DENSE))
+        if native.available():
+            yield from (Cell(h, k, SPARSE, "native") for k in sorted(seeds) if k <= 8)
+            if (os.cpu_count() or 1) >= THREADS:
+                yield Cell(h, 8, SPARSE, "native", THREADS)
+    for h in hidden:
+        yield from (Cell(h, k, SPARSE, "torch") for k in sorted(seeds))
+
+
+def stage_update(rows: Rows, options: Options) -> None:
+    for cell in cells(options):
+        rows.measure(cell.name, lambda cell=cell: measure(cell, options), needs_s=3.0)
+
+
+def joint_batch(seeds: int, device: torch.device) -> EpisodeBatch:
+    """32 random episodes of every seed, padded to one length."""
+    parts = [one_update.random_batch(one_update.SPECS["3m"], seed).padded(STEPS) for seed in range(seeds)]
+    fields = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
+    return EpisodeBatch(**{name: value.to(device) for name, value in fields.items()})
+
+
+def measure(cell: Cell, options: Options) -> Row:
+    """Milliseconds of an update of all seeds, of its recording's replay, and of an update that evolves the topology."""
+    device = torch.device("cpu" if cell.kernel == "native" else options.device)
+    torch.set_num_threads(cell.threads)
+    _forget(device)
+    settings = {"env.map": "3m", "net.hidden": cell.hidden, "kernel": cell.kernel, "target.start": 0.0}
+    configs = [override(preset(cell.method), {**settings, "seed": seed}) for seed in range(cell.seeds)]
+    started = time.perf_counter()
+    learners = [Learner(config, one_update.SPECS["3m"], device) for config in configs]
+    step, batch = Update(learners), joint_batch(cell.seeds, device)
+
+    def plain() -> None:
+        for learner in learners:
+            learner.updates = 0  # neither evolves the topology nor copies the targets
+        step(batch, [1] * cell.seeds)
+
+    def evolving() -> None:
+        for learner in learners:
+            learner.updates = learner.config.sparse.update_interval - 1
+        step(batch, [1] * cell.seeds)
+
+    for _ in range(3):
+        plain()
+    _wait(device)
+    row: Row = {"setup_s": round(time.perf_counter() - started, 2)}
+    graph = recorded_graph(step)
+    few = graph is None and device.type == "cuda"
+    row["ms"] = round(timed(plain, device, 2 if options.tiny else EAGER_UPDATES if few else UPDATES), 4)
+    if graph is not None:
+        row |= {"replay_ms": round(replay_ms(graph), 4)}
+        row |= profiled(graph, cell.seeds >= 64)
+    if cell.method == SPARSE and cell.kernel != "torch":
+        evolving()
+        row["evolving_ms"] = round(timed(evolving, device, 2), 3)
+    if device.type == "cuda":
+        row["peak_mb"] = torch.cuda.max_memory_allocated() >> 20
+    return row
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def _forget(device: torch.device) -> None:
+    """Give back what the cell before held, so that the peak is this one's."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def timed(work: Callable[[], None], device: torch.device, times: int) -> float:
+    """The median in milliseconds, each waited for."""
+    seconds = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    return 1e3 * median(seconds)
+
+
+def recorded_graph(step: Update) -> torch.cuda.CUDAGraph | None:
+    """Of the one length that was seen; None where updates are not recorded."""
+    recorded = getattr(step._recorder, "_recorded", {})
+    return next((each.graph for each in recorded.values()), None)
+
+
+def replay_ms(graph: torch.cuda.CUDAGraph) -> float:
+    """The mean over replays, by the device's clock."""
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(REPLAYS):
+        graph.replay()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end) / REPLAYS
+
+
+def profiled(graph: torch.cuda.CUDAGraph, with_top: bool) -> Row:
+    """How many kernels and copies a replay is; and which take longest [us, times, name]."""
+    from torch.profiler import ProfilerActivity, profile
+
+    try:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            graph.replay()
+            torch.cuda.synchronize()
+        events = sorted(profiler.key_averages(), key=lambda event: -event.device_time_total)
+    except Exception as error:  # the profiler may be taken or forbidden: a count less, no time
+        return {"profiler": str(error)[:200]}
+    row: Row = {"kernels": sum(event.count for event in events)}
+    if with_top:
+        row["top"] = [[round(event.device_time_total), event.count, event.key[:120]] for event in events[:TOP]]
+    return row

@@ -1,0 +1,189 @@
+/* A packed network and one decision of its policy: what the kernels and the extension share.
+ *
+ *     x  = obs ++ onehot(last_action) [++ onehot(agent_id)]
+ *     y  = relu(fc1 x + b1)
+ *     r  = sigmoid(W_ir y + W_hr h + b_r)        z = sigmoid(W_iz y + W_hz h + b_z)
+ *     n  = tanh(W_in y + b_nx + r * (W_hn h + b_nh))
+ *     h' = (1 - z) * n + z * h                   q = fc2 h' + b2
+ *
+ * Private to the extension: its tables are the packing of mast_runtime.native.packing and change with it.
+ */
+#ifndef MAST_NETWORK_H
+#define MAST_NETWORK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Outputs, gates and vectors are padded with zeros to whole panels of this many floats. */
+#define MAST_PANEL 16u
+#define MAST_PAD(n) (((uint32_t)(n) + MAST_PANEL - 1u) & ~(MAST_PANEL - 1u))
+
+/* Agents stepped side by side by mast_kernels.tile, as [feature][lane]. */
+#define MAST_LANES 32u
+
+/* Rows whose results are kept together for lanes: sixteen hidden units' four gates. */
+#define MAST_WINDOW 64u
+
+/* Largest error of the kernels' tanh and sigmoid against the exact functions. */
+#define MAST_TANH_ERROR 6e-7f
+#define MAST_SIGMOID_ERROR 4e-7f
+
+enum mast_layout {
+    MAST_DENSE,    /* 16 rows a panel, consecutive columns from columns[panel] */
+    MAST_SLICES,   /* 8 rows of like length a panel, each with columns of its own: columns[entry][8], rows[panel][8] */
+    MAST_LANE_SLICES, /* likewise, the rows of a panel within one window of MAST_WINDOW rows (lanes only) */
+    MAST_BLOCKS8,  /* 8 rows a panel that share columns[entry] */
+    MAST_BLOCKS16, /* 16 rows a panel that share columns[entry] */
+    MAST_HALVES8,  /* MAST_BLOCKS8 and MAST_BLOCKS16 with weights in half precision (not for lanes) */
+    MAST_HALVES16,
+    MAST_PERMUTED, /* 16 rows a panel; an entry's weights read inputs columns[entry] + picks[entry][row], picks below 32:
+                      two registers hold those inputs */
+    MAST_LAYOUTS
+};
+
+/* One matrix, [rows padded, inputs]. Entry e of a panel holds one weight for each of the panel's rows:
+ * values[e][rows of a panel], or its bits in halves; panel p has entries start[p] to start[p + 1]. Arrays that a layout
+ * does not name are NULL. */
+typedef struct {
+    uint32_t layout;
+    uint32_t panels; /* 0: no matrix */
+    uint32_t offset; /* the input that column 0 stands for */
+    const uint32_t *start;
+    const uint16_t *columns;
+    const uint16_t *rows;
+    const uint8_t *picks;
+    const float *values;
+    const uint16_t *halves; /* IEEE 754 binary16, in place of values */
+} mast_matrix;
+
+/* Everything constant. gru[0] and gru[1] add up to one matrix from [y padded | h] to the gates. These go panel by panel of
+ * hidden units: for each panel its r, its z, the input part of its n, the recurrent part of its n. fc1_bias [fc1 padded],
+ * gru_bias [hidden padded / 16][4][16], fc2_bias [actions padded]; their padding is zero. */
+typedef struct {
+    uint32_t obs, actions, agents;
+    uint32_t last_action, agent_id; /* bool: is the one-hot part of the input there? */
+    uint32_t fc1_size, hidden;
+    mast_matrix fc1, gru[2], fc2;
+    const float *fc1_bias, *gru_bias, *fc2_bias;
+} mast_network;
+
+/* One agent's memory: pointers into one array of floats (MAST_PERMUTED reads up to a panel beyond the inputs, without using
+ * it). x keeps the one-hot parts of the input up to date. mast_commit exchanges yh and q with what is next. */
+typedef struct {
+    float *x;      /* [inputs padded] */
+    float *yh;     /* [fc1 padded | hidden padded]: the second half is the recurrent state */
+    float *next;   /* [hidden padded] computed by forward: the second half of another yh */
+    float *gates;  /* [hidden padded / 16][4][16] */
+    float *q;      /* [actions padded] of the last decision */
+    float *next_q; /* [actions padded] computed by forward */
+    int32_t last_action; /* -1: none yet */
+} mast_state;
+
+enum mast_fault { MAST_OBS_NOT_FINITE = -1, MAST_NO_ACTION = -2, MAST_OVERFLOW = -3 };
+
+/* The agents of one tile. Lane l is agent member[l] of the team: its obs, avail, id, last action, q and action lie there. */
+typedef struct {
+    uint32_t lanes; /* 1 to MAST_LANES */
+    const int32_t *member;
+    const float *obs;     /* [n][obs] */
+    const uint8_t *avail; /* [n][actions] or NULL */
+    const int32_t *id, *last_action;
+    float *yh;           /* [fc1 padded | hidden padded][MAST_LANES]: the second half is the state, the first is written */
+    float *next;         /* likewise; the second half is written */
+    float *q;            /* [n][actions], written */
+    int32_t *action;     /* [n], written; -1: no action available */
+} mast_tile;
+
+/* One instruction set: a row of levels.def. The kernels return 0 (or an action) or a mast_fault. Where the compiler cannot
+ * make them, all but the name is 0. */
+typedef struct {
+    const char *name;
+    /* Does this processor run them? The others are called only where it does. */
+    int (*supported)(void);
+    /* Compute next and next_q; nothing else of the state changes. */
+    int (*forward)(const mast_network *network, mast_state *state, const float *obs);
+    /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
+    int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
+    /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
+    int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
+    /* Of each layout the density from which the dense kernel is faster, the lower of the two sizes that
+     * benchmarks/native.py --break-even measures; 0: these kernels do not have it. */
+    double dense_from[MAST_LAYOUTS];
+    /* Connections of a network from which half precision, where they have it, is faster: in float32 they no longer stay in
+     * the first-level cache. In a smaller network widening takes as much as it saves or more. */
+    uint32_t halves_from;
+} mast_kernels;
+
+#define LEVEL(name) extern const mast_kernels mast_##name;
+#include "levels.def"
+#undef LEVEL
+
+static inline uint32_t mast_inputs(const mast_network *n)
+{
+    return n->obs + (n->last_action ? n->actions : 0u) + (n->agent_id ? n->agents : 0u);
+}
+
+static inline size_t mast_state_floats(const mast_network *n)
+{
+    return (size_t)MAST_PAD(mast_inputs(n)) + 2u * (size_t)MAST_PAD(n->fc1_size) + 6u * (size_t)MAST_PAD(n->hidden)
+           + 2u * MAST_PAD(n->actions);
+}
+
+static inline size_t mast_tile_floats(const mast_network *n)
+{
+    return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_WINDOW + MAST_PAD(n->actions));
+}
+
+/* Forget the episode. `id` is the agent's one-hot id where the network has one. */
+static inline void mast_reset(const mast_network *n, mast_state *s, uint32_t id)
+{
+    float *const first = s->x;
+    for (size_t i = 0, size = mast_state_floats(n); i < size; i++)
+        first[i] = 0.0f;
+    if (n->agent_id)
+        s->x[mast_inputs(n) - n->agents + id] = 1.0f;
+    s->last_action = -1;
+}
+
+/* Lay the state out over `floats` [mast_state_floats], best aligned to 64 bytes, and reset it. */
+static inline void mast_state_init(const mast_network *n, mast_state *s, float *floats, uint32_t id)
+{
+    s->x = floats;
+    s->yh = s->x + MAST_PAD(mast_inputs(n));
+    s->next = s->yh + 2u * MAST_PAD(n->fc1_size) + MAST_PAD(n->hidden);
+    s->gates = s->next + MAST_PAD(n->hidden);
+    s->q = s->gates + 4u * MAST_PAD(n->hidden);
+    s->next_q = s->q + MAST_PAD(n->actions);
+    mast_reset(n, s, id);
+}
+
+/* Take over what forward computed, `action` being the decision. */
+static inline void mast_commit(const mast_network *n, mast_state *s, int32_t action)
+{
+    float *const h = s->yh + MAST_PAD(n->fc1_size), *const q = s->q;
+    s->yh = s->next - MAST_PAD(n->fc1_size);
+    s->next = h;
+    s->q = s->next_q;
+    s->next_q = q;
+    if (n->last_action) {
+        if (s->last_action >= 0)
+            s->x[n->obs + (uint32_t)s->last_action] = 0.0f;
+        s->x[n->obs + (uint32_t)action] = 1.0f;
+    }
+    s->last_action = action;
+}
+
+/* One decision: the action, or a mast_fault, in which case the state is as it was. */
+static inline int mast_act(const mast_kernels *k, const mast_network *n, mast_state *s, const float *obs,
+                           const uint8_t *avail)
+{
+    const int fault = k->forward(n, s, obs);
+    if (fault < 0)
+        return fault;
+    const int action = k->choose(s->next_q, avail, n->actions);
+    if (action >= 0)
+        mast_commit(n, s, action);
+    return action;
+}
+
+#endif

@@ -1,0 +1,176 @@
+"""The network as an ONNX graph, for the exported model and for engines that run it.
+
+A published model (an `agent` is given) is self-contained: obs [B,O] float32, last_action [B] int64 (-1: none yet),
+avail_actions [B,A] bool, hidden [B,H] float32 -> q [B,A] float32, action [B] int64 (greedy over the available, lowest
+index on ties), next_hidden [B,H] float32. B is dynamic. ONNX names are unique in a graph, hence `next_hidden`; feed it
+back as `hidden`. A row without an available action gets action 0. The agent's one-hot id is part of the weights.
+
+An engine's graph (`agent` is None) has no avail_actions and no action unless asked to `choose`; with agent ids, an
+input agent_id [B] int64.
+
+A one-hot vector times a matrix is a row of the matrix, so Gather replaces it. The GRU is explicit products: as fast as
+the GRU operator for one agent, up to 1.5 times as fast for many.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mast_runtime.format import AgentInfo
+from mast_runtime.network import Contract, Network
+from mast_runtime.version import __version__
+
+if TYPE_CHECKING:
+    import onnx
+    from onnxruntime import InferenceSession
+
+OPSET, IR_VERSION = 17, 8
+"""Read by onnxruntime 1.12 (2022) and later."""
+
+
+def build_model(
+    contract: Contract,
+    network: Network,
+    agent: AgentInfo | None = None,
+    info: dict[str, Any] | None = None,
+    sparse: bool = False,
+    choose: bool = False,
+) -> onnx.ModelProto:
+    """One network as an ONNX model, float32. Its metadata property `mast` is a JSON manifest: contract, agent, info.
+
+    choose: the action too, as for an agent. An input that nothing reads (last_action, where x has none) stays one.
+    sparse: matrices that this makes smaller (a third full or less) are stored sparse (COO, linear indices), as the
+    sparse_value of a Constant: onnx.checker's full mode refuses an operator that reads a sparse_initializer.
+    """
+    from onnx import helper
+
+    graph = _Graph(sparse)
+    _first_layer(graph, contract, network, agent)
+    _gru(graph, network)
+    weights = graph.matrix("fc2", network.fc2.dense().T)
+    graph.node("Gemm", "next_hidden", weights, graph.constant("fc2.bias", network.fc2_bias), to="q")
+    choose = choose or agent is not None
+    if choose:
+        lowest = graph.constant("unavailable", np.float32(-np.inf))
+        graph.node("ArgMax", graph.node("Where", "avail_actions", "q", lowest), to="action", axis=1, keepdims=0)
+    inputs, outputs = _signature(contract, network.hidden, choose, contract.agent_id and agent is None)
+    proto = helper.make_graph(graph.nodes, "mast", inputs, outputs, graph.initialisers)
+    opset = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(
+        proto, opset_imports=opset, ir_version=IR_VERSION, producer_name="mast-marl", producer_version=__version__
+    )
+    manifest = {"contract": asdict(contract), "agent": agent and asdict(agent), "info": info or {}}
+    helper.set_model_props(model, {"mast": json.dumps(manifest, allow_nan=False)})
+    return model
+
+
+def open_session(model: bytes | str) -> InferenceSession:
+    """An ONNX Runtime session on one thread for serialised bytes or a path; speaks only of errors."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+class _Graph:
+    """Nodes and initialisers in the making."""
+
+    def __init__(self, sparse: bool) -> None:
+        self.sparse = sparse
+        self.nodes: list[onnx.NodeProto] = []
+        self.initialisers: list[onnx.TensorProto] = []
+
+    def node(self, operator: str, *inputs: str, to: str = "", **attributes: Any) -> str:
+        """Append a node with one output, named `to` or after its place; returns that name."""
+        from onnx import helper
+
+        to = to or f"{operator.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [to], to, **attributes))
+        return to
+
+    def constant(self, name: str, array: NDArray | np.floating) -> str:
+        """An initialiser."""
+        from onnx import numpy_helper
+
+        self.initialisers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
+        return name
+
+    def matrix(self, name: str, array: NDArray[np.float32]) -> str:
+        """Weights: sparse if that was asked for and is smaller, else an initialiser."""
+        from onnx import helper, numpy_helper
+
+        flat = np.ravel(array)
+        indices = np.flatnonzero(flat).astype(np.int64)
+        if not self.sparse or indices.size * (indices.itemsize + flat.itemsize) > flat.nbytes:
+            return self.constant(name, array)
+        values = numpy_helper.from_array(flat[indices], name)
+        tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(indices, f"{name}.indices"), array.shape)
+        self.nodes.append(helper.make_node("Constant", [], [name], name, sparse_value=tensor))
+        return name
+
+
+def _first_layer(graph: _Graph, contract: Contract, network: Network, agent: AgentInfo | None) -> None:
+    """fc1_out = relu(fc1 x + b1), x = obs ++ onehot(last_action) [++ onehot(agent_id)]."""
+    first_id = contract.obs_dim + contract.n_actions * contract.last_action
+    obs, action, ids = np.split(network.fc1.dense().T, [contract.obs_dim, first_id])
+    bias, tables = network.fc1_bias, []
+    if contract.agent_id and agent is None:
+        tables.append(("fc1.agent_id", ids, "agent_id"))
+    elif contract.agent_id and agent is not None:
+        bias = bias + ids[agent.index]
+    if contract.last_action:
+        # ONNX counts index -1 from the end: the row of zeros is "none yet".
+        tables.append(("fc1.last_action", np.concatenate([action, np.zeros_like(obs[:1])]), "last_action"))
+    if tables and not graph.sparse:
+        name, rows, index = tables.pop()
+        addends = [graph.node("Gather", graph.constant(name, rows + bias), index)]
+    else:
+        addends = [graph.constant("fc1.bias", bias)]
+    addends += [graph.node("Gather", graph.matrix(name, rows), index) for name, rows, index in tables]
+    total = reduce(lambda a, b: graph.node("Add", a, b), addends)
+    graph.node("Relu", graph.node("Gemm", "obs", graph.matrix("fc1.obs", obs), total), to="fc1_out")
+
+
+def _gru(graph: _Graph, network: Network) -> None:
+    """next_hidden = n + z (hidden - n); r, z and n as in mast_runtime.network, from fc1_out and hidden."""
+
+    def product(of: str, name: str, rows: NDArray, addend: str) -> str:
+        return graph.node("Gemm", of, graph.matrix(name, rows.T), addend)
+
+    from_input = dict(zip("rzn", np.split(network.weight_ih.dense(), 3), strict=True))
+    from_hidden = dict(zip("rzn", np.split(network.weight_hh.dense(), 3), strict=True))
+    bias = dict(zip(["r", "z", "nx", "nh"], network.gru_bias, strict=True))
+    gate = {}
+    for k in "rz":
+        recurrent = product("hidden", f"hidden_{k}", from_hidden[k], graph.constant(f"bias_{k}", bias[k]))
+        gate[k] = graph.node("Sigmoid", product("fc1_out", f"input_{k}", from_input[k], recurrent), to=k)
+    recurrent = product("hidden", "hidden_n", from_hidden["n"], graph.constant("bias_nh", bias["nh"]))
+    reset = graph.node("Add", graph.node("Mul", gate["r"], recurrent), graph.constant("bias_nx", bias["nx"]))
+    new = graph.node("Tanh", product("fc1_out", "input_n", from_input["n"], reset), to="n")
+    kept = graph.node("Mul", gate["z"], graph.node("Sub", "hidden", new))
+    graph.node("Add", new, kept, to="next_hidden")
+
+
+def _signature(contract: Contract, hidden: int, choose: bool, ids: bool) -> tuple[list, list]:
+    from onnx import TensorProto, helper
+
+    def value(name: str, dtype: int, *width: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, dtype, ["batch", *width])
+
+    real, whole = TensorProto.FLOAT, TensorProto.INT64
+    inputs = [value("obs", real, contract.obs_dim), value("last_action", whole)]
+    outputs = [value("q", real, contract.n_actions)]
+    if choose:
+        inputs.append(value("avail_actions", TensorProto.BOOL, contract.n_actions))
+        outputs.append(value("action", whole))
+    if ids:
+        inputs.append(value("agent_id", whole))
+    return [*inputs, value("hidden", real, hidden)], [*outputs, value("next_hidden", real, hidden)]
