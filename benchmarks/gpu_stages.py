@@ -17,6 +17,9 @@ from unittest.mock import patch
 import torch
 from gpu_rows import Options, Row, Rows
 
+from mast_runtime.machine import describe_machine
+from mast_train import native
+
 ROOT = Path(__file__).resolve().parent.parent
 STOP = 4
 """The action that is always available to the living."""
@@ -31,9 +34,6 @@ def stage_card(rows: Rows, options: Options) -> None:
 
 
 def machine(device: str) -> Row:
-    from mast_runtime.machine import describe_machine
-    from mast_train import native
-
     here = describe_machine()
     row: Row = {"device": here.cpu, "cpu": here.cpu, "cores": here.cores, "python": platform.python_version()}
     for package in PACKAGES:
@@ -78,12 +78,18 @@ def compile_at_run_time() -> Row:
 
 
 def stage_tests(rows: Rows, options: Options) -> None:
-    """The tests of recorded updates, then the fused kernels against float64 on some of gpu_check.py's shapes."""
-    share = 0.75 if options.device == "cuda" else 1.0
-    only = "lengths or needs_a_gpu" if options.tiny else "not over_padding and not waits"
-    rows.measure("graphs", lambda: run_tests(share * rows.left_s, "tests/test_graphs.py", "-k", only))
+    """Updates by the default kernel beside plain ones, the fused kernels against float64 on some of gpu_check.py's
+    shapes, and what the test suite has for a GPU."""
+    from gpu_update import agreement
+
+    from mast_train.engines.choice import kernel_name
+
+    kernel = kernel_name("auto", torch.device(options.device))
+    rows.measure(f"{kernel} updates", lambda: agreement(kernel, options))
     if options.device == "cuda":
         rows.measure("fused", check_fused, needs_s=4.0)
+    only = "lengths or needs_a_gpu" if options.tiny else "not over_padding and not waits"
+    rows.measure("graphs", lambda: run_tests(rows.left_s, "tests/test_graphs.py", "-k", only), needs_s=5.0)
 
 
 def run_tests(seconds: float, *which: str) -> Row:

@@ -38,6 +38,9 @@ def _tests(rows: Found) -> Iterator[str]:
             said.append(
                 f"{name} {row['passed']} passed, {row['failed']} failed{', unfinished' * ('unfinished' in row)}"
             )
+        elif "updates" in row:
+            apart = f"{row['early']:.0e} before the masks change, {row['late']:.0e} late"
+            said.append(f"{row['updates']} {name}: losses {apart}, masks {row['masks_equal']:.2%} equal")
         elif "cases" in row:
             said.append(f"{name} {row['cases'] - row['failures']} of {row['cases']} agree with float64")
     yield "tests    " + "; ".join(said)
