@@ -1,21 +1,34 @@
-# make demo   train a sparse team, export it, run it without torch, measure it, serve it
-# make test   lint, types and every test, in an environment built from this clone
+# make demo      train a sparse team, export it, run it without torch, measure it, serve it
+# make lint      style and types
+# make quick     style, and the tests that a small change should pass: under a minute
+# make test      lint and every test, in an environment built from this clone
+# make release   sdist and wheel into dist/, tried in an empty environment
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/native/*.[ch])
+SOURCES := $(wildcard mast_*/native/*.[ch] mast_*/native/*.def)
 
-.PHONY: demo test install clean
+.PHONY: demo lint quick test release install clean
 
 demo: install
 	$(BIN)/python examples/demo.py
 
-test: install
+lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+quick: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest -q --quick
+
+test: lint
 	$(BIN)/python -m pytest -q --durations=8
+
+release: install
+	$(BIN)/python .ci/release.py
 
 install: $(VENV)/installed
 
@@ -28,4 +41,4 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info mast_runtime/native/*.so mast_train/native/*.so
+	rm -rf $(VENV) build dist *.egg-info mast_runtime/native/*.so mast_train/native/*.so

@@ -2,124 +2,51 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-app = typer.Typer(
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+from mast_export.formats import FORMATS
+from mast_runtime import shell
+from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console, fail
 
-EXTRAS = {
-    "train": ("torch", "jax", "jaxmarl", "six", "tensorboard", "tomli_w", "matplotlib", "PIL", "smac"),
-    "vmas": ("vmas", "gym"),
-    "pettingzoo": ("pettingzoo", "gymnasium"),
-    "export": ("onnx", "onnxruntime"),
-    "serve": ("starlette", "uvicorn", "prometheus_client"),
-    "ray": ("ray",),
-    "report": ("rliable", "scipy"),
-}
-RUNS = Path("runs")
-
-RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
-PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file, or a run that has one (default: newest).")]
-EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
-EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
-BackendOption = Annotated[str, typer.Option(help="auto, native, reference or onnx.")]
-
-
-_USAGE_ERROR: Any = typer.BadParameter.__base__
-
-
-def whole(text: str) -> int:
-    """500000, 500_000 or 5e5."""
-    try:
-        value = float(text)
-        if value.is_integer():
-            return int(value)
-    except ValueError:
-        pass
-    raise typer.BadParameter(f"{text!r}: expected a whole number, for example 500000 or 5e5")
-
-
-def show_version(wanted: bool) -> None:
-    if wanted:
-        from mast_runtime import __version__
-
-        print(f"mast {__version__}")
-        raise typer.Exit()
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.callback()
-def options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
+def options(version: shell.VersionOption = False) -> None:
     """Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve."""
-
-
-def fail(message: object) -> typer.Exit:
-    """Print one line on standard error; the caller raises the returned exit with code 2."""
-    print(f"error: {message}", file=sys.stderr)
-    return typer.Exit(2)
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """Register a command whose user mistakes end in one line and exit code 2, never in a traceback."""
+    name = function.__name__.rstrip("_")
+    return app.command(name=name)(shell.guarded(function, name, user_errors))
 
-    name_ = function.__name__.rstrip("_")
 
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        from mast_export.errors import ExportError
-        from mast_runtime.errors import RuntimeFault
-        from mast_train.settings.errors import UserError
+def user_errors() -> tuple[type[Exception], ...]:
+    """What is the user's to mend."""
+    from mast_export.errors import ExportError
+    from mast_runtime.errors import RuntimeFault
+    from mast_train.settings.errors import UserError
 
-        try:
-            function(*args, **kwargs)
-        except (UserError, RuntimeFault, ExportError) as error:
-            raise fail(error) from None
-        except ModuleNotFoundError as error:
-            name = (error.name or "").partition(".")[0]
-            extra = next((extra for extra, modules in EXTRAS.items() if name in modules), None)
-            if extra is None:
-                raise
-            raise fail(f'mast {name_} needs {name}; pip install "mast-marl[{extra}]"') from None
-        except BrokenPipeError:
-            raise typer.Exit(1) from None
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise fail(f"{where}{error.strerror or error}") from None
-
-    return app.command(name=name_)(run)
+    return UserError, RuntimeFault, ExportError
 
 
 @command
 def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
     env: Annotated[str | None, typer.Option(help="smax, smac, vmas, matrix or pettingzoo:module:factory.")] = None,
-    method: Annotated[
-        str | None, typer.Option(help="A row: mast-active (the default), mast, rigl, dense, ...; see docs/methods.md.")
-    ] = None,
-    algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, owqmix, cwqmix or res.")] = None,
+    method: Annotated[str | None, typer.Option(help="A row of docs/methods.md (default: mast-active).")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, iql, owqmix, cwqmix or res.")] = None,
     recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the recurrent layer: 1x1, 8x1 or 16x1.")] = None,
     masks: Annotated[str | None, typer.Option(help="Finished run whose masks to train: ticket-winning.")] = None,
-    from_: Annotated[
-        str | None, typer.Option("--from", help="Run whose networks, masks and settings to start from.")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(parser=whole, metavar="<int>", help="Environment steps in all.")] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Run whose networks and settings to start from.")] = None,
+    steps: Annotated[int | None, typer.Option(parser=shell.whole, metavar="<int>", help="Environment steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of every random stream.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Train that many seeds at once, from --seed on.")] = 1,
     shared: Annotated[bool, typer.Option("--shared", help="One network for all agents.")] = False,
@@ -127,7 +54,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="TOML file with any of the settings.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Any setting: --set train.lr=1e-3")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run.")] = None,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = shell.RUNS,
     resume: Annotated[bool, typer.Option("--resume", help="Continue --name, or the newest unfinished run.")] = False,
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved settings and stop.")] = False,
 ) -> None:
@@ -164,31 +91,29 @@ def train(
 
 @command
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder of runs, or a sweep's.")] = RUNS, json_: JsonOption = False
+    folder: Annotated[Path, typer.Argument(help="Folder of runs, or a sweep's.")] = shell.RUNS,
+    json_: JsonOption = False,
 ) -> None:
     """List runs: what they train, how far they are, how they score."""
     from mast_train.commands.listing import list_runs, print_runs
 
     found = list_runs(folder)
-    if json_:
-        print(json.dumps([vars(run) for run in found]))
-    else:
-        print_runs(found, console)
+    answer(json_, [vars(run) for run in found], lambda: print_runs(found, console))
 
 
 @command
 def eval_(
-    target: Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")] = None,
-    map_: Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")] = None,
-    env: EnvOption = None,
+    target: shell.TargetArgument = None,
+    map_: shell.MapOption = None,
+    env: shell.EnvOption = None,
     episodes: Annotated[int, typer.Option(min=1, help="Greedy episodes.")] = 128,
     num_envs: Annotated[int, typer.Option(min=1, help="Environments stepped together.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
     backend: BackendOption = "auto",
-    at: Annotated[str, typer.Option(help="Of a run: last, best or a step.")] = "last",
-    random: Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")] = False,
-    set_: EnvSetOption = None,
-    runs: RunsOption = RUNS,
+    at: shell.AtOption = "last",
+    random: shell.RandomOption = False,
+    set_: shell.EnvSetOption = None,
+    runs: RunsOption = shell.RUNS,
     json_: JsonOption = False,
 ) -> None:
     """Measure win rate and return over greedy episodes.
@@ -201,27 +126,24 @@ def eval_(
         raise fail(f"--random plays a random team; leave out {target}")
     chosen, where = resolve_target(target, runs, at, random, env, map_, set_ or [])
     result = evaluate(chosen, where, episodes, num_envs, seed, backend)
-    if json_:
-        print(json.dumps(result.as_dict()))
-        return
-    console.print(result.sentence())
+    answer(json_, result.as_dict(), result.sentence())
 
 
 @command
 def play(
-    target: Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")] = None,
+    target: shell.TargetArgument = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="A .gif; of the real game a .SC2Replay.")] = Path(
         "battle.gif"
     ),
-    map_: Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")] = None,
-    env: EnvOption = None,
+    map_: shell.MapOption = None,
+    env: shell.EnvOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the episode.")] = 0,
     fps: Annotated[float, typer.Option(min=1, max=50, help="Steps shown per second.")] = 8.0,
     backend: BackendOption = "auto",
-    at: Annotated[str, typer.Option(help="Of a run: last, best or a step.")] = "last",
-    random: Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")] = False,
-    set_: EnvSetOption = None,
-    runs: RunsOption = RUNS,
+    at: shell.AtOption = "last",
+    random: shell.RandomOption = False,
+    set_: shell.EnvSetOption = None,
+    runs: RunsOption = shell.RUNS,
     json_: JsonOption = False,
 ) -> None:
     """Record one greedy episode as a picture that moves."""
@@ -230,10 +152,7 @@ def play(
 
     chosen, where = resolve_target(target, runs, at, random, env, map_, set_ or [])
     episode = record(chosen, where, seed, backend, output, fps)
-    if json_:
-        print(json.dumps(episode.as_dict()))
-        return
-    console.print(episode.sentence())
+    answer(json_, episode.as_dict(), episode.sentence())
 
 
 @command
@@ -244,22 +163,20 @@ def maps(
     from mast_train.envs import available_maps
 
     names = available_maps(env)
-    print(json.dumps(names) if json_ else "\n".join(names))
+    answer(json_, names, *names)
 
 
 @command
 def export(
     run: Annotated[str | None, typer.Argument(help="A run (default: the newest).")] = None,
-    format_: Annotated[str, typer.Option("--format", help="mast, onnx, onnx-sparse or c.")] = "mast",
+    format_: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")] = "mast",
     agent: Annotated[int | None, typer.Option(help="One agent only.")] = None,
-    dtype: Annotated[str, typer.Option(help="Weights of mast and c: f32, f16 or i8.")] = "f32",
-    target: Annotated[
-        str | None, typer.Option(help="C only: also build its test for, say, aarch64-linux-musl.")
-    ] = None,
+    dtype: Annotated[str, typer.Option(help="Weights where the format has a choice: f32, f16 or i8.")] = "f32",
+    target: Annotated[str | None, typer.Option(help="Also build the C test for, say, aarch64-linux-musl.")] = None,
     no_compact: Annotated[bool, typer.Option("--no-compact", help="Keep units that cannot change an action.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
     at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
-    runs: RunsOption = RUNS,
+    runs: RunsOption = shell.RUNS,
     json_: JsonOption = False,
 ) -> None:
     """Turn a run into files that need no torch.
@@ -269,87 +186,59 @@ def export(
     from mast_export.export import export_run
     from mast_train.runs.folders import find_run, find_snapshot
 
-    if target and format_ != "c":
-        raise fail("--target builds C exports; add --format c")
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
-    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact)
-    programs = []
-    if target:
-        from mast_export.cbuild import cross_compile
-
-        programs = [cross_compile(file.path, target) for file in files]
-    if json_:
-        print(json.dumps([file.as_dict() for file in files]))
-        return
-    console.print(f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}")
-    for file in files:
-        console.print(file.sentence())
-        for part in file.removed:
-            console.print(f"  {part}")
-    for program in programs:
-        console.print(f"built {program}")
+    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact, target)
+    head = f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}"
+    answer(json_, [file.as_dict() for file in files], head, *(line for file in files for line in file.lines()))
 
 
 @command
 def bench(
     policy: PolicyArgument = None,
-    backend: Annotated[
-        list[str] | None,
-        typer.Option(help="Only these: backends, onnxruntime, litert, openvino (default: all installed)."),
-    ] = None,
+    backend: Annotated[list[str] | None, typer.Option(help="Only this engine; may be repeated (default: all).")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds.")] = 7,
     full: Annotated[bool, typer.Option("--full", help="Also every weight dtype and block shape.")] = False,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = shell.RUNS,
     json_: JsonOption = False,
 ) -> None:
     """Measure a policy: latency, FLOPs, size, memory, start-up.
 
     Sparse beside dense, on every engine that is installed.
     """
-    from mast_runtime import load
-    from mast_runtime.bench import bench as measure
-    from mast_runtime.bench import print_bench
-    from mast_runtime.bundle import find_policy
+    from mast_runtime.measure.bench import bench as measure
+    from mast_runtime.measure.bench import print_bench
 
-    bundle, others = load(find_policy(policy, runs)), {}
+    bundle, others = shell.load_policy(policy, runs), {}
     if full:
         from mast_export.variants import variants
 
         others = variants(bundle)
     result = measure(bundle, backend, rounds=rounds, variants=others)
-    if json_:
-        print(json.dumps(result.as_dict()))
-    else:
-        print_bench(console, result)
+    answer(json_, result.as_dict(), lambda: print_bench(console, result))
 
 
 @command
 def inspect(
     policy: PolicyArgument = None,
     png: Annotated[Path | None, typer.Option(help="Draw the masks to this file.")] = None,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = shell.RUNS,
     json_: JsonOption = False,
 ) -> None:
     """Show what a policy kept.
 
     Sparsity by layer and agent, connections per input and output, and the masks as a picture.
     """
-    from mast_runtime import load
-    from mast_runtime.bundle import find_policy
-    from mast_runtime.inspect import describe, print_description
+    from mast_runtime.measure.inspect import describe, print_description
 
-    bundle = load(find_policy(policy, runs))
+    bundle = shell.load_policy(policy, runs)
     description = describe(bundle)
-    if json_:
-        print(json.dumps(description.as_dict()))
-    else:
-        print_description(console, description)
+    answer(json_, description.as_dict(), lambda: print_description(console, description))
     if png is not None:
-        from mast_runtime.pictures import masks_png
+        from mast_runtime.measure.pictures import masks_png
 
         masks_png(bundle, png)
-        print(f"masks drawn to {png}", file=sys.stderr)
+        typer.echo(f"masks drawn to {png}", err=True)
 
 
 @command
@@ -361,37 +250,33 @@ def serve(
     backend: BackendOption = "auto",
     idle_limit: Annotated[float, typer.Option(help="Seconds after which an idle sequence is forgotten.")] = 60.0,
     max_sequences: Annotated[int, typer.Option(min=1, help="Sequences kept at once.")] = 1024,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = shell.RUNS,
 ) -> None:
     """Serve a policy over HTTP by the Open Inference Protocol V2."""
-    from mast_runtime import load
-    from mast_runtime.bundle import find_policy
     from mast_runtime.serve import serve as run_server
 
-    run_server(load(find_policy(policy, runs)), host, port, agent, backend, idle_limit, max_sequences)
+    run_server(shell.load_policy(policy, runs), host, port, agent, backend, idle_limit, max_sequences)
 
 
 @command
-def doctor(json_: JsonOption = False) -> None:
+def doctor(
+    train: Annotated[bool, typer.Option("--train", help="Of training too, which is looked at where torch is.")] = False,
+    json_: JsonOption = False,
+) -> None:
     """Say what is installed, what is missing, and what to do."""
     from mast_train.commands.doctor import diagnose, print_checks
 
-    checks = diagnose()
-    if json_:
-        print(json.dumps([vars(check) for check in checks]))
-    else:
-        print_checks(checks, console)
+    checks = diagnose(train)
+    answer(json_, [vars(check) for check in checks], lambda: print_checks(checks, console))
 
 
 @command
 def sweep(
     file: Annotated[Path, typer.Argument(help="Sweep file (docs/sweeps.md).")],
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Cells at once (default: the cores here, or the cluster's).")
-    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at once (default: a core each).")] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the cells on.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what they would cost.")] = False,
-    runs: RunsOption = RUNS,
+    runs: RunsOption = shell.RUNS,
 ) -> None:
     """Train every unfinished run of a sweep file; Ctrl-C saves.
 
@@ -420,15 +305,10 @@ def sweep(
 @command
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, sweep folders, or an earlier results.json.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page, the table and the data.")] = Path(
-        "report"
-    ),
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page and the data.")] = Path("report"),
     bench: Annotated[bool, typer.Option("--bench", help="First export and measure a run of each row.")] = False,
 ) -> None:
-    """Compare finished runs on one HTML page.
-
-    And in a Markdown table, with the numbers behind both.
-    """
+    """Compare finished runs on one HTML page and in a Markdown table, with the numbers behind both."""
     from mast_train.report.command import write_report
 
     if bench:
@@ -441,16 +321,7 @@ def report(
 
 def main() -> None:
     """Entry point of the `mast` script."""
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
-    try:
-        sys.exit(typer.main.get_command(app).main(prog_name="mast", standalone_mode=False))
-    except _USAGE_ERROR as error:
-        where = error.ctx.command_path if error.ctx else "mast"
-        print(f"error: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
+    shell.run_app(app)
 
 
 if __name__ == "__main__":

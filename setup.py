@@ -1,6 +1,12 @@
-"""The optional C extension; everything else is in pyproject.toml. Without a C compiler the install still succeeds."""
+"""The C extensions, and the name under which cli.py is installed; everything else is in pyproject.toml.
+
+Without a C compiler the install still succeeds.
+"""
+
+from glob import glob
 
 from setuptools import Extension, setup
+from setuptools.command.build_py import build_py
 
 NATIVE = "mast_runtime/native/"
 TRAIN = "mast_train/native/"
@@ -24,13 +30,21 @@ TRAIN_HEADERS = (
 LIMITED_API = "0x030B0000"
 """CPython 3.11: one binary serves every later version."""
 
+
+class BuildPy(build_py):
+    """Installs cli.py as `mast_cli`: a module `cli` is anybody's. An editable install finds it by package-dir."""
+
+    def find_modules(self) -> list[tuple[str, str, str]]:
+        return [("", "mast_cli", "cli.py")]
+
+
 setup(
+    cmdclass={"build_py": BuildPy},
     ext_modules=[
         Extension(
             "mast_runtime.native._native",
-            sources=[NATIVE + name for name in ("_native.c", "mast.c", "mast_v3.c", "mast_v4.c")],
-            depends=[NATIVE + name for name in ("mast.h", "mast.c", "mast_vector.h", "mast_products.h", "mast_lanes.h")]
-            + [f"{NATIVE}_{name}.h" for name in ("buffers", "packed", "windows", "network", "agent", "group", "team")],
+            sources=sorted(glob(NATIVE + "*.c")),
+            depends=sorted([*glob(NATIVE + "*.h"), *glob(NATIVE + "*.def")]),
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
             py_limited_api=True,

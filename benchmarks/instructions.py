@@ -27,12 +27,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from networks import random_bundle
 
-from mast_export.cbuild import build
-from mast_export.csource import generate
+from mast_export.c.build import build
+from mast_export.c.source import generate
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
 from mast_runtime import Bundle, Layer
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 from mast_runtime.network import LAYERS, SEGMENTS
 
 CORTEX = Path(__file__).parent / "cortex_m4"

@@ -1,7 +1,7 @@
 """What sparsity is worth on this CPU: the native kernels beside their own dense kernel and ONNX Runtime.
 
     python benchmarks/native.py [--rounds 7] [--json FILE]    # the table; needs mast-marl[export]
-    python benchmarks/native.py --break-even                  # the densities behind DENSE_FROM in packing.py
+    python benchmarks/native.py --break-even                  # the densities that level_*.c state as dense_from
 
 Weights are float32, but in the rows that say f16; int8 is decoded at load and takes the time of float32. All rows are
 measured in turn, round after round; a figure is the median over the rounds, a ratio the median of the
@@ -16,7 +16,6 @@ import platform
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from time import perf_counter
 
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from networks import random_network
 
 from mast_runtime import Contract, Network
-from mast_runtime.native import NativeStep, levels, make_team, new_agent, packing
+from mast_runtime.native import NativeStep, find_level, levels, make_team, new_agent, packing
 from mast_runtime.network import LAYERS
 
 SIZES = {"64": (Contract(66, 14, 5), 64), "256": (Contract(170, 30, 27), 256)}
@@ -74,7 +73,7 @@ def network_of(kind: str, size: str, sparsity: float = SPARSITY) -> Network:
 
 
 def in_c(agent, obs) -> Callable[[int], float]:
-    return lambda calls: agent._bench(obs, calls)
+    return lambda calls: agent.measure(obs, calls)
 
 
 def in_python(call: Callable[[], object]) -> Callable[[int], float]:
@@ -107,7 +106,9 @@ def kernel_rows(size: str, level: str) -> list[Row]:
         team = make_team(contract, [network], [0], TEAM, level)
         lanes = NativeStep(contract, network, level, lanes=True).compiled.stored_weights
         rows.append(row(f"team {kind}", in_c(team, team_obs), TEAM, lanes))
-    for kind in ("8x1", "16x1") if network_of("8x1", size).nnz >= packing.HALVES_FROM.get(level, inf) else ():
+    row_of = find_level(level)
+    kept = row_of.has(packing.Layout.HALVES16) and network_of("8x1", size).nnz >= row_of.halves_from
+    for kind in ("8x1", "16x1") if kept else ():
         step = NativeStep(contract, halved(network_of(kind, size)), level)
         timed = row(f"{kind} f16", in_c(new_agent(contract, step, 0), obs), weights=step.compiled.stored_weights)
         rows.append(replace(timed, weight_bytes=2))
@@ -144,7 +145,7 @@ def python_rows(size: str) -> list[Row]:
 def onnx_call(size: str, n: int, hidden: int) -> Callable[[], object]:
     """One `run` of the dense model that selects the action too."""
     from mast_runtime.format import AgentInfo
-    from mast_runtime.onnx_backend import build_model, open_session
+    from mast_runtime.onnx_graph import build_model, open_session
 
     contract, _ = SIZES[size]
     model = build_model(contract, network_of("dense", size), AgentInfo("a", "a", 0, 0))
@@ -241,13 +242,12 @@ def _dense_or_sparse(contract, hidden, density, block, lanes, level, obs) -> lis
     network = random_network(rng, contract, hidden, None, 1.0 - density, dict.fromkeys(LAYERS, block))
     rows = []
     for name, limit in (("dense", -1.0), ("sparse", 2.0)):
-        before = packing.DENSE_FROM[level]
-        packing.DENSE_FROM[level] = dict.fromkeys(packing.Layout, limit)
+        found = find_level(level)
+        found = replace(found, dense_from=tuple(limit if density else 0.0 for density in found.dense_from))
         if lanes:
-            rows.append(row(name, in_c(make_team(contract, [network], [0], TEAM, level), obs), TEAM))
+            rows.append(row(name, in_c(make_team(contract, [network], [0], TEAM, found), obs), TEAM))
         else:
-            rows.append(row(name, in_c(new_agent(contract, NativeStep(contract, network, level), 0), obs[0])))
-        packing.DENSE_FROM[level] = before
+            rows.append(row(name, in_c(new_agent(contract, NativeStep(contract, network, found), 0), obs[0])))
     return rows
 
 
@@ -261,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    parser.add_argument("--break-even", action="store_true", help="measure the densities of DENSE_FROM instead")
+    parser.add_argument("--break-even", action="store_true", help="measure the densities of dense_from instead")
     options = parser.parse_args()
     if options.break_even:
         break_even(options.rounds)

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 
 if TYPE_CHECKING:
     from mast_train.runs.events import Event

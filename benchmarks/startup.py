@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from networks import random_bundle
 
 from mast_runtime import load, save
-from mast_runtime.machine import describe_machine
-from mast_runtime.startup import BARE, bare_command, measure_startup, model_command, policy_command, write_model
+from mast_runtime.measure.machine import describe_machine
+from mast_runtime.measure.startup import BARE, bare_command, measure_startup, model_command, policy_command, write_model
 
 
 def main() -> None:

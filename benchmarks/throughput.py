@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest.mock import patch
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 
 if TYPE_CHECKING:
     from mast_train.experience.episodes import EpisodeBatch

@@ -20,7 +20,7 @@ from time import perf_counter
 
 import torch
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 from mast_train import native
 from mast_train.native import SparseSequence
 from mast_train.networks.agents import WEIGHTS, AgentNets

@@ -23,7 +23,7 @@ from typing import cast
 
 import torch
 
-from mast_runtime.machine import describe_machine
+from mast_runtime.measure.machine import describe_machine
 from mast_train import native
 from mast_train.engines.base import Wanted
 from mast_train.engines.torch_engine import TorchValues

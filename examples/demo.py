@@ -14,18 +14,19 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from mast_runtime.console import new_console
 
 HERE = Path(__file__).resolve().parent.parent
 SPARSE = "mast-active"
 EPISODES = 256
-console = Console(highlight=False)
+console = new_console(soft_wrap=False)
 
 
 def mast(*arguments: str, quiet: bool = False) -> str:
     """Run `mast ARGUMENTS`, shown as typed; returns its standard output when quiet, else lets it through."""
-    console.print(f"\n[bold]$ mast {' '.join(arguments)}[/bold]")
+    console.print(f"\n$ mast {' '.join(arguments)}", style="bold")
     command = [sys.executable, str(HERE / "cli.py"), *arguments]
     result = subprocess.run(command, stdout=subprocess.PIPE if quiet else None, text=True)
     if result.returncode:
@@ -40,7 +41,7 @@ def json_of(*arguments: str) -> Any:
 
 def through_the_server(policy: Path) -> str:
     """Start `mast serve`, ask one agent for three decisions of one episode, stop it."""
-    console.print(f"\n[bold]$ mast serve {policy} --port 0[/bold]")
+    console.print(f"\n$ mast serve {policy} --port 0", style="bold")
     server = subprocess.Popen(
         [sys.executable, str(HERE / "cli.py"), "serve", str(policy), "--port", "0"], stdout=subprocess.PIPE, text=True
     )

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mast_export.verify import Trace
 from mast_runtime import Bundle, Layer, Network
-from mast_runtime.inspect import network_label
+from mast_runtime.measure.inspect import network_label
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mast_export.errors import ExportError
 from mast_runtime import Bundle
 from mast_runtime.format import VALUE_DTYPES
-from mast_runtime.onnx_backend import open_session
+from mast_runtime.onnx_graph import open_session
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Report:
+class Parity:
     """One export compared with the trainer over n_steps steps of n_agents agents.
 
     max_q_error is relative to the largest |q| of the trace when that is above 1; max_hidden_error is absolute (hidden
@@ -123,7 +123,7 @@ class Report:
             f"{self.max_hidden_error:.1e}, {self.actions_equal} of {self.n_steps * self.n_agents} actions equal"
         )
 
-    def require(self, what: str) -> Report:
+    def require(self, what: str) -> Parity:
         """Itself. Raises ExportError naming `what` unless it passed."""
         if not self.passed:
             raise ExportError(
@@ -146,7 +146,7 @@ def weights_dtype(bundle: Bundle) -> str:
     return next(name for name in reversed(VALUE_DTYPES) if np.dtype(VALUE_DTYPES[name]) in stored)
 
 
-def verify(bundle: Bundle, trace: Trace, backend: str = "auto", tolerance: Tolerance | None = None) -> Report:
+def verify(bundle: Bundle, trace: Trace, backend: str = "auto", tolerance: Tolerance | None = None) -> Parity:
     """The bundle's team under `backend` beside the trace; the tolerance is by default that of its weights.
 
     Raises ValueError when the trace is of another team, ObservationError, BackendError.
@@ -161,12 +161,12 @@ def verify(bundle: Bundle, trace: Trace, backend: str = "auto", tolerance: Toler
         team.act(obs, avail)
         q[t], hidden[t] = team.q, team.hidden
     actions = _greedy(q, trace.avail_actions)
-    return _compare(trace, q, hidden, actions, tolerance or TOLERANCES[weights_dtype(bundle)])
+    return compare(trace, q, hidden, actions, tolerance or TOLERANCES[weights_dtype(bundle)])
 
 
 def verify_onnx(
     model: str | Path | bytes, trace: Trace, row: int = 0, tolerance: Tolerance = TOLERANCES["f32"]
-) -> Report:
+) -> Parity:
     """An exported ONNX model (a file or its bytes), one step at a time, beside agent `row` of the trace."""
     session = open_session(model if isinstance(model, bytes) else str(model))
     width = next(given.shape[1] for given in session.get_inputs() if given.name == "hidden")
@@ -177,19 +177,20 @@ def verify_onnx(
         inputs = {"obs": obs, "last_action": trace.last_actions[t], "avail_actions": avail, "hidden": memory}
         q[t], actions[t], memory = map(np.asarray, session.run(["q", "action", "next_hidden"], inputs))
         hidden[t] = memory
-    return _compare(trace, q, hidden, actions, tolerance)
+    return compare(trace, q, hidden, actions, tolerance)
 
 
 def _greedy(q: NDArray, avail_actions: NDArray) -> NDArray[np.int64]:
     return np.where(avail_actions, q, -np.inf).argmax(-1)
 
 
-def _compare(trace: Trace, q: NDArray, hidden: NDArray, actions: NDArray, tolerance: Tolerance) -> Report:
+def compare(trace: Trace, q: NDArray, hidden: NDArray, actions: NDArray, tolerance: Tolerance) -> Parity:
+    """What an export made of the trace, q [T,N,A], hidden [T,N,H] and actions [T,N], beside what the trainer made."""
     scale = max(1.0, float(np.abs(trace.q).max()))
     best = np.take_along_axis(trace.q, trace.actions[..., None], -1)
     taken = np.take_along_axis(np.where(trace.avail_actions, trace.q, -np.inf), actions[..., None], -1)
     n_steps, n_agents = actions.shape
-    return Report(
+    return Parity(
         max_q_error=float(np.abs(q - trace.q).max()) / scale,
         max_hidden_error=float(np.abs(hidden - trace.hidden).max()),
         max_regret=float((best - taken).max()) / scale,

@@ -3,8 +3,8 @@
 from mast_runtime.bundle import AgentInfo, Bundle, load, save
 from mast_runtime.errors import BackendError, BundleError, ObservationError, RuntimeFault
 from mast_runtime.network import Contract, Layer, Network
+from mast_runtime.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "AgentInfo",
     "BackendError",
@@ -15,6 +15,7 @@ __all__ = [
     "Network",
     "ObservationError",
     "RuntimeFault",
+    "__version__",
     "load",
     "native_status",
     "save",

@@ -33,7 +33,10 @@ class Bundle:
         """A fresh agent running agent `index`'s network. Raises BackendError, IndexError."""
         from mast_runtime.backends import make_agent
 
-        return make_agent(self, index, backend)
+        if not 0 <= index < len(self.agents):
+            raise IndexError(f"agent {index}: the bundle has agents 0 to {len(self.agents) - 1}")
+        info = self.agents[index]
+        return make_agent(self.contract, self.networks[info.network], info.index, backend)
 
     def team(self, n: int | None = None, backend: str = "auto") -> Team:
         """n agents stepped at once (default: the bundle's agents); agent i runs network i mod n_agents.
@@ -42,7 +45,11 @@ class Bundle:
         """
         from mast_runtime.backends import make_team
 
-        return make_team(self, n, backend)
+        n = len(self.agents) if n is None else n
+        if n < 1 or n % len(self.agents):
+            raise ValueError(f"a team of {n}: expected a multiple of the bundle's {len(self.agents)} agents")
+        networks = [self.networks[agent.network] for agent in self.agents]
+        return make_team(self.contract, networks, [agent.index for agent in self.agents], n, backend)
 
     def __repr__(self) -> str:
         name = " ".join(str(self.info[key]) for key in ("map", "method") if key in self.info)

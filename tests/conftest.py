@@ -1,4 +1,7 @@
-"""One thread per process: networks of this size gain nothing from more, and waiting threads starve a busy machine."""
+"""One thread per process: networks of this size gain nothing from more, and waiting threads starve a busy machine.
+
+`--quick` leaves SLOW out.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,43 @@ import os
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+SLOW = {
+    "test_install": (), "test_training": (), "test_sweep_run": (), "test_smax": (), "test_seeds": (),
+    "test_algorithms": (), "test_train_sanitizers": (), "test_c_export": (), "test_play": (), "test_report": (),
+    "test_doctor": (), "test_hostile_bundle": (),
+    "test_cli": (
+        "test_the_run_folder_holds_what_it_says", "test_export_eval_inspect_bench", "test_export_formats",
+        "test_names_with_brackets_are_printed_as_they_are", "test_interrupt_saves_and_resume_continues",
+        "test_seeds_in_one_process_become_runs_of_their_own", "test_mistakes_end_in_one_line_and_exit_code_2",
+        "test_a_name_for_several_seeds_is_a_stem_and_folders_that_exist_stop_all", "test_doctor_and_show_config",
+        "test_a_file_that_cannot_be_written_is_named_as_the_user_named_it",
+        "test_settings_and_runs_are_looked_at_without_torch",
+    ),
+    "test_native": ("test_address_and_undefined_sanitizers", "test_lanes_as_reference", "test_nothing_leaks"),
+    "test_train_native": ("test_sizes", "test_masks_and_groups"),
+    "test_pettingzoo": ("test_the_example_is_learned",),
+    "test_recipes": ("test_an_instruction_set_is_one_file_and_one_line",),
+    "test_serve_errors": ("test_fuzzed_bodies_never_break_the_server",),
+}  # fmt: skip
+"""File -> the tests of it that take long; none named: all."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out what takes long (SLOW in tests/conftest.py)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--quick"):
+        return
+    slow = [item for item in items if is_slow(item.path.stem, item.name.partition("[")[0])]
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
+
+
+def is_slow(file: str, test: str) -> bool:
+    """Whether --quick leaves it out."""
+    return file in SLOW and (not SLOW[file] or test in SLOW[file])
 
 
 @pytest.fixture

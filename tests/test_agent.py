@@ -233,7 +233,7 @@ def test_one_agent_per_thread(backend):
 
 def test_importing_the_runtime_loads_no_framework():
     code = (
-        "import sys, mast_runtime, mast_runtime.agent, mast_runtime.backends, mast_runtime.reference\n"
+        "import sys, mast_runtime, mast_runtime.agent, mast_runtime.backends, mast_runtime.backends.reference\n"
         "heavy = {'torch', 'jax', 'onnx', 'onnxruntime', 'mast_train', 'mast_export'} & set(sys.modules)\n"
         "sys.exit(f'loaded: {sorted(heavy)}' if heavy else 0)"
     )

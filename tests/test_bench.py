@@ -11,18 +11,18 @@ from statistics import median
 import numpy as np
 import pytest
 from networks import random_bundle, random_network
-from rich.console import Console
 
 from mast_export.variants import variants
 from mast_runtime import AgentInfo, BackendError, Bundle, Contract, Layer, RuntimeFault, load, save
-from mast_runtime import bench as bench_module
 from mast_runtime.backends import installed_backends
-from mast_runtime.bench import bench, print_bench
-from mast_runtime.inspect import describe, print_description
-from mast_runtime.machine import describe_machine
-from mast_runtime.pictures import MAX_NETWORKS, masks_png
-from mast_runtime.rivals import RIVALS, Rival, installed_rivals
-from mast_runtime.startup import BARE, bare_command, measure_startup, policy_command
+from mast_runtime.console import new_console
+from mast_runtime.measure import bench as bench_module
+from mast_runtime.measure.bench import bench, print_bench
+from mast_runtime.measure.inspect import describe, print_description
+from mast_runtime.measure.machine import describe_machine
+from mast_runtime.measure.pictures import MAX_NETWORKS, masks_png
+from mast_runtime.measure.rivals import RIVALS, Rival, installed_rivals
+from mast_runtime.measure.startup import BARE, bare_command, measure_startup, policy_command
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +33,14 @@ def result(tmp_path_factory):
 
 
 def text_of(show, value, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width)
+    console = new_console(file=io.StringIO(), width=width, soft_wrap=False)
     show(console, value)
     return console.file.getvalue()
+
+
+def test_an_unknown_engine_is_refused_with_those_there_are():
+    with pytest.raises(BackendError, match=r"unknown engine 'abacus'; choose from auto, native, .*, openvino"):
+        bench(random_bundle(hidden=8), ["abacus"])
 
 
 def test_every_installed_backend_is_measured_sparse_and_dense(result):

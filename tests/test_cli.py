@@ -93,6 +93,11 @@ def test_export_formats(trained):
         assert all(report["passed"] for report in reports)
 
 
+def test_names_with_brackets_are_printed_as_they_are(trained):
+    (trained / "[sparse] :x: [").mkdir()
+    assert "\n[sparse] :x: [/old].mast: " in ok("export", "-o", "[sparse] :x: [/old].mast", cwd=trained)
+
+
 def test_interrupt_saves_and_resume_continues(tmp_path):
     command = [sys.executable, str(ROOT / "cli.py"), *TRAIN, "--steps", "1000000", "--name", "long"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from networks import random_bundle
 
 from mast_export import compact as compact_module
-from mast_export.cbuild import find_compiler
+from mast_export.c.build import find_compiler
 from mast_export.compact import Compacted, Removed, compact, compact_bundle
-from mast_export.csource import export_c
-from mast_export.onnx import export_onnx
+from mast_export.formats.c import export_c
+from mast_export.formats.onnx import export_onnx
 from mast_export.quantise import quantise
 from mast_export.verify import Trace, verify
 from mast_runtime import Bundle, Layer, Network, load, save
 from mast_runtime.backends import installed_backends
-from mast_runtime.inspect import describe
+from mast_runtime.measure.inspect import describe
 
 
 def edited(network: Network, **weights: np.ndarray) -> Network:

@@ -13,7 +13,8 @@ import cli
 from mast_train.settings.config import Config, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([ROOT / "README.md", ROOT / "benchmarks" / "README.md", *(ROOT / "docs").glob("*.md")])
+FIRST = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md")
+PAGES = sorted([*FIRST, *(ROOT / "docs").glob("*.md")])
 COMMANDS = typer.main.get_command(cli.app).commands
 
 

@@ -1,10 +1,12 @@
 """The doctor reports, and never raises."""
 
+import io
 import subprocess
 import sys
 
 import pytest
 
+from mast_runtime.console import new_console
 from mast_train.commands import doctor
 from mast_train.commands.doctor import Check
 
@@ -23,7 +25,7 @@ def checks() -> dict[str, Check]:
 
 
 def test_every_check_has_a_finding_and_the_bad_ones_advice(checks):
-    assert list(checks) == [name for name, _, _ in doctor.PROBES]
+    assert list(checks) == [name for name, _, _ in doctor.RUNTIME + doctor.TRAINING]
     for check in checks.values():
         assert check.status in ("ok", "warn", "missing")
         assert check.detail and "\n" not in check.detail
@@ -38,7 +40,7 @@ def test_what_these_tests_run_on_is_found(checks):
 
 
 def run(name: str) -> Check:
-    return next(doctor._check(*probe) for probe in doctor.PROBES if probe[0] == name)
+    return next(check for check in doctor.diagnose(training=True) if check.name == name)
 
 
 def test_a_missing_package(monkeypatch):
@@ -84,3 +86,22 @@ def test_the_native_kernel(monkeypatch, answer, status):
 
     monkeypatch.setattr(mast_runtime, "native_status", lambda: answer)
     assert run("native kernel").status == status
+
+
+def test_without_torch_the_runtime_comes_first_and_training_only_if_asked(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    runtime = doctor.diagnose()
+    assert [check.name for check in runtime] == [name for name, _, _ in doctor.RUNTIME]
+    assert [check.name for check in doctor.diagnose(training=True)][len(runtime) :] == [x[0] for x in doctor.TRAINING]
+    assert "mast doctor --train" in shown(runtime) and "mast doctor --train" not in shown(doctor.diagnose(True))
+
+
+def shown(checks: list[Check]) -> str:
+    console = new_console(file=io.StringIO(), width=200)
+    doctor.print_checks(checks, console)
+    return console.file.getvalue()
+
+
+def test_advice_is_printed_as_it_is():
+    text = shown([Check("torch [cpu]", "missing", "not found in [/opt]", 'pip install "mast-marl[train]"')])
+    assert 'torch [cpu]: pip install "mast-marl[train]"\n' in text and "[/opt]" in text

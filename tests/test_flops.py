@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from networks import random_bundle
 
-from mast_runtime.flops import Matrix, agent_counts, bundle_cost, network_counts
+from mast_runtime.measure.flops import Matrix, agent_counts, bundle_cost, network_counts
 from mast_train.algorithms import algorithm as algorithm_of
 from mast_train.learning.flops import (
     CentralCounts,

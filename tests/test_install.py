@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from mast_runtime import __version__
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "data" / "3m.mast"
 INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -18,8 +20,8 @@ INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHO
 HEAVY = "torch", "jax", "onnx", "onnxruntime", "mast_train.runs.run"
 
 
-def install(folder: Path, extra: str, **environment: str) -> Path:
-    """A fresh virtual environment with a copy of this source installed; returns its bin folder."""
+def install(folder: Path, extra: str, *options: str, **environment: str) -> Path:
+    """A fresh virtual environment with a copy of this source installed; returns its bin folder. options: of pip."""
     source = folder / "source"
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -33,7 +35,8 @@ def install(folder: Path, extra: str, **environment: str) -> Path:
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
     subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)
-    command = [folder / "env" / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{source}{extra}"]
+    pip = [folder / "env" / "bin" / "pip", "install", "-q", "-c", ROOT / "constraints.txt"]
+    command = [*pip, *options, f"{source}{extra}"]
     done = subprocess.run(
         [str(part) for part in command], env={**os.environ, **environment}, capture_output=True, text=True
     )
@@ -73,6 +76,33 @@ def test_base_install_inspects_measures_and_says_what_is_missing(robot, tmp_path
     assert train.returncode == 2 and train.stderr.count("\n") == 1 and 'pip install "mast-marl[train]"' in train.stderr
     onnx = run(robot / "mast", "bench", str(GOLDEN), "--backend", "onnx", cwd=tmp_path)
     assert onnx.returncode == 2 and 'pip install "mast-marl[export]"' in onnx.stderr
+
+
+OWNER = "import importlib.util as u; print(u.find_spec('cli'), u.find_spec('mast_cli').origin)"
+"""Who has the name cli, and where the command line lies."""
+
+
+def test_the_command_line_leaves_the_name_cli_to_others(robot, tmp_path):
+    """cli.py of the repository is installed under a name of ours, and is the command."""
+    cli, ours = run(robot / "python", "-c", OWNER, cwd=tmp_path).stdout.split()
+    assert cli == "None" and Path(ours).parent.name == "site-packages"
+    assert Path(ours).read_bytes() == (ROOT / "cli.py").read_bytes()
+    assert run(robot / "mast", "--version", cwd=tmp_path).stdout == f"mast {__version__}\n"
+
+
+def test_doctor_on_a_robot_speaks_of_running_policies(robot, tmp_path):
+    text = run(robot / "mast", "doctor", cwd=tmp_path).stdout
+    assert "native kernel" in text and 'onnx, onnxruntime: pip install "mast-marl[export]"\n' in text
+    assert "torch" not in text and "mast doctor --train" in text
+    assert 'pip install "mast-marl[train]"' in run(robot / "mast", "doctor", "--train", cwd=tmp_path).stdout
+
+
+def test_an_editable_install_runs_the_file_of_the_repository(tmp_path):
+    binary = install(tmp_path, "", "--editable", CC="/bin/false", CXX="/bin/false")
+    cli, ours = run(binary / "python", "-c", OWNER, cwd=tmp_path).stdout.split()
+    assert cli == "None" and Path(ours) == tmp_path / "source" / "cli.py"
+    assert run(binary / "mast", "--version", cwd=tmp_path).stdout == f"mast {__version__}\n"
+    assert run(binary / "mast", "inspect", str(GOLDEN), cwd=tmp_path).returncode == 0
 
 
 def test_base_install_serves(robot, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -17,9 +18,9 @@ from networks import random_bundle, random_network
 import mast_runtime
 from mast_runtime import BackendError, Contract, Layer, ObservationError
 from mast_runtime.agent import Agent, Team
-from mast_runtime.native import NativeStep, levels, make_team, missing, new_agent, packing
+from mast_runtime.backends.reference import ReferenceStep
+from mast_runtime.native import NativeStep, find_level, levels, make_team, missing, new_agent, packing
 from mast_runtime.network import LAYERS, SEGMENTS
-from mast_runtime.reference import ReferenceStep
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"native backend: needs {missing()}")
 SIZES = (1, 3, 7, 8, 9, 63, 65)
@@ -107,11 +108,12 @@ def test_every_density(level, sparsity, monkeypatch):
     for kind in ("unstructured", "8x1", "16x1"):
         contract, network = build(33, kind, sparsity=sparsity)
         for limit in (-1.0, 2.0):
-            monkeypatch.setitem(packing.DENSE_FROM, level, dict.fromkeys(packing.Layout, limit))
+            row = find_level(level)
+            row = replace(row, dense_from=tuple(limit if density else 0.0 for density in row.dense_from))
             monkeypatch.setattr(packing, "PERMUTED_FROM", limit)
-            agent = new_agent(contract, NativeStep(contract, network, level), 0)
+            agent = new_agent(contract, NativeStep(contract, network, row), 0)
             compare(agent, Agent(contract, ReferenceStep(contract, network), 0, ""), episodes(contract, 10))
-            team = make_team(contract, [network], [0], 11, level)
+            team = make_team(contract, [network], [0], 11, row)
             compare(team, Team(contract, [ReferenceStep(contract, network)], [0], 11, ""), episodes(contract, 5, 11))
 
 
@@ -147,7 +149,7 @@ def gate_network(hidden=1):
 
 
 def test_activation_errors(level):
-    """tanh and sigmoid within the bounds that mast.h states."""
+    """tanh and sigmoid within the bounds that mast_network.h states."""
     contract, network = gate_network()
     x = np.concatenate([np.linspace(-20, 20, 401), np.linspace(-1e-3, 1e-3, 21), [-1e30, 1e30, 7.9, -7.9, 15.8, 0]])
     obs, last, one = np.zeros((1, 1), np.float32), np.array([-1]), np.ones((1, 1), np.float32)
@@ -195,32 +197,36 @@ def with_values(network, code):
 
 
 @pytest.mark.parametrize("kind", ["8x1", "16x1", "mixed", "odd", "unstructured"])
-def test_half_precision(level, kind, monkeypatch):
+def test_half_precision(level, kind):
     """Weights widened by the kernel or at load: to the bit the same values and memory."""
     for hidden in (1, 9, 65):
         contract, network = build(hidden, kind, hidden + 6, 5)
         agents = []
         for code, limit in ((np.float16, 0), (np.float16, 10**9), (np.float32, 0)):
-            monkeypatch.setitem(packing.HALVES_FROM, "avx512", limit)
-            step = NativeStep(contract, with_values(network, code), level)
+            row = replace(find_level(level), halves_from=limit)
+            step = NativeStep(contract, with_values(network, code), row)
             agents.append(new_agent(contract, step, 0))
         for obs, avail in episodes(contract, 10):
             assert len({agent.act(obs, avail) for agent in agents}) == 1
             assert len({agent.q.tobytes() + agent.hidden.tobytes() for agent in agents}) == 1
 
 
-def test_half_precision_where_it_pays(monkeypatch):
-    """Only AVX-512 keeps it, for one agent, in blocks, from a number of connections on."""
+def test_half_precision_where_it_pays(level):
+    """Only where there are kernels for it, for one agent, in blocks, from a number of connections on."""
     contract, network = build(40, "16x1")
-    halves = with_values(network, np.float16)
+    halves, row = with_values(network, np.float16), find_level(level)
 
-    def layouts(network, level="avx512", lanes=False):
-        return {matrix[0] for matrix in packing.pack(contract, network, level, lanes)[2] if matrix}
+    def layouts(network, limit, lanes=False):
+        packed = packing.pack(contract, network, replace(row, halves_from=limit), lanes)
+        return {matrix.layout for matrix in (packed.fc1, packed.gru, packed.fc2)}
 
-    assert layouts(halves) == {packing.Layout.BLOCKS16}
-    monkeypatch.setitem(packing.HALVES_FROM, "avx512", network.nnz)
-    assert layouts(halves) == {packing.Layout.HALVES16}
-    for others in (layouts(network), layouts(halves, "avx2"), layouts(halves, "scalar"), layouts(halves, lanes=True)):
+    kept = packing.Layout.HALVES16 if row.has(packing.Layout.HALVES16) else packing.Layout.BLOCKS16
+    assert layouts(halves, network.nnz) == {kept}
+    for others in (
+        layouts(halves, network.nnz + 1),
+        layouts(network, network.nnz),
+        layouts(halves, network.nnz, lanes=True),
+    ):
         assert others == {packing.Layout.BLOCKS16}
 
 
@@ -394,77 +400,19 @@ def test_nothing_leaks(level):
     assert grown < 20_000
 
 
-def test_tables_are_checked(level):
-    """The C side refuses tables that do not fit together rather than read beyond them."""
-    from mast_runtime.native import _native
-
-    contract, network = build(8, sparsity=0.95)
-    sizes, biases, matrices = packing.pack(contract, network, level, False)
-    layout, offset, *arrays = matrices[0]
-    start, columns, rows, picks, values = map(np.asarray, arrays)
-    for broken in (
-        (layout, offset, start[::-1].copy(), columns, rows, picks, values),
-        (layout, offset, start, np.full_like(columns, 60_000), rows, picks, values),
-        (layout, offset, start, columns, rows + np.uint16(9000), np.full_like(picks, 200), values),
-        (layout, offset, start, columns, rows, picks, values[:-1]),
-        (9, offset, start, columns, rows, picks, values),
-        (layout, 60_000, start, columns, rows, picks, values),
-    ):
-        with pytest.raises(ValueError, match="fit together"):
-            _native.Network(level, False, sizes, biases, (broken, *matrices[1:]))
-    assert (packing.PANEL, packing.LANE_WINDOW) == (_native.PANEL, _native.WINDOW)
-    lanes = packing.pack(contract, build(40, sparsity=0.95)[1], level, True)
-    swapped = lanes[2][1][4][:]
-    swapped[0], swapped[-1] = swapped[-1], swapped[0]
-    gru = (*lanes[2][1][:4], swapped, *lanes[2][1][5:])
-    with pytest.raises(ValueError, match="fit together"):
-        _native.Network(level, True, lanes[0], lanes[1], (lanes[2][0], gru, *lanes[2][2:]))
-    with pytest.raises(ValueError, match="layout"):
-        _native.Network(level, True, sizes, biases, matrices)
-    with pytest.raises(ValueError, match="another size"):
-        _native.Network(level, False, sizes, (biases[0][:-1], *biases[1:]), matrices)
-    with pytest.raises(ValueError, match="cannot run"):
-        _native.Network("sse9", False, sizes, biases, matrices)
-
-
-def test_windows_by_a_slow_loop():
-    """pack_windows: entry by entry, one connection of each of 16 rows, all in one window of 32 inputs."""
-    from mast_runtime.native import _native
-
-    rng = np.random.default_rng(5)
-    connected = rng.random((32, 200)) < 0.1
-    connected[3], connected[20:24] = True, False
-    lengths, columns = connected.sum(1).astype(np.uint32), np.nonzero(connected)[1].astype(np.uint16)
-    weights = np.where(connected, rng.standard_normal(connected.shape), 0).astype(np.float32)
-    counts, windows, picks, values = (
-        np.frombuffer(part, code)
-        for part, code in zip(_native.pack_windows(lengths, columns, weights[connected]), "IHBf", strict=True)
-    )
-    found, entry = np.zeros_like(weights), 0
-    for panel, count in enumerate(counts):
-        heights = [max(row[at : at + 32].sum() for row in connected[16 * panel : 16 * panel + 16])
-                   for at in range(0, 200, 32)]  # fmt: skip
-        assert count == sum(heights)
-        for _ in range(count):
-            for k in range(16):
-                found[16 * panel + k, windows[entry] + picks[16 * entry + k]] += values[16 * entry + k]
-            entry += 1
-    np.testing.assert_array_equal(found, weights)
-    for broken in (
-        (lengths[:-1], columns, weights[connected]),
-        (lengths + np.uint32(1), columns, weights[connected]),
-        (lengths, columns[:-1], weights[connected]),
-        (np.full_like(lengths, 2**31), columns, weights[connected]),
-    ):
-        with pytest.raises(ValueError, match="fit together"):
-            _native.pack_windows(*broken)
+def test_the_table_of_levels_is_the_folder():
+    """levels.def has a line for each level_NAME.c, and the best that runs here comes first."""
+    folder = Path(mast_runtime.__file__).parent / "native"
+    named = re.findall(r"^LEVEL\((\w+)\)$", (folder / "levels.def").read_text(), re.M)
+    assert {f"level_{name}.c" for name in named} == {path.name for path in folder.glob("level_*.c")}
+    assert [name for name in named if name in levels()] == list(levels()) and levels()[-1] == "scalar"
 
 
 SANITIZED = """
 import sys
 import mast_runtime, pytest
 assert mast_runtime.__file__.startswith(sys.argv[2]), mast_runtime.__file__
-kept = "(as_reference and (-9- or -65-)) or density or refusals or tables or other_kinds or half or windows or hostile"
+kept = "(as_reference and (-9- or -65-)) or density or refusals or other_kinds or half or checks or hostile"
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[3:], sys.argv[1], "-k", kept]))
 """
 
@@ -477,7 +425,7 @@ def test_address_and_undefined_sanitizers(tmp_path):
     root = Path(mast_runtime.__file__).parent
     copy = tmp_path / "mast_runtime"
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    sources = [str(copy / "native" / name) for name in ("_native.c", "mast.c", "mast_v3.c", "mast_v4.c")]
+    sources = sorted(map(str, (copy / "native").glob("*.c")))
     flags = ["-shared", "-fPIC", "-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     include = ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
     if shutil.which("gcc") is None:
@@ -494,7 +442,9 @@ def test_address_and_undefined_sanitizers(tmp_path):
     tests = Path(__file__).parent
     for name in ("networks.py", "handmade.py"):
         shutil.copy(tests / name, tmp_path)
-    test, hostile = shutil.copy(__file__, tmp_path), shutil.copy(tests / "test_hostile_bundle.py", tmp_path)
+    test, *more = (
+        shutil.copy(tests / f"test_{name}.py", tmp_path) for name in ("native", "native_checks", "hostile_bundle")
+    )
     environment = {
         "LD_PRELOAD": runtime,
         "ASAN_OPTIONS": "detect_leaks=0",
@@ -503,7 +453,7 @@ def test_address_and_undefined_sanitizers(tmp_path):
         "OPENBLAS_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, "-c", SANITIZED, test, str(tmp_path), hostile],
+        [sys.executable, "-c", SANITIZED, test, str(tmp_path), *more],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

@@ -13,12 +13,13 @@ import torch
 from networks import random_bundle, random_network
 
 from mast_export.errors import ExportError
-from mast_export.onnx import export_onnx
+from mast_export.formats.onnx import export_onnx
 from mast_export.quantise import quantise
 from mast_export.verify import TOLERANCES, Tolerance, Trace, verify, verify_onnx, weights_dtype
 from mast_runtime import Bundle, Contract, Layer
-from mast_runtime.onnx_backend import OnnxStep, build_model, open_session
-from mast_runtime.reference import ReferenceStep, network_input
+from mast_runtime.backends.onnx import OnnxStep
+from mast_runtime.backends.reference import ReferenceStep, network_input
+from mast_runtime.onnx_graph import build_model, open_session
 
 STEPS = 200
 SHAPES = {

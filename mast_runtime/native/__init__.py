@@ -1,6 +1,6 @@
 """The native backend: C kernels for the instruction set of this machine, chosen at run time.
 
-The environment variable MAST_NATIVE_LEVEL (avx512, avx2, neon or scalar) chooses another than the best.
+The environment variable MAST_NATIVE_LEVEL chooses another than the best; levels.def lists them.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from mast_runtime.errors import BackendError
-from mast_runtime.native.packing import pack
+from mast_runtime.native.packing import Level, pack
 from mast_runtime.network import Contract, Network
 
 if TYPE_CHECKING:
@@ -40,34 +41,51 @@ def status() -> str:
     return f"native: not built: needs {missing()}" if missing() else f"native: {default_level()}"
 
 
+@cache
+def _rows() -> dict[str, Level]:
+    return {} if _native is None else {row[0]: Level(*row) for row in _native.levels()}
+
+
 def levels() -> tuple[str, ...]:
     """Instruction sets whose kernels run here, best first; empty when the extension is not built."""
-    return () if _native is None else _native.levels()
+    return tuple(_rows())
 
 
 def default_level() -> str:
     """MAST_NATIVE_LEVEL, or the best. Raises BackendError."""
-    return _checked_level(os.environ.get("MAST_NATIVE_LEVEL") or levels()[0])
+    return find_level(os.environ.get("MAST_NATIVE_LEVEL") or levels()[0]).name
 
 
-def _checked_level(level: str) -> str:
-    if level not in levels():
-        raise BackendError(f"native level {level!r}: this machine runs {', '.join(levels())}")
-    return level
+def find_level(name: str) -> Level:
+    """The row of an instruction set. Raises BackendError."""
+    if name not in levels():
+        raise BackendError(f"native level {name!r}: this machine runs {', '.join(levels())}")
+    return _rows()[name]
+
+
+class Members(NamedTuple):
+    """The agents of a team that run one network: what _native.Team takes in `groups`. members: int32."""
+
+    network: Any
+    members: array[int]
 
 
 class NativeStep:
     """mast_runtime.agent.Step on the C kernels, one row after another. Immutable, so threads may share it.
 
-    `level` is one of levels(); lanes: pack for many agents at once, which only a Team can run. Raises BackendError.
+    level: one of levels(), or a row with other break-even densities. lanes: pack for many agents at once, which only a
+    Team can run. Raises BackendError.
     """
 
-    def __init__(self, contract: Contract, network: Network, level: str | None = None, lanes: bool = False) -> None:
+    def __init__(
+        self, contract: Contract, network: Network, level: str | Level | None = None, lanes: bool = False
+    ) -> None:
         if missing():
             raise BackendError(f"backend 'native' needs {missing()}")
         self.contract, self.hidden = contract, network.hidden
-        level = _checked_level(level) if level else default_level()
-        self.compiled = _native.Network(level, lanes, *pack(contract, network, level, lanes))
+        if not isinstance(level, Level):
+            level = find_level(level or default_level())
+        self.compiled = _native.Network(pack(contract, network, level, lanes))
 
     def __call__(
         self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray
@@ -85,11 +103,16 @@ class NativeStep:
 
 def new_agent(contract: Contract, step: Any, index: int, backend: str = "native") -> Any:
     """A fresh agent on a NativeStep, with the interface of mast_runtime.agent.Agent."""
-    return _native.Agent(contract, step.compiled, index, backend)
+    return _native.Agent(contract=contract, network=step.compiled, index=index, backend=backend)
 
 
 def make_team(
-    contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int, level: str | None = None
+    contract: Contract,
+    networks: Sequence[Network],
+    agent_ids: Sequence[int],
+    n: int,
+    level: str | Level | None = None,
+    backend: str = "native",
 ) -> Any:
     """n agents with the interface of mast_runtime.agent.Team; agent i runs networks[i mod k] under agent_ids[i mod k].
 
@@ -100,10 +123,9 @@ def make_team(
     for network in {id(network): network for network in networks}.values():
         members = array("i", [i for i in range(n) if owner[i % k] == id(network)])
         step = NativeStep(contract, network, level, lanes=len(members) >= LANES_FROM)
-        groups.append((step.compiled, members))
+        groups.append(Members(step.compiled, members))
     ids = array("i", [agent_ids[i % k] for i in range(n)])
-    width = max(network.hidden for network in networks)
-    return _native.Team(contract, "native", ids, (contract.obs_dim, contract.n_actions), width, tuple(groups))
+    return _native.Team(contract=contract, backend=backend, agent_ids=ids, groups=tuple(groups))
 
 
 def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32]:

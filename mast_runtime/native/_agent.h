@@ -9,12 +9,13 @@ typedef struct {
     PyObject *contract, *backend;
 } Agent;
 
+/* Agent(contract, network, index, backend); `index` is its one-hot id too. */
 static PyObject *agent_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    (void)kwargs;
+    static char *names[] = {"contract", "network", "index", "backend", NULL};
     PyObject *contract, *network, *backend;
     long index;
-    if (!PyArg_ParseTuple(args, "OO!lO", &contract, network_type, &network, &index, &backend))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO!lO", names, &contract, network_type, &network, &index, &backend))
         return NULL;
     const mast_network *n = &((Network *)network)->net;
     if (((Network *)network)->lanes || index < 0 || index >= (long)n->agents) {
@@ -75,8 +76,8 @@ static PyObject *agent_reset(PyObject *object, PyObject *unused)
     Py_RETURN_NONE;
 }
 
-/* _bench(obs, rounds) -> seconds: that many decisions without Python in between. */
-static PyObject *agent_bench(PyObject *object, PyObject *args)
+/* measure(obs, rounds) -> seconds: that many decisions without Python in between. */
+static PyObject *agent_measure(PyObject *object, PyObject *args)
 {
     Agent *self = (Agent *)object;
     PyObject *obs;
@@ -120,7 +121,8 @@ static PyMethodDef agent_methods[] = {
      "act(obs, avail_actions=None) -> int\n\nThe greedy available action for obs [O] and avail_actions [A] (None: all). "
      "Raises ObservationError, in which case\nthe recurrent state is as it was."},
     {"reset", agent_reset, METH_NOARGS, "Forget the episode: zero memory, no last action."},
-    {"_bench", agent_bench, METH_VARARGS, "_bench(obs, rounds) -> seconds"},
+    {"measure", agent_measure, METH_VARARGS,
+     "measure(obs, rounds) -> seconds\n\nThat many decisions on obs [O], without Python in between."},
     {0}};
 static PyGetSetDef agent_getset[] = {
     {"q", agent_q, NULL, "Action values [A] of the last decision (a copy).", NULL},

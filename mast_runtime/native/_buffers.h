@@ -26,6 +26,29 @@ static void release(void *memory)
 #endif
 }
 
+static size_t item_size(char format)
+{
+    return format == 'B' ? 1 : format == 'H' ? 2 : format == 'q' ? 8 : 4;
+}
+
+/* A view of `object` as one axis of items of struct's `format` (of I, i, H, B, f, q), aligned. -1: the error is set, naming
+ * `what`. */
+static int one_axis(PyObject *object, char format, const char *what, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_FORMAT | PyBUF_C_CONTIGUOUS) < 0)
+        return -1;
+    const char *const given = view->format ? view->format : "B";
+    const int same = given[0] == format || (given[0] == 'l' && format == 'q');
+    if (!same || given[1] || (size_t)view->itemsize != item_size(format))
+        PyErr_Format(PyExc_TypeError, "%s has items of type %s, expected %c", what, given, format);
+    else if (view->ndim != 1 || (view->len && (uintptr_t)view->buf % item_size(format)))
+        PyErr_Format(PyExc_ValueError, "%s has %d axes or is not aligned, expected one aligned axis", what, view->ndim);
+    else
+        return 0;
+    PyBuffer_Release(view);
+    return -1;
+}
+
 /* A C-contiguous, aligned buffer of `format` ('?': bytes too) with ndim axes of these sizes. 0: something else, no error
  * set. */
 static int plain_buffer(PyObject *object, Py_buffer *view, char format, int ndim, Py_ssize_t rows, Py_ssize_t columns)
@@ -35,7 +58,8 @@ static int plain_buffer(PyObject *object, Py_buffer *view, char format, int ndim
         return 0;
     }
     const char *const given = view->format;
-    if (given && (given[0] == format || (given[0] == 'B' && format == '?')) && !given[1] && view->ndim == ndim
+    const int same = given && (given[0] == format || (given[0] == 'B' && format == '?') || (given[0] == 'l' && format == 'q'));
+    if (same && !given[1] && view->ndim == ndim && (format != 'q' || view->itemsize == 8)
         && view->shape[ndim - 1] == columns && (ndim == 1 || view->shape[0] == rows)
         && (uintptr_t)view->buf % (size_t)view->itemsize == 0)
         return 1;

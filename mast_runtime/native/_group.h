@@ -33,29 +33,43 @@ static float *lane_of(const Group *g, uint32_t j)
     return g->yh + j / MAST_LANES * tile_floats(g) + y_floats(g) + j % MAST_LANES;
 }
 
-/* (Network, members int32) -> group; the members lie within n. */
-static int take_group(Team *team, Group *g, PyObject *pair)
+/* The network and the members (int32) of a native.Members: both there, each member within n and without a group yet. */
+static int take_members(Team *team, Group *g, PyObject *given)
 {
-    PyObject *network;
-    Py_buffer members;
-    if (!PyArg_ParseTuple(pair, "O!y*", network_type, &network, &members))
-        return -1;
-    Py_INCREF(network);
-    g->network = (Network *)network;
-    const mast_network *n = &g->network->net;
-    g->size = (uint32_t)(members.len / 4);
-    g->member = allocate((size_t)members.len);
-    if (g->member)
-        memcpy(g->member, members.buf, 4u * (size_t)g->size);
-    PyBuffer_Release(&members);
-    if (!g->member)
-        return -1;
-    for (uint32_t i = 0; i < g->size; i++) {
-        if (g->member[i] < 0 || g->member[i] >= team->n || (uint32_t)team->id[g->member[i]] >= n->agents) {
-            PyErr_SetString(PyExc_ValueError, "a member or an agent id out of range");
-            return -1;
-        }
+    Py_buffer view;
+    PyObject *network = PyObject_GetAttrString(given, "network");
+    if (network && !PyObject_TypeCheck(network, network_type)) {
+        PyErr_Format(PyExc_TypeError, "a group's network is %R, expected a packed one", network);
+        Py_CLEAR(network);
     }
+    g->network = (Network *)network;
+    PyObject *members = network ? PyObject_GetAttrString(given, "members") : NULL;
+    const int fault = !members || one_axis(members, 'i', "members", &view) < 0;
+    Py_XDECREF(members);
+    if (fault)
+        return -1;
+    const Py_ssize_t size = view.len / 4;
+    int fits = size > 0 && size <= team->n && (g->member = allocate((size_t)view.len)) != NULL;
+    if (fits)
+        memcpy(g->member, view.buf, (size_t)view.len);
+    PyBuffer_Release(&view);
+    for (Py_ssize_t i = 0; fits && i < size; i++) {
+        const int32_t who = g->member[i];
+        fits = who >= 0 && who < team->n && team->id[who] >= 0 && (uint32_t)team->id[who] < g->network->net.agents
+               && !team->next_action[who]++;
+    }
+    if (!fits && !PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "a member or an agent id out of range, or a member twice");
+    g->size = (uint32_t)size;
+    return fits ? 0 : -1;
+}
+
+/* A native.Members as a group with its states. team->next_action counts the groups of each agent. */
+static int take_group(Team *team, Group *g, PyObject *given)
+{
+    if (take_members(team, g, given) < 0)
+        return -1;
+    const mast_network *n = &g->network->net;
     if (n->obs != team->obs || n->actions != team->actions) {
         PyErr_SetString(PyExc_ValueError, "networks of different contracts");
         return -1;

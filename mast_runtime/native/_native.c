@@ -1,8 +1,8 @@
 /* The extension: networks packed for one instruction set, and the agents and teams that run them.
  *
- * Only mast_runtime.native calls the constructors; it passes arrays of the right types. Whatever the caller of
- * `act` gives that is not a plain C-contiguous array goes to the converters of mast_runtime.agent, which also word the
- * errors.
+ * Whatever is passed in is checked before it is used: a wrong type, size or index is a TypeError or a ValueError. What the
+ * caller of `act` gives that is not a plain C-contiguous array goes to the converters of mast_runtime.agent, which also
+ * word the errors.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "mast.h"
+#include "mast_network.h"
 
 #define ALIGNMENT 64u
 /* A GIL given up is got back up to milliseconds later where other threads compute: only for work as long as that. */
@@ -28,7 +28,7 @@ static PyTypeObject *network_type, *agent_type, *team_type;
 #include "_agent.h"
 #include "_team.h"
 
-/* configure(convert_obs, convert_avail, convert_which, make_array, overflow_error): the Python functions this module calls. */
+/* configure(convert_obs, convert_avail, convert_which, make_array, overflow_error): Python functions that are called here. */
 static PyObject *configure(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -47,7 +47,9 @@ static PyObject *configure(PyObject *module, PyObject *args)
 static PyMethodDef module_methods[] = {{"configure", configure, METH_VARARGS, "Set the functions this module calls."},
                                        {"pack_windows", pack_windows, METH_VARARGS,
                                         "pack_windows(lengths, columns, values) -> counts, columns, picks, values"},
-                                       {"levels", levels, METH_NOARGS, "Instruction sets this machine runs, best first."},
+                                       {"levels", levels, METH_NOARGS,
+                                        "levels() -> ((name, dense_from, halves_from), ...): the instruction sets this "
+                                        "machine runs,\nbest first; see mast_kernels."},
                                        {0}};
 static struct PyModuleDef module_def = {
     .m_base = PyModuleDef_HEAD_INIT, .m_name = "_native", .m_size = -1, .m_methods = module_methods};

@@ -1,33 +1,47 @@
 /* Network: one network packed for one instruction set. Part of _native.c. */
 
-/* The kernels this processor can run, best first. */
-static size_t find_levels(const mast_kernels **found)
+static const mast_kernels *const all_levels[] = {
+#define LEVEL(name) &mast_##name,
+#include "levels.def"
+#undef LEVEL
+};
+enum { ALL_LEVELS = sizeof all_levels / sizeof *all_levels };
+
+static int is_supported(const mast_kernels *level) { return level->supported && level->supported(); }
+
+/* The named kernels, where this processor runs them, or NULL. */
+static const mast_kernels *find_level(const char *name)
 {
-    size_t n = 0;
-#ifdef MAST_X86_LEVELS
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
-        && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("f16c"))
-        found[n++] = &mast_v4;
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
-        found[n++] = &mast_v3;
-#endif
-    found[n++] = &mast_generic;
-    return n;
+    for (size_t i = 0; i < ALL_LEVELS; i++)
+        if (strcmp(all_levels[i]->name, name) == 0 && is_supported(all_levels[i]))
+            return all_levels[i];
+    return NULL;
+}
+
+static PyObject *level_row(const mast_kernels *level)
+{
+    PyObject *densities = PyTuple_New(MAST_LAYOUTS);
+    for (Py_ssize_t i = 0; densities && i < MAST_LAYOUTS; i++) {
+        PyObject *density = PyFloat_FromDouble(level->dense_from[i]);
+        if (!density || PyTuple_SetItem(densities, i, density) < 0)
+            Py_CLEAR(densities);
+    }
+    return densities ? Py_BuildValue("(sNI)", level->name, densities, (unsigned int)level->halves_from) : NULL;
 }
 
 static PyObject *levels(PyObject *module, PyObject *unused)
 {
     (void)module, (void)unused;
-    const mast_kernels *found[3];
-    const size_t n = find_levels(found);
-    PyObject *names = PyTuple_New((Py_ssize_t)n);
-    for (size_t i = 0; names && i < n; i++) {
-        PyObject *name = PyUnicode_FromString(found[i]->name);
-        if (!name || PyTuple_SetItem(names, (Py_ssize_t)i, name) < 0)
-            Py_CLEAR(names);
+    PyObject *rows = PyList_New(0);
+    for (size_t i = 0; rows && i < ALL_LEVELS; i++) {
+        PyObject *row = is_supported(all_levels[i]) ? level_row(all_levels[i]) : NULL;
+        if (PyErr_Occurred() || (row && PyList_Append(rows, row) < 0))
+            Py_CLEAR(rows);
+        Py_XDECREF(row);
     }
-    return names;
+    PyObject *result = rows ? PyList_AsTuple(rows) : NULL;
+    Py_XDECREF(rows);
+    return result;
 }
 
 typedef struct {
@@ -39,7 +53,7 @@ typedef struct {
     unsigned char *memory;
 } Network;
 
-/* Lanes run slices of their own and blocks of floats, single agents all else; MAST_PERMUTED and halves are for AVX-512. */
+/* Lanes run slices of their own and blocks of floats, single agents all else that the instruction set has. */
 static int runs_layouts(const Network *self)
 {
     const mast_matrix *const all[] = {&self->net.fc1, &self->net.gru[0], &self->net.gru[1], &self->net.fc2};
@@ -48,7 +62,7 @@ static int runs_layouts(const Network *self)
         const int block = layout == MAST_BLOCKS8 || layout == MAST_BLOCKS16;
         if (all[i]->panels && (self->lanes ? layout != MAST_LANE_SLICES && !block : layout == MAST_LANE_SLICES))
             return 0;
-        if ((layout == MAST_PERMUTED || has_halves(layout)) && strcmp(self->kernels->name, "avx512") != 0)
+        if (all[i]->panels && !(self->kernels->dense_from[layout] > 0.0))
             return 0;
     }
     return self->net.fc1.panels && self->net.gru[0].panels && self->net.fc2.panels;
@@ -64,37 +78,47 @@ static size_t count_weights(const mast_network *n)
     return total;
 }
 
+/* The kernels that packed.level names, and packed.lanes. */
+static int take_level(Network *self, PyObject *packed)
+{
+    uint32_t lanes;
+    PyObject *level = PyObject_GetAttrString(packed, "level");
+    PyObject *bytes = level ? PyUnicode_AsUTF8String(level) : NULL;
+    Py_XDECREF(level);
+    if (!bytes || take_size(packed, "network", "lanes", 0, 1, &lanes) < 0) {
+        Py_XDECREF(bytes);
+        return -1;
+    }
+    self->lanes = (int)lanes;
+    self->kernels = find_level(PyBytes_AsString(bytes));
+    if (!self->kernels)
+        PyErr_Format(PyExc_ValueError, "this machine cannot run level %s", PyBytes_AsString(bytes));
+    Py_DECREF(bytes);
+    return self->kernels ? 0 : -1;
+}
+
+/* Network(packed): a packing.PackedNetwork, whose arrays are copied. */
 static PyObject *network_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)kwargs;
-    const char *level;
-    int lanes;
-    unsigned int d[7];
-    PyObject *biases, *matrices;
-    if (!PyArg_ParseTuple(args, "sp(IIIIIII)OO", &level, &lanes, &d[0], &d[1], &d[2], &d[3], &d[4], &d[5], &d[6],
-                          &biases, &matrices))
+    PyObject *packed;
+    if (!PyArg_ParseTuple(args, "O", &packed))
         return NULL;
     Network *self = (Network *)PyType_GenericAlloc(type, 0);
     if (!self)
         return NULL;
-    self->lanes = lanes;
-    self->net = (mast_network){.obs = d[0], .actions = d[1], .agents = d[2], .last_action = d[3], .agent_id = d[4],
-                               .fc1_size = d[5], .hidden = d[6]};
-    const mast_kernels *found[3];
-    for (size_t i = find_levels(found); i-- > 0;)
-        if (strcmp(found[i]->name, level) == 0)
-            self->kernels = found[i];
-    Arena arena = {NULL, 0};
-    if (!self->kernels)
-        PyErr_Format(PyExc_ValueError, "this machine cannot run level %s", level);
-    else if (take_network(&arena, &self->net, biases, matrices) == 0
-             && (self->memory = allocate(arena.used)) != NULL) {
-        arena = (Arena){self->memory, 0};
-        take_network(&arena, &self->net, biases, matrices);
+    Arena arena = {NULL, 0, 0};
+    int taken = take_level(self, packed) == 0 && take_network(&arena, &self->net, packed) == 0
+                && (self->memory = allocate(arena.used)) != NULL;
+    if (taken) {
+        arena = (Arena){self->memory, arena.used, 0};
+        taken = take_network(&arena, &self->net, packed) == 0;
     }
-    if (!PyErr_Occurred() && !runs_layouts(self))
+    if (taken && !runs_layouts(self)) {
         PyErr_SetString(PyExc_ValueError, "a layout that these kernels cannot run");
-    if (PyErr_Occurred()) {
+        taken = 0;
+    }
+    if (!taken) {
         Py_DECREF(self);
         return NULL;
     }
@@ -110,56 +134,74 @@ static void network_dealloc(PyObject *object)
     Py_DECREF(type);
 }
 
+/* One row of network_step. */
+static void step_row(const Network *self, float *floats, const float *obs, int64_t action, int64_t id,
+                     const float *hidden, float *to_q, float *to_hidden)
+{
+    const mast_network *n = &self->net;
+    mast_state state;
+    mast_state_init(n, &state, floats, (uint32_t)id);
+    if (action >= 0)
+        mast_commit(n, &state, (int32_t)action);
+    memcpy(state.yh + MAST_PAD(n->fc1_size), hidden, 4 * (size_t)n->hidden);
+    const int fault = self->kernels->forward(n, &state, obs);
+    memcpy(to_q, state.next_q, 4 * (size_t)n->actions);
+    memcpy(to_hidden, state.next, 4 * (size_t)n->hidden);
+    if (fault)
+        memset(to_q, 0xff, 4 * (size_t)n->actions);
+}
+
+/* Do the arguments of network_step have the shapes and the ranges that the network says? */
+static int step_fits(const mast_network *n, PyObject *const array[4], Py_buffer view[4], Py_ssize_t rows)
+{
+    if (!plain_buffer(array[0], &view[0], 'f', 2, rows, n->obs) || !plain_buffer(array[1], &view[1], 'q', 1, 0, rows)
+        || !plain_buffer(array[2], &view[2], 'q', 1, 0, rows)
+        || !plain_buffer(array[3], &view[3], 'f', 2, rows, n->hidden))
+        return 0;
+    for (Py_ssize_t i = 0; i < rows; i++) {
+        const int64_t action = ((const int64_t *)view[1].buf)[i], who = ((const int64_t *)view[2].buf)[i];
+        if (action < -1 || action >= (int64_t)n->actions || who < 0 || who >= (int64_t)n->agents)
+            return 0;
+    }
+    return 1;
+}
+
 /* step(obs [n,O] f32, last_action [n] i64, agent_id [n] i64, hidden [n,H] f32) -> (q [n,A], hidden [n,H]); rows that
  * overflow are NaN. */
 static PyObject *network_step(PyObject *object, PyObject *args)
 {
     const Network *self = (Network *)object;
     const mast_network *n = &self->net;
-    Py_buffer obs, last, id, hidden;
-    if (!PyArg_ParseTuple(args, "y*y*y*y*", &obs, &last, &id, &hidden))
+    PyObject *array[4], *result = NULL, *q = NULL, *next = NULL;
+    Py_buffer view[4] = {{0}};
+    float *floats = NULL;
+    if (!PyArg_ParseTuple(args, "OOOO", &array[0], &array[1], &array[2], &array[3]))
         return NULL;
-    const Py_ssize_t rows = last.len / 8;
-    PyObject *result = NULL, *q = PyByteArray_FromStringAndSize(NULL, rows * (Py_ssize_t)n->actions * 4);
-    PyObject *next = PyByteArray_FromStringAndSize(NULL, rows * (Py_ssize_t)n->hidden * 4);
-    float *floats = allocate(mast_state_floats(n) * sizeof(float));
-    if (!q || !next || !floats)
-        goto done;
-    int valid = !self->lanes && last.len == 8 * rows && id.len == 8 * rows
-                && obs.len == 4 * rows * (Py_ssize_t)n->obs && hidden.len == 4 * rows * (Py_ssize_t)n->hidden;
-    for (Py_ssize_t i = 0; valid && i < rows; i++) {
-        const int64_t action = ((const int64_t *)last.buf)[i], who = ((const int64_t *)id.buf)[i];
-        valid = action >= -1 && action < (int64_t)n->actions && who >= 0 && who < (int64_t)n->agents;
-    }
-    if (!valid) {
+    const Py_ssize_t rows = PyObject_Size(array[1]);
+    if (rows < 0)
+        return NULL;
+    if (self->lanes || !step_fits(n, array, view, rows)) {
         PyErr_SetString(PyExc_ValueError, "obs, last_action, agent_id and hidden do not fit the network");
         goto done;
     }
-    mast_state state;
-    for (Py_ssize_t i = 0; i < rows; i++) {
-        float *to_q = (float *)PyByteArray_AsString(q) + i * (Py_ssize_t)n->actions;
-        float *to_hidden = (float *)PyByteArray_AsString(next) + i * (Py_ssize_t)n->hidden;
-        const int64_t action = ((const int64_t *)last.buf)[i];
-        mast_state_init(n, &state, floats, (uint32_t)((const int64_t *)id.buf)[i]);
-        if (action >= 0)
-            mast_commit(n, &state, (int32_t)action);
-        memcpy(state.yh + MAST_PAD(n->fc1_size), (const float *)hidden.buf + i * (Py_ssize_t)n->hidden, 4 * n->hidden);
-        const int fault = self->kernels->forward(n, &state, (const float *)obs.buf + i * (Py_ssize_t)n->obs);
-        memcpy(to_q, state.next_q, 4 * n->actions);
-        memcpy(to_hidden, state.next, 4 * n->hidden);
-        if (fault)
-            memset(to_q, 0xff, 4 * n->actions);
-    }
+    q = PyByteArray_FromStringAndSize(NULL, rows * (Py_ssize_t)n->actions * 4);
+    next = PyByteArray_FromStringAndSize(NULL, rows * (Py_ssize_t)n->hidden * 4);
+    floats = allocate(mast_state_floats(n) * sizeof(float));
+    if (!q || !next || !floats)
+        goto done;
+    for (Py_ssize_t i = 0; i < rows; i++)
+        step_row(self, floats, (const float *)view[0].buf + i * (Py_ssize_t)n->obs, ((const int64_t *)view[1].buf)[i],
+                 ((const int64_t *)view[2].buf)[i], (const float *)view[3].buf + i * (Py_ssize_t)n->hidden,
+                 (float *)(void *)PyByteArray_AsString(q) + i * (Py_ssize_t)n->actions,
+                 (float *)(void *)PyByteArray_AsString(next) + i * (Py_ssize_t)n->hidden);
     result = Py_BuildValue("(NN)", PyObject_CallFunction(make_array, "Osnn", q, "f", rows, (Py_ssize_t)n->actions),
                            PyObject_CallFunction(make_array, "Osnn", next, "f", rows, (Py_ssize_t)n->hidden));
 done:
     release(floats);
     Py_XDECREF(q);
     Py_XDECREF(next);
-    PyBuffer_Release(&obs);
-    PyBuffer_Release(&last);
-    PyBuffer_Release(&id);
-    PyBuffer_Release(&hidden);
+    for (int i = 0; i < 4; i++)
+        PyBuffer_Release(&view[i]);
     return result;
 }
 

@@ -2,42 +2,67 @@
 
 #include "_group.h"
 
-/* Team(contract, backend, ids int32 [n], (obs, actions), width, groups) */
+/* Memory of `n` agents with these ids. */
+static int team_allocate(Team *self, const Py_buffer *ids)
+{
+    self->n = ids->len / 4;
+    const size_t n = (size_t)self->n, q_size = n * self->actions * sizeof(float);
+    if (!(self->id = allocate(4 * n)) || !(self->last_action = allocate(4 * n))
+        || !(self->next_action = allocate(4 * n)) || !(self->q = allocate(q_size)) || !(self->next_q = allocate(q_size))
+        || !(self->groups = allocate((size_t)self->n_groups * sizeof(Group))))
+        return -1;
+    memcpy(self->id, ids->buf, 4 * n);
+    memset(self->last_action, 0xff, 4 * n);
+    return 0;
+}
+
+/* The groups, of which every agent has one; their networks say the sizes. */
+static int take_groups(Team *self, PyObject *groups, const Py_buffer *ids)
+{
+    self->n_groups = PyTuple_Size(groups);
+    PyObject *first = self->n_groups > 0 ? PyObject_GetAttrString(PyTuple_GetItem(groups, 0), "network") : NULL;
+    if (!first || !PyObject_TypeCheck(first, network_type)) {
+        Py_XDECREF(first);
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "a team of no group, or of a group without a packed network");
+        return -1;
+    }
+    self->obs = ((Network *)first)->net.obs, self->actions = ((Network *)first)->net.actions;
+    Py_DECREF(first);
+    if (team_allocate(self, ids) < 0)
+        return -1;
+    Py_ssize_t members = 0;
+    for (Py_ssize_t i = 0; i < self->n_groups; i++) {
+        if (take_group(self, &self->groups[i], PyTuple_GetItem(groups, i)) < 0)
+            return -1;
+        members += self->groups[i].size;
+        if (self->width < (Py_ssize_t)self->groups[i].network->net.hidden)
+            self->width = self->groups[i].network->net.hidden;
+    }
+    if (members != self->n) {
+        PyErr_Format(PyExc_ValueError, "groups of %zd agents, the team has %zd", members, self->n);
+        return -1;
+    }
+    return 0;
+}
+
+/* Team(contract, backend, agent_ids int32 [n], groups: a tuple of native.Members) */
 static PyObject *team_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    (void)kwargs;
-    PyObject *contract, *backend, *groups;
+    static char *names[] = {"contract", "backend", "agent_ids", "groups", NULL};
+    PyObject *contract, *backend, *agent_ids, *groups;
     Py_buffer ids;
-    unsigned int obs, actions;
-    Py_ssize_t width;
-    if (!PyArg_ParseTuple(args, "OOy*(II)nO!", &contract, &backend, &ids, &obs, &actions, &width, &PyTuple_Type, &groups))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OOOO!", names, &contract, &backend, &agent_ids, &PyTuple_Type, &groups)
+        || one_axis(agent_ids, 'i', "agent_ids", &ids) < 0)
         return NULL;
     Team *self = (Team *)PyType_GenericAlloc(type, 0);
-    if (!self) {
-        PyBuffer_Release(&ids);
-        return NULL;
-    }
-    Py_INCREF(contract), Py_INCREF(backend);
-    self->contract = contract, self->backend = backend, self->obs = obs, self->actions = actions, self->width = width;
-    self->n = ids.len / 4;
-    self->n_groups = PyTuple_Size(groups);
-    const size_t n = (size_t)self->n, q_size = n * actions * sizeof(float);
-    const int ready = (self->id = allocate(4 * n)) && (self->last_action = allocate(4 * n))
-                      && (self->next_action = allocate(4 * n)) && (self->q = allocate(q_size))
-                      && (self->next_q = allocate(q_size))
-                      && (self->groups = allocate((size_t)self->n_groups * sizeof(Group)));
-    if (ready) {
-        memcpy(self->id, ids.buf, 4 * n);
-        memset(self->last_action, 0xff, 4 * n);
+    if (self) {
+        Py_INCREF(contract), Py_INCREF(backend);
+        self->contract = contract, self->backend = backend;
+        if (take_groups(self, groups, &ids) < 0)
+            Py_CLEAR(self);
     }
     PyBuffer_Release(&ids);
-    int fault = !ready;
-    for (Py_ssize_t i = 0; !fault && i < self->n_groups; i++)
-        fault = take_group(self, &self->groups[i], PyTuple_GetItem(groups, i));
-    if (fault) {
-        Py_DECREF(self);
-        return NULL;
-    }
     return (PyObject *)self;
 }
 
@@ -132,14 +157,14 @@ static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t gi
     return fault ? raise_fault(fault, obs, avail, self->n, self->obs, self->actions) : team_last_action(object, NULL);
 }
 
-/* _bench(obs, rounds) -> seconds. */
-static PyObject *team_bench(PyObject *object, PyObject *args)
+/* measure(obs, rounds) -> seconds. */
+static PyObject *team_measure(PyObject *object, PyObject *args)
 {
     Team *self = (Team *)object;
     PyObject *obs;
     Py_ssize_t rounds;
     Py_buffer view;
-    if (!PyArg_ParseTuple(args, "On", &obs, &rounds)
+    if (!team_free(self) || !PyArg_ParseTuple(args, "On", &obs, &rounds)
         || any_buffer(obs, convert_obs, &view, 'f', 2, self->n, self->obs) < 0)
         return NULL;
     const double start = now();
@@ -228,7 +253,8 @@ static PyMethodDef team_methods[] = {
      "Raises ObservationError, in which case the\nrecurrent state is as it was."},
     {"reset", (PyCFunction)(void (*)(void))team_reset, METH_FASTCALL,
      "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
-    {"_bench", team_bench, METH_VARARGS, "_bench(obs, rounds) -> seconds"},
+    {"measure", team_measure, METH_VARARGS,
+     "measure(obs, rounds) -> seconds\n\nThat many decisions of the team on obs [n,O], without Python in between."},
     {0}};
 static PyGetSetDef team_getset[] = {
     {"q", team_q, NULL, "Action values [n,A] of the last decision (a copy).", NULL},

@@ -94,27 +94,29 @@ static PyObject *packed_windows(const Rows *rows)
     return Py_BuildValue("(NNNN)", parts[0], parts[1], parts[2], parts[3]);
 }
 
-/* pack_windows(lengths u32 [rows], columns u16, values f32) -> counts u32 [panels], columns u16, picks u8, values f32: entries
- * of whole panels of rows, as mast.h says, in bytearrays. */
+/* pack_windows(lengths u32 [rows], columns u16, values f32) -> counts u32 [panels], columns u16, picks u8, values f32:
+ * entries of whole panels of rows, as mast_network.h says, in bytearrays. */
 static PyObject *pack_windows(PyObject *module, PyObject *args)
 {
     (void)module;
-    Py_buffer length, column, value;
-    if (!PyArg_ParseTuple(args, "y*y*y*", &length, &column, &value))
-        return NULL;
+    PyObject *arrays[3];
+    Py_buffer length = {0}, column = {0}, value = {0};
+    PyObject *packed = NULL;
+    if (!PyArg_ParseTuple(args, "OOO", &arrays[0], &arrays[1], &arrays[2])
+        || one_axis(arrays[0], 'I', "lengths", &length) < 0 || one_axis(arrays[1], 'H', "columns", &column) < 0
+        || one_axis(arrays[2], 'f', "values", &value) < 0)
+        goto done;
     const Py_ssize_t n = length.len / 4, connections = column.len / 2;
     const Rows rows = {length.buf, column.buf, value.buf, n / (Py_ssize_t)MAST_PANEL};
-    int fits = n * 4 == length.len && n % (Py_ssize_t)MAST_PANEL == 0 && connections * 2 == column.len
-               && connections * 4 == value.len && connections < INT32_MAX
-               && ((uintptr_t)length.buf | (uintptr_t)value.buf) % 4 == 0 && (uintptr_t)column.buf % 2 == 0;
+    int fits = n % (Py_ssize_t)MAST_PANEL == 0 && connections * 4 == value.len && connections < INT32_MAX;
     Py_ssize_t left = connections;
     for (Py_ssize_t i = 0; fits && i < n; i++)
         fits = (left -= rows.length[i]) >= 0;
-    PyObject *packed = NULL;
     if (fits && left == 0)
         packed = packed_windows(&rows);
     else
         PyErr_SetString(PyExc_ValueError, "rows whose parts do not fit together");
+done:
     PyBuffer_Release(&length);
     PyBuffer_Release(&column);
     PyBuffer_Release(&value);

@@ -1,4 +1,4 @@
-/* Many agents at once, one a lane: matrices times [feature][lane], each weight broadcast once. Included by mast.c. */
+/* Many agents at once, one a lane: matrices times [feature][lane], each weight broadcast once. Included by mast_forward.h. */
 
 enum { LANE_VECS = MAST_LANES / 16 };
 /* Rows times vectors of partial sums that fit the registers. */

@@ -1,9 +1,9 @@
-/* One agent's matrices times its vector, one kernel for each layout. Included by mast.c. */
+/* One agent's matrices times its vector, one kernel for each layout. Included by mast_forward.h. */
 
 /* Partial sums of 16 kept in registers: enough to hide a multiply-add's latency, and no more than there are registers. */
 #if defined(MAST_V4)
 #define SUMS 8
-#elif defined(MAST_V3) || defined(__ARM_NEON)
+#elif defined(MAST_V3) || defined(MAST_NEON)
 #define SUMS 4
 #else
 #define SUMS 1

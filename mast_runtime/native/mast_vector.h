@@ -1,4 +1,4 @@
-/* Vectors of 8 and 16 floats for one instruction set. Private to mast.c.
+/* Vectors of 8 and 16 floats for one instruction set. Private to the kernels.
  *
  * Only types that the instruction set has: wider vector types are lowered very badly by some compilers, so a panel of 16
  * is two or four registers where registers are short.
@@ -35,7 +35,8 @@ INLINE vec8 pick8(const float *x, const uint16_t *c)
     return _mm256_set_ps(x[c[7]], x[c[6]], x[c[5]], x[c[4]], x[c[3]], x[c[2]], x[c[1]], x[c[0]]);
 }
 #else
-#if defined(__ARM_NEON) && defined(__aarch64__)
+#if defined(__ARM_NEON) && defined(__aarch64__) && !defined(MAST_PLAIN)
+#define MAST_NEON
 #include <arm_neon.h>
 typedef float32x4_t vec4;
 INLINE vec4 load4(const float *p) { return vld1q_f32(p); }

@@ -1,8 +1,8 @@
-"""From the bundle's layers to the machine's layout (mast.h), once per network, without numpy.
+"""From the bundle's layers to the machine's layout (mast_network.h), once per network, without numpy.
 
 The kernels compute in float32. Weights that the bundle stores as int8 are decoded here, and those it stores as float16,
-but where HALVES_FROM says that the kernels widen them faster than they read float32. Whole rows are moved at a time, by
-slices with a step.
+but where Level.halves_from says that the kernels widen them faster than they read float32. Whole rows are moved at a
+time, by slices with a step.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from importlib import import_module
 from itertools import accumulate
-from math import inf
 from typing import Any, NamedTuple
 
 from mast_runtime.arrays import item_code, plain
@@ -24,7 +24,7 @@ MAX_COLUMNS = 65_536
 
 
 class Layout(IntEnum):
-    """enum mast_layout of mast.h."""
+    """enum mast_layout of mast_network.h."""
 
     DENSE = 0
     SLICES = 1
@@ -36,28 +36,63 @@ class Layout(IntEnum):
     PERMUTED = 7
 
 
-_AVX2 = {Layout.SLICES: 0.11, Layout.LANE_SLICES: 0.59, Layout.BLOCKS8: 0.64, Layout.BLOCKS16: 0.94}
-DENSE_FROM = {
-    "avx512": {**_AVX2, Layout.PERMUTED: 0.42, Layout.LANE_SLICES: 0.64, Layout.BLOCKS8: 0.67, Layout.BLOCKS16: 0.97},
-    "avx2": _AVX2,
-    "neon": _AVX2,
-    "scalar": dict.fromkeys(Layout, 0.95),
-}
-"""Level, layout -> density from which the dense kernel is faster: `python benchmarks/native.py --break-even`, the lower
-of its two sizes. NEON is not measured and takes AVX2's."""
+@dataclass(frozen=True)
+class Level:
+    """An instruction set, as level_NAME.c describes it (mast_kernels of mast_network.h).
+
+    dense_from: of each Layout the density from which the dense kernel is faster; 0: there is no kernel for it.
+    halves_from: connections of a network from which half precision is faster.
+    """
+
+    name: str
+    dense_from: tuple[float, ...]
+    halves_from: int
+
+    def has(self, layout: Layout) -> bool:
+        """Whether it has a kernel for the layout."""
+        return self.dense_from[layout] != 0.0
+
+
 HALVES = {Layout.BLOCKS8: Layout.HALVES8, Layout.BLOCKS16: Layout.HALVES16}
 """Layout -> the same with weights in half precision."""
-HALVES_FROM = {"avx512": 8192}
-"""Level -> connections of a network from which half precision is faster: in float32 they no longer stay in the
-first-level cache. In a smaller network, and with AVX2, widening takes as much as it saves or more."""
 BLOCK_ROWS = {Layout.BLOCKS8: 8, Layout.HALVES8: 8, Layout.BLOCKS16: 16, Layout.HALVES16: 16}
 PERMUTED_FROM = 0.01
 """Density from which PERMUTED is faster than SLICES: below, its windows are nearly empty."""
 LANE_WINDOW = 64
-"""MAST_WINDOW of mast.h."""
+"""MAST_WINDOW of mast_network.h."""
 
-Packed = tuple[int, int, array, array, array, bytearray, array]
-"""layout, offset, start, columns, rows, picks, values: mast_matrix."""
+
+class PackedMatrix(NamedTuple):
+    """mast_matrix: start uint32 [panels + 1], columns and rows uint16, picks uint8, values float32 or uint16 halves."""
+
+    layout: int
+    offset: int
+    start: array[int]
+    columns: array[int]
+    rows: array[int]
+    picks: bytearray
+    values: array
+
+
+class PackedNetwork(NamedTuple):
+    """What _native.Network takes, names and all: mast_network, the name of its level, whether it is for lanes."""
+
+    level: str
+    lanes: bool
+    obs: int
+    actions: int
+    agents: int
+    last_action: bool
+    agent_id: bool
+    fc1_size: int
+    hidden: int
+    fc1_bias: array[float]
+    gru_bias: array[float]
+    fc2_bias: array[float]
+    fc1: PackedMatrix
+    gru: PackedMatrix
+    gru_rest: PackedMatrix | None
+    fc2: PackedMatrix
 
 
 class Row(NamedTuple):
@@ -75,37 +110,50 @@ def padded(size: int) -> int:
     return -(-size // PANEL) * PANEL
 
 
-def pack(contract: Contract, network: Network, level: str, lanes: bool) -> tuple[tuple[int, ...], tuple, tuple]:
-    """Sizes, biases and matrices (fc1, gru, the rest of gru, fc2), as _native.Network takes them.
-
-    level: the instruction set that is to run it; lanes: for many agents at once.
-    """
+def pack(contract: Contract, network: Network, level: Level, lanes: bool) -> PackedNetwork:
+    """The network in the fastest layouts of `level`; lanes: for many agents at once."""
     c, h, fc1 = contract, network.hidden, network.fc1.outputs
     layouts = {name: choose_layout(layer, level, lanes) for name, layer in network.layers().items()}
-    if not lanes and network.nnz >= HALVES_FROM.get(level, inf):
+    if not lanes and network.nnz >= level.halves_from:
         halves = {name for name, layer in network.layers().items() if item_code(layer.stored("values")) == "e"}
-        layouts |= {name: HALVES.get(layouts[name], layouts[name]) for name in halves}
+        layouts |= {name: _halved(layouts[name], level) for name in halves}
     rows = {name: _rows(layer, layouts[name]) for name, layer in network.layers().items()}
+    gru, rest = _gru(rows, layouts, h, padded(fc1))
+    fc1_matrix, fc2_matrix = (_pack_matrix(_padded_rows(rows[name]), layouts[name]) for name in ("fc1", "fc2"))
     sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h)
-    gru_bias = plain(network.bias("gru_bias"), "f")
+    return PackedNetwork(level.name, lanes, *sizes, *_biases(network), fc1_matrix, gru, rest, fc2_matrix)
+
+
+def _biases(network: Network) -> tuple[array[float], array[float], array[float]]:
+    """fc1 padded, the gates panel by panel of hidden units, fc2 padded."""
+    h, gru_bias = network.hidden, plain(network.bias("gru_bias"), "f")
     gate_bias = [gru_bias[gate * h : (gate + 1) * h] + _zeros("f", padded(h) - h) for gate in range(4)]
-    biases = (
+    return (
         _padded_bias(plain(network.bias("fc1_bias"), "f")),
         array("f", [x for i in range(0, h, PANEL) for gate in gate_bias for x in gate[i : i + PANEL]]),
         _padded_bias(plain(network.bias("fc2_bias"), "f")),
     )
-    of_y, of_h, start = _gate_rows(rows["weight_ih"], h, 2), _gate_rows(rows["weight_hh"], h, 3), padded(fc1)
+
+
+def _gru(
+    rows: dict[str, list[Row]], layouts: dict[str, Layout], h: int, start: int
+) -> tuple[PackedMatrix, PackedMatrix | None]:
+    """One matrix over [y | h], h being column `start` on, or, where that is not possible, one over y and one over h."""
+    of_y, of_h = _gate_rows(rows["weight_ih"], h, 2), _gate_rows(rows["weight_hh"], h, 3)
     if layouts["weight_ih"] == layouts["weight_hh"] and start + h <= MAX_COLUMNS:
         dense = layouts["weight_ih"] == Layout.DENSE
         fused = [_joined(a, b, start, dense) for a, b in zip(of_y, of_h, strict=True)]
-        gru = (_pack_matrix(fused, layouts["weight_ih"]), ())
-    else:
-        gru = _pack_matrix(of_y, layouts["weight_ih"]), _pack_matrix(of_h, layouts["weight_hh"], start)
-    fc1_matrix, fc2_matrix = (_pack_matrix(_padded_rows(rows[name]), layouts[name]) for name in ("fc1", "fc2"))
-    return sizes, biases, (fc1_matrix, *gru, fc2_matrix)
+        return _pack_matrix(fused, layouts["weight_ih"]), None
+    return _pack_matrix(of_y, layouts["weight_ih"]), _pack_matrix(of_h, layouts["weight_hh"], start)
 
 
-def choose_layout(layer: Layer, level: str, lanes: bool) -> Layout:
+def _halved(layout: Layout, level: Level) -> Layout:
+    """The same with weights in half precision, where the level has it."""
+    halved = HALVES.get(layout, layout)
+    return halved if level.has(halved) else layout
+
+
+def choose_layout(layer: Layer, level: Level, lanes: bool) -> Layout:
     """The fastest layout for a layer's density and block."""
     density = 1.0 - layer.sparsity
     if layer.is_dense:
@@ -115,8 +163,9 @@ def choose_layout(layer: Layer, level: str, lanes: bool) -> Layout:
     elif lanes:
         sparse = Layout.LANE_SLICES
     else:
-        sparse = Layout.PERMUTED if level == "avx512" and density >= PERMUTED_FROM else Layout.SLICES
-    if sparse != Layout.DENSE and density < DENSE_FROM[level][sparse]:
+        permuted = level.has(Layout.PERMUTED) and density >= PERMUTED_FROM
+        sparse = Layout.PERMUTED if permuted else Layout.SLICES
+    if sparse != Layout.DENSE and density < level.dense_from[sparse]:
         return sparse
     return Layout.BLOCKS8 if lanes else Layout.DENSE
 
@@ -182,7 +231,7 @@ def _joined(a: Row, b: Row, start: int, dense: bool) -> Row:
     return Row(array("H", [*a.columns, *(start + column for column in b.columns)]), a.values + b.values)
 
 
-def _pack_matrix(rows: list[Row], layout: Layout, offset: int = 0) -> Packed:
+def _pack_matrix(rows: list[Row], layout: Layout, offset: int = 0) -> PackedMatrix:
     if layout == Layout.DENSE:
         parts = _pack_dense(rows)
     elif layout in (Layout.SLICES, Layout.LANE_SLICES):
@@ -194,7 +243,8 @@ def _pack_matrix(rows: list[Row], layout: Layout, offset: int = 0) -> Packed:
     counts, columns, order, picks, values = parts
     if layout in HALVES.values():
         values = array("H", struct.pack(f"{len(values)}e", *values))
-    return int(layout), offset, array("I", accumulate(counts, initial=0)), columns, order, picks, values
+    start = array("I", accumulate(counts, initial=0))
+    return PackedMatrix(int(layout), offset, start, columns, order, picks, values)
 
 
 Parts = tuple[list[int], array, array, bytearray, array]

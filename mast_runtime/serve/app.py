@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mast_runtime import __version__
 from mast_runtime.agent import Agent
 from mast_runtime.backends import compile_network, new_agent
 from mast_runtime.bundle import Bundle
@@ -26,6 +25,7 @@ from mast_runtime.serve.content import compress, header_number, read_body
 from mast_runtime.serve.metrics import Metrics
 from mast_runtime.serve.protocol import InferRequest, RequestError, TensorSpec, encode_response, parse_request
 from mast_runtime.serve.sequences import SequenceTable
+from mast_runtime.version import __version__
 
 MODEL_VERSION = "1"
 EXTENSIONS = ["binary_tensor_data", "sequence", "sequence(string_id)"]

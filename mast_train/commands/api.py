@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.console import Console
 from torch import Tensor
 
+from mast_runtime.console import new_console
 from mast_train.commands import evaluate as evaluation
 from mast_train.commands import session
 from mast_train.networks.agents import AgentNets
@@ -39,7 +39,7 @@ def train(
     """
     source = None if start is None else find_run(str(start), runs)
     config = validate(resolve(None, settings or {}, start=source))
-    (folder,) = session.start(config, runs, name, Console(quiet=quiet), watch=watch)
+    (folder,) = session.start(config, runs, name, new_console(quiet=quiet), watch=watch)
     return folder
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Literal
 
 from rich.console import Console
@@ -45,22 +46,34 @@ class Check:
 
 
 def print_checks(checks: Sequence[Check], console: Console) -> None:
-    """One row a check."""
+    """One row a check, then what to do about each, never broken: it is there to be copied.
+
+    Printed as it is, so on a console of mast_runtime.console.
+    """
     table = Table(box=None)
-    for column in ("", "what", "found", "to do"):
+    for column in ("", "what", "found"):
         table.add_column(column, overflow="fold")
     marks = {"ok": "ok", "warn": "!", "missing": "-"}
+    advice: dict[str, list[str]] = {}
     for check in checks:
-        table.add_row(marks[check.status], check.name, check.detail, check.advice)
+        table.add_row(marks[check.status], check.name, check.detail)
+        if check.advice:
+            advice.setdefault(check.advice, []).append(check.name)
     console.print(table)
+    for words, names in advice.items():
+        console.print(f"{', '.join(names)}: {words}", soft_wrap=True)
+    if not any(check.name == TRAINING[0][0] for check in checks):
+        console.print("This machine runs policies. What training needs: mast doctor --train", soft_wrap=True)
 
 
-def diagnose() -> list[Check]:
-    """Every check, in the order to show them. Loads torch, JAX and the other optional packages: some seconds.
+def diagnose(training: bool = False) -> list[Check]:
+    """The checks in the order to show them: of running policies, and of training if asked for or where torch is.
 
-    Never raises: a package that fails while it is imported is a finding.
+    Loads the optional packages, torch and JAX among them: some seconds. Never raises: a package that fails while it is
+    imported is a finding.
     """
-    return [_check(name, probe, advice) for name, probe, advice in PROBES]
+    probes = RUNTIME + (TRAINING if training or find_spec("torch") else ())
+    return [_check(name, probe, advice) for name, probe, advice in probes]
 
 
 def _check(name: str, probe: Callable[[], Finding], advice: str) -> Check:
@@ -172,22 +185,26 @@ def _smac_maps() -> Finding:
     return ("ok", str(found)) if found else ("missing", f"not found in {path / 'Maps' / 'SMAC_Maps'}")
 
 
-PROBES: tuple[tuple[str, Callable[[], Finding], str], ...] = (
+Probe = tuple[str, Callable[[], Finding], str]
+"""Name, what finds out, advice."""
+RUNTIME: tuple[Probe, ...] = (
     ("Python", _python, "use Python 3.11 or newer"),
     ("mast", _mast, "pip install -e . in the checkout"),
     ("numpy", _packages("numpy"), BASE),
     ("safetensors", _packages("safetensors"), BASE),
     ("native kernel", _native_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
     ("C compiler", _compiler, "apt install gcc (needed only to build the kernels)"),
+    ("serve", _packages("starlette", "uvicorn", "prometheus_client"), SERVE),
+    ("onnx", _packages("onnx"), EXPORT),
+    ("onnxruntime", _packages("onnxruntime"), EXPORT),
+)
+TRAINING: tuple[Probe, ...] = (
     ("torch", _packages("torch"), TRAIN),
     ("training kernel", _training_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
     ("torch GPU", _torch_gpu, TORCH_GPU),
     ("jax", _packages("jax", "jaxlib"), TRAIN),
     ("jax devices", _jax_devices, JAX_GPU),
     ("jaxmarl", _jaxmarl, TRAIN),
-    ("onnx", _packages("onnx"), EXPORT),
-    ("onnxruntime", _packages("onnxruntime"), EXPORT),
-    ("serve", _packages("starlette", "uvicorn", "prometheus_client"), SERVE),
     ("vmas", _vmas, 'pip install "mast-marl[vmas]" (needed only for --env vmas)'),
     ("pettingzoo", _packages("pettingzoo"), 'pip install "mast-marl[pettingzoo]" (needed only for --env pettingzoo)'),
     ("smac", _smac, SMAC),

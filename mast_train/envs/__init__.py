@@ -37,7 +37,7 @@ _AGENT_WISE = ("reward_scale", "team_reward", "episode_limit")
 SMAC_OPTIONS = ("difficulty", "game_version", "replay_dir", "replay_prefix", "reward_sparse")
 
 ENVS = {
-    "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale",)),
+    "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale", "rounds")),
     "smac": EnvRow("smac:SmacEnv", "3m", 1.0, "train", SMAC_OPTIONS, costly=True),
     "vmas": EnvRow("vmas:VmasEnv", "navigation", 1.0, "vmas", _AGENT_WISE, own_options=True),
     "pettingzoo": EnvRow("pettingzoo:PettingZooEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),

@@ -5,16 +5,20 @@ Source: Rutherford et al., JaxMARL: Multi-Agent RL Environments and Algorithms i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 
-from mast_train.envs import smax_jax, smax_scene
+from mast_train.envs import smax_jax, smax_round, smax_scene
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
 from mast_train.envs.scene import Scene
+from mast_train.settings.errors import check_choice
+
+ROUNDS = ("auto", "compiled", "stepped")
+"""How rounds are played: as one compiled program, or step by step; auto: compiled on a GPU."""
 
 
 class SmaxEnv:
@@ -25,16 +29,25 @@ class SmaxEnv:
     """
 
     def __init__(
-        self, map_name: str, num_envs: int, seed: int, device: torch.device, reward_scale: float = 10.0
+        self,
+        map_name: str,
+        num_envs: int,
+        seed: int,
+        device: torch.device,
+        reward_scale: float = 10.0,
+        rounds: str = "auto",
     ) -> None:
-        """Raises UserError for an unknown map or a missing JaxMARL. Compiling waits for the first reset and step."""
+        """rounds: see ROUNDS. Raises UserError for an unknown map or a missing JaxMARL. Compiling waits for the first
+        reset and step."""
+        check_choice("env.options.rounds", rounds, ROUNDS)
         self.num_envs, self.device, self._reward_scale = num_envs, device, reward_scale
         self._jax_device = smax_jax.find_device(device.type, device.index or 0, torch.get_num_threads())
+        self.compiled_rounds = rounds == "compiled" or (rounds == "auto" and self._in_lanes)
         self.spec = _spec(map_name)
         self._graphs = smax_jax.in_graphs(self._jax_device)
         self._programs = smax_jax.programs(map_name, num_envs, reward_scale, self._graphs)
         self._carry: smax_jax.Carry | None = None
-        self._put_key([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF])
+        self._key: Any = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], dtype=np.uint32)
 
     @staticmethod
     def maps() -> tuple[str, ...]:
@@ -48,13 +61,21 @@ class SmaxEnv:
 
     def begin(self) -> smax_jax.Carry:
         """Draw E fresh battles, for somebody else to step."""
-        self._key, carry = self._programs.reset(self._key)
+        self._key, carry = self._programs.reset(self.put(self._key))
         return carry
 
     def joint_programs(self) -> smax_jax.JointPrograms:
         """For these battles beside those of other seeds."""
-        in_lanes = self._jax_device.platform != "cpu"
-        return smax_jax.joint_programs(self.spec.map, self.num_envs, self._reward_scale, in_lanes, self._graphs)
+        return smax_jax.joint_programs(self.spec.map, self.num_envs, self._reward_scale, self._in_lanes, self._graphs)
+
+    def round_program(self, places: int, last_action: bool, agent_id: bool) -> Callable[..., smax_round.Recorded]:
+        """Whole rounds of these battles beside those of other seeds: smax_round.program."""
+        about = (self.spec.map, self.num_envs, self._reward_scale, self._in_lanes, self._graphs)
+        return smax_round.program(smax_round.Shape(*about, places, last_action, agent_id))
+
+    @property
+    def _in_lanes(self) -> bool:
+        return self._jax_device.platform != "cpu"
 
     def step(self, actions: torch.Tensor) -> Transition:
         """actions [E,N] int64, each available. Raises ValueError for a wrong shape. The first call compiles."""
@@ -66,10 +87,19 @@ class SmaxEnv:
 
     def state_dict(self) -> dict[str, Any]:
         """The key from which the next reset draws whole episodes, as two integers."""
-        return {"key": np.asarray(self._key).tolist()}
+        return {"key": self.key.tolist()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._put_key(state["key"])
+        self.key = np.array(state["key"], dtype=np.uint32)
+
+    @property
+    def key(self) -> np.ndarray:
+        """[2] uint32; reading it waits for battles that are being drawn."""
+        return np.asarray(self._key)
+
+    @key.setter
+    def key(self, key: np.ndarray) -> None:
+        self._key = key
 
     def picture(self) -> Scene | None:
         """The first battle; None before the first reset."""
@@ -93,18 +123,20 @@ class SmaxEnv:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _put_key(self, key: list[int]) -> None:
+    def put(self, array: Any) -> Any:
+        """An array where the compiled programs run."""
         import jax
 
-        self._key = jax.device_put(np.array(key, dtype=np.uint32), self._jax_device)
+        return jax.device_put(array, self._jax_device)
 
-    def to_jax(self, actions: torch.Tensor) -> Any:
-        """Actions as the compiled step takes them, where it runs."""
+    def to_jax(self, tensor: torch.Tensor) -> Any:
+        """A tensor as the compiled programs take it, where they run: integers are int32 there."""
         if self._jax_device.platform == "cpu":
-            return actions.cpu().numpy()
+            return tensor.cpu().numpy()
         import jax
 
-        return jax.dlpack.from_dlpack(actions.to(torch.int32).contiguous())
+        tensor = tensor if tensor.is_floating_point() else tensor.to(torch.int32)
+        return jax.dlpack.from_dlpack(aligned(tensor))
 
     def _seen(self, carry: smax_jax.Carry) -> Transition:
         return _transition(shared_with_torch(carry.view, self.device))
@@ -143,6 +175,51 @@ class SmaxTogether:
     def _seen(self, carry: smax_jax.Carry) -> Transition:
         shown = shared_with_torch(carry.view, self.device)
         return _transition(smax_jax.View(*(tensor.flatten(0, 1)[: self.num_envs] for tensor in shown)))
+
+
+class SmaxRounds:
+    """Whole rounds of several SmaxEnv alike as one program, each begun from the key of its own.
+
+    places: for how many of them it is compiled. last_action, agent_id: see smax_round.Shape.
+    """
+
+    def __init__(self, envs: Sequence[SmaxEnv], places: int, last_action: bool, agent_id: bool) -> None:
+        self._envs, self._places = list(envs), places
+        self._program = envs[0].round_program(places, last_action, agent_id)
+        self._lent: Any = None
+
+    def play(
+        self, weights: Mapping[str, torch.Tensor], epsilons: Sequence[float], noise: torch.Tensor
+    ) -> tuple[smax_round.Recorded, list[int]]:
+        """weights and noise [seeds,...] as smax_round.program takes them, of the seeds that are here, and so what was
+        recorded is, as tensors; and the steps of each. The first call compiles. Waits for the device."""
+        first, present = self._envs[0], len(self._envs)
+        keys = first.put(np.stack([env.key for env in [*self._envs, *[first] * (self._places - present)]]))
+        given = {name: first.to_jax(self._placed(value.detach())) for name, value in weights.items()}
+        drawn, shares = first.to_jax(self._placed(noise)), np.zeros(self._places, np.float32)
+        shares[:present] = epsilons
+        recorded = self._program(keys, np.int32(present), given, shares, drawn)
+        steps = np.asarray(recorded.steps)[:present].tolist()
+        for env, key in zip(self._envs, np.asarray(recorded.keys), strict=False):
+            env.key = key
+        # Whoever drops a tensor lets JAX use its memory for the next round, before that waits for what torch had left
+        # to do with it. Callers turn actions into int64 and drop these: they live until that round is over.
+        self._lent = recorded.actions
+        fields = {name: array for name, array in recorded._asdict().items() if name not in ("steps", "keys")}
+        tensors = {name: torch.from_dlpack(array).to(first.device)[:present] for name, array in fields.items()}
+        return recorded._replace(**tensors), steps
+
+    def _placed(self, values: torch.Tensor) -> torch.Tensor:
+        """Flat, with zeros for the seeds that are not here."""
+        flat = values.flatten()
+        more = len(flat) // len(self._envs) * (self._places - len(self._envs))
+        return torch.nn.functional.pad(flat, (0, more)) if more else flat
+
+
+def aligned(tensor: torch.Tensor) -> torch.Tensor:
+    """Contiguous, and where XLA's programs for a GPU accept an argument: at a multiple of 16 bytes."""
+    tensor = tensor.contiguous()
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor
 
 
 def shared_with_torch(view: smax_jax.View, device: torch.device) -> smax_jax.View:

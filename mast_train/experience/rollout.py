@@ -79,10 +79,10 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
         t += 1
         ends = [end + plays for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
-    _blank_afterwards(_crop(storage, t))
+    _blank_afterwards(crop(storage, t))
     wins = [None] * seeds if won is None else won.clone().tensor_split(seeds)
     parts = zip(storage.split(seeds), wins, ends, strict=True)
-    return [Rollout(_crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
+    return [Rollout(crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
 
 
 def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:
@@ -116,11 +116,17 @@ def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
     except RuntimeError as error:
         if not isinstance(error, torch.OutOfMemoryError) and "alloc" not in str(error):
             raise
-        size = 4 * e * (t + 1) * (n * spec.obs_dim + spec.state_dim) / 1e9
-        raise UserError(
-            f"{e:,} episodes at once of up to {t} steps of {spec.map} need {size:,.0f} GB on {device}, more than there "
-            "is: lower env.num_envs"
-        ) from error
+        raise too_many(spec, e, device) from error
+
+
+def too_many(spec: EnvSpec, e: int, device: torch.device) -> UserError:
+    """What to say when e episodes do not fit."""
+    t = spec.episode_limit
+    size = 4 * e * (t + 1) * (spec.n_agents * spec.obs_dim + spec.state_dim) / 1e9
+    return UserError(
+        f"{e:,} episodes at once of up to {t} steps of {spec.map} need {size:,.0f} GB on {device}, more than there "
+        "is: lower env.num_envs"
+    )
 
 
 def _blank_afterwards(episodes: EpisodeBatch) -> None:
@@ -139,7 +145,8 @@ def _record(storage: EpisodeBatch, t: int, observation: Observation) -> None:
     storage.avail_actions[:, t] = observation.avail_actions
 
 
-def _crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
+def crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
+    """The first t transitions."""
     return EpisodeBatch(**{name: value[:, : t + (name in OBSERVED)] for name, value in vars(storage).items()})
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mast_runtime.flops import AgentCounts, Counts, Matrix, agent_counts
+from mast_runtime.measure.flops import AgentCounts, Counts, Matrix, agent_counts
 from mast_train.learning.flops import CentralCounts, QmixCounts
 from mast_train.networks.agents import WEIGHTS, AgentNets
 from mast_train.networks.mixers import CentralMixer, MonotonicMixer

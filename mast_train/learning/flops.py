@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mast_runtime.flops import AgentCounts, Counts, Matrix
+from mast_runtime.measure.flops import AgentCounts, Counts, Matrix
 
 EXP = 20
 """One exponential or logarithm: range reduction, a polynomial of degree 7, scaling."""

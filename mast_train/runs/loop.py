@@ -1,8 +1,8 @@
 """The training loop, of one run or of several that differ in their seed or rates: a generator of events.
 
 Each run is what it would be by itself: networks, replay, optimiser and random streams are its own, and what the runs do
-together keeps to that: stepping environments (envs/together.py), acting (rollout.py), updates (learning/update.py) and
-evaluations.
+together keeps to that: stepping environments (envs/together.py), acting (experience/rounds.py), updates
+(learning/update.py) and evaluations.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import torch
 
-from mast_train.envs.together import together
 from mast_train.experience.replay import gather
-from mast_train.experience.rollout import Actor, AgentPolicy, Exploration, Rollout, rollouts
+from mast_train.experience.rollout import Actor, Exploration, Rollout
+from mast_train.experience.rounds import Rounds
 from mast_train.learning.update import Log, Update
 from mast_train.runs.events import Event, Progress
 from mast_train.runs.run import Run
@@ -77,17 +77,16 @@ class Loop:
             return
         self._active = list(active)
         self._update = Update([run.learner for run in active])
-        self._env = together([run.env for run in active], len(self.runs))
+        self._rounds = Rounds([run.env for run in active], len(self.runs), self.config)
 
     def _evaluate(self, due: Sequence[Run]) -> Iterator[tuple[Run, Event]]:
         """Greedy episodes of the runs whose turn it is, all at once."""
         if not due:
             return
         actor = self._update.engine.actor_of([self._active.index(run) for run in due])
-        env, first = together([run.eval_env for run in due], len(self.runs)), due[0]
-        rounds = -(-self.config.train.eval_episodes // first.eval_env.num_envs)
-        policy = AgentPolicy(actor, first.inputs)
-        played = [rollouts(env, policy, len(due)) for _ in range(rounds)]
+        rounds = Rounds([run.eval_env for run in due], len(self.runs), self.config)
+        count = -(-self.config.train.eval_episodes // due[0].eval_env.num_envs)
+        played = [rounds.play(actor) for _ in range(count)]
         for k, run in enumerate(due):
             yield run, run.evaluated([of_runs[k] for of_runs in played])
 
@@ -96,32 +95,31 @@ class Loop:
         episodes, by the agents as they are before these updates."""
         runs, engine = self._active, self._update.engine
         ahead = [run.ahead for run in runs if run.ahead is not None]
-        played = ahead or self._play(self._policy(engine.actor))
+        played = ahead or self._play(engine.actor, self._exploration())
         for run, own in zip(runs, played, strict=True):
             run.ahead = None
             run.step += own.steps
         if not self.config.train.overlap or runs[0].finished:
             metrics = self._learn(played)
         else:
-            future = self._thread.submit(self._play, self._policy(engine.frozen_actor()))
+            future = self._thread.submit(self._play, engine.frozen_actor(), self._exploration())
             try:
                 metrics = self._learn(played)
             finally:
                 (runs[0].ahead,) = future.result()
         return [run.progress(own) for run, own in zip(runs, metrics, strict=True)]
 
-    def _policy(self, actor: Actor) -> AgentPolicy:
-        exploration = [Exploration(run.epsilon, run.exploration) for run in self._active]
-        return AgentPolicy(actor, self._active[0].inputs, exploration)
+    def _exploration(self) -> list[Exploration]:
+        return [Exploration(run.epsilon, run.exploration) for run in self._active]
 
-    def _play(self, policy: AgentPolicy) -> list[Rollout]:
+    def _play(self, actor: Actor, exploration: Sequence[Exploration]) -> list[Rollout]:
         """Touches only the environments, the exploration's random streams and two fields of the clocks."""
         started = time.perf_counter()
-        played = rollouts(self._env, policy, len(self._active))
-        share = 1 / len(self._active)
+        played = self._rounds.play(actor, exploration)
+        seconds, share = self._rounds.acting, 1 / len(self._active)
         for run in self._active:
-            run.clock.acting += share * policy.seconds
-            run.clock.environment += share * (time.perf_counter() - started - policy.seconds)
+            run.clock.acting += share * seconds
+            run.clock.environment += share * (time.perf_counter() - started - seconds)
         return played
 
     def _learn(self, played: Sequence[Rollout]) -> list[dict[str, float]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mast_runtime import native_status
+from mast_runtime.native import status
 
 PACKAGES = ("mast-marl", "numpy", "safetensors", "onnxruntime", "ai-edge-litert", "openvino")
 
@@ -44,7 +44,7 @@ def describe_machine() -> Machine:
         platform.platform(),
         platform.python_version(),
         {name: found for name in PACKAGES if (found := _version(name))},
-        native_status(),
+        status(),
         os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
     )
 

@@ -1,4 +1,4 @@
-"""The fixed parts of a policy in C (csource.py fills them in): C99, scalar, no libc.
+"""The fixed parts of a policy in C (mast_export.c.source fills them in): C99, scalar, no libc.
 
 Names in capitals between @ signs are replaced.
 """

@@ -1,11 +1,11 @@
-"""The network as an ONNX graph: the exported model, and the backend that runs it with ONNX Runtime.
+"""The network as an ONNX graph, for the exported model and for engines that run it.
 
 A published model (an `agent` is given) is self-contained: obs [B,O] float32, last_action [B] int64 (-1: none yet),
 avail_actions [B,A] bool, hidden [B,H] float32 -> q [B,A] float32, action [B] int64 (greedy over the available, lowest
 index on ties), next_hidden [B,H] float32. B is dynamic. ONNX names are unique in a graph, hence `next_hidden`; feed it
 back as `hidden`. A row without an available action gets action 0. The agent's one-hot id is part of the weights.
 
-The backend's graph (`agent` is None) has no avail_actions and no action unless asked to `choose`; with agent ids, an
+An engine's graph (`agent` is None) has no avail_actions and no action unless asked to `choose`; with agent ids, an
 input agent_id [B] int64.
 
 A one-hot vector times a matrix is a row of the matrix, so Gather replaces it. The GRU is explicit products: as fast as
@@ -15,20 +15,20 @@ the GRU operator for one agent, up to 1.5 times as fast for many.
 from __future__ import annotations
 
 import json
-import threading
 from dataclasses import asdict
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast_runtime.format import AgentInfo
 from mast_runtime.network import Contract, Network
+from mast_runtime.version import __version__
 
 if TYPE_CHECKING:
     import onnx
-    from onnxruntime import InferenceSession, IOBinding
+    from onnxruntime import InferenceSession
 
 OPSET, IR_VERSION = 17, 8
 """Read by onnxruntime 1.12 (2022) and later."""
@@ -49,8 +49,6 @@ def build_model(
     sparse_value of a Constant: onnx.checker's full mode refuses an operator that reads a sparse_initializer.
     """
     from onnx import helper
-
-    from mast_runtime import __version__
 
     graph = _Graph(sparse)
     _first_layer(graph, contract, network, agent)
@@ -80,60 +78,6 @@ def open_session(model: bytes | str) -> InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-class _Bound(NamedTuple):
-    """Arrays that a session reads and writes in place, for one batch size in one thread."""
-
-    binding: IOBinding
-    inputs: dict[str, NDArray]
-    outputs: dict[str, NDArray]
-
-
-class OnnxStep:
-    """One network in ONNX Runtime. Threads may share it: each has its own bound arrays."""
-
-    def __init__(self, contract: Contract, network: Network) -> None:
-        self.hidden = network.hidden
-        self._contract = contract
-        self._session = open_session(build_model(contract, network).SerializeToString())
-        self._local = threading.local()
-
-    def __call__(
-        self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """obs [n,O], last_action [n] (-1: none yet), agent_id [n], hidden [n,H] -> q [n,A], next hidden [n,H]."""
-        bound = getattr(self._local, "bound", None)
-        if bound is None or len(bound.inputs["obs"]) != len(obs):
-            bound = self._local.bound = self._bind(len(obs))
-        bound.inputs["obs"][...] = obs
-        bound.inputs["last_action"][...] = last_action
-        bound.inputs["hidden"][...] = hidden
-        if self._contract.agent_id:
-            bound.inputs["agent_id"][...] = agent_id
-        self._session.run_with_iobinding(bound.binding)
-        return bound.outputs["q"].copy(), bound.outputs["next_hidden"].copy()
-
-    def _bind(self, n: int) -> _Bound:
-        from onnxruntime import OrtValue
-
-        inputs = {
-            "obs": np.zeros((n, self._contract.obs_dim), np.float32),
-            "last_action": np.zeros(n, np.int64),
-            "hidden": np.zeros((n, self.hidden), np.float32),
-        }
-        if self._contract.agent_id:
-            inputs["agent_id"] = np.zeros(n, np.int64)
-        outputs = {
-            "q": np.zeros((n, self._contract.n_actions), np.float32),
-            "next_hidden": np.zeros((n, self.hidden), np.float32),
-        }
-        binding = self._session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_ortvalue_input(name, OrtValue.ortvalue_from_numpy(array))
-        for name, array in outputs.items():
-            binding.bind_ortvalue_output(name, OrtValue.ortvalue_from_numpy(array))
-        return _Bound(binding, inputs, outputs)
 
 
 class _Graph:

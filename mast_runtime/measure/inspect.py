@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from mast_runtime.bundle import Bundle
+from mast_runtime.measure.tables import new_table
 from mast_runtime.network import LAYERS, Contract, Layer
-from mast_runtime.tables import new_table
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mast_runtime.bundle import Bundle
 from mast_runtime.errors import BackendError
-from mast_runtime.rivals import RIVALS, Rival
+from mast_runtime.measure.rivals import RIVALS, Rival
 
 BLOCK_NS = 10_000_000
 """Time that one cell is measured for before the next has its turn."""
@@ -56,8 +56,8 @@ def measure_latency(
 ) -> tuple[list[LatencyRow], list[str]]:
     """A row for each engine, kind of weights and number of agents, and a note for each that cannot run here.
 
-    engines: names of backends and of mast_runtime.rivals. team: the other number of agents beside 1, rounded up to
-    whole teams of the bundle. variants: more kinds of weights, for the first engine only.
+    engines: names of backends and of RIVALS. team: the other number of agents beside 1, rounded up to whole teams of
+    the bundle. variants: more kinds of weights, for the first engine only.
     """
     cells, notes = _cells(bundle, engines, team, variants or {})
     return _measure(cells, rounds), notes

@@ -1,42 +1,21 @@
-"""Policies as C: for each agent a folder with policy.h, policy.c, a test of the recorded episode and a Makefile."""
+"""One agent's policy as C source, with a test of the recorded episode."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import tempfile
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mast_export import ctext
-from mast_export.cbuild import find_compiler, run_test
-from mast_export.ckernels import Matrix, Table, first_columns, kernel, literals, matrices
-from mast_export.errors import ExportError
-from mast_export.verify import TOLERANCES, Report, Trace, _compare, weights_dtype
+from mast_export.c import text
+from mast_export.c.matrices import Matrix, Table, first_columns, kernel, literals, matrices
+from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Network
-from mast_runtime.bundle import write_atomically
-from mast_runtime.reference import ReferenceStep
+from mast_runtime.backends.reference import ReferenceStep
 
-MANIFEST = "manifest.json"
-FORMAT = "mast-c"
-STEPS = 200
-"""Of the trace, in the host test and the verification."""
 TEST_TOLERANCE = 1e-4
 """Of q (times the largest |q| where that is above 1) and hidden: C beside the numpy reference on the same weights."""
-
-
-class Exported(NamedTuple):
-    """One agent's folder, the size of its constant tables, and its parity with the trainer (None: no C compiler)."""
-
-    path: Path
-    agent: int
-    table_bytes: int
-    report: Report | None
 
 
 @dataclass(frozen=True)
@@ -45,64 +24,6 @@ class Source:
 
     files: dict[str, str]
     table_bytes: int
-
-
-def export_c(bundle: Bundle, path: str | Path, agent: int | None, trace: Trace) -> list[Exported]:
-    """Write agent `agent` to the folder `path`, or every agent K to `path`/agent_K; manifest.json says who is where.
-
-    Where a C compiler is found ($CC, cc, gcc or clang) each policy is built, passes its own test and is compared with
-    the trace, whose agents are the bundle's, before anything is written. All folders appear at once, or none and the
-    destination stays as it was; an earlier C export there is replaced. Raises ExportError, IndexError, OSError.
-    """
-    path = Path(path)
-    if agent is not None and not 0 <= agent < len(bundle.agents):
-        raise IndexError(f"agent {agent}: the bundle has agents 0 to {len(bundle.agents) - 1}")
-    if path.exists() and not _is_export(path):
-        raise ExportError(f"{path} exists and is not a C export; choose another destination")
-    folders = {k: f"agent_{k}" for k in range(len(bundle.agents))} if agent is None else {agent: "."}
-    compiler = find_compiler()
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as temporary:
-        fresh = Path(temporary, "new")
-        exported = [_write_agent(bundle, k, fresh / folder, trace, compiler) for k, folder in folders.items()]
-        manifest = _manifest(bundle, folders, exported)
-        write_atomically(fresh / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-        if path.exists():
-            os.replace(path, Path(temporary, "old"))
-        os.replace(fresh, path)
-    return [file._replace(path=path / folders[file.agent]) for file in exported]
-
-
-def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: list[str]) -> Exported:
-    trace = trace.agent(k, bundle.networks[bundle.agents[k].network].hidden)
-    trace = Trace(trace.obs[:STEPS], trace.avail_actions[:STEPS], trace.q[:STEPS], trace.hidden[:STEPS])
-    source = generate(bundle, k, trace)
-    folder.mkdir(parents=True)
-    for name, text in source.files.items():
-        write_atomically(folder / name, text.encode())
-    report = None
-    if compiler:
-        actions, q, hidden = run_test(compiler, folder, bundle.contract.n_actions)
-        tolerance = TOLERANCES[weights_dtype(bundle)]
-        report = _compare(trace, q[:, None], hidden[:, None], actions[:, None], tolerance)
-        report.require(f"the C policy of agent {k}")
-    return Exported(folder, k, source.table_bytes, report)
-
-
-def _manifest(bundle: Bundle, folders: dict[int, str], exported: list[Exported]) -> dict[str, Any]:
-    agents = []
-    for file in exported:
-        info = bundle.agents[file.agent]
-        verification = None if file.report is None else file.report.to_dict()
-        who = {"name": info.name, "type": info.type, "index": info.index}
-        agents.append({"folder": folders[file.agent], **who, "verification": verification})
-    return {"format": FORMAT, "agents": agents, "info": bundle.info}
-
-
-def _is_export(path: Path) -> bool:
-    try:
-        return json.loads((path / MANIFEST).read_bytes())["format"] == FORMAT
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def generate(bundle: Bundle, k: int, trace: Trace) -> Source:
@@ -121,16 +42,16 @@ def generate(bundle: Bundle, k: int, trace: Trace) -> Source:
     ]
     tables += [table for layer in layers.values() for table in layer.tables]
     table_bytes = sum(table.size_bytes for table in tables)
-    half = ctext.HALF if any(table.name.endswith("values") and table.ctype == "uint16_t" for table in tables) else ""
+    half = text.HALF if any(table.name.endswith("values") and table.ctype == "uint16_t" for table in tables) else ""
     kernels = dict.fromkeys(kernel(layer.kind) for layer in layers.values())
-    source = [ctext.SOURCE_START, *(table.text() for table in tables), ctext.ACTIVATIONS, half, *kernels, ctext.ACT]
+    source = [text.SOURCE_START, *(table.text() for table in tables), text.ACTIVATIONS, half, *kernels, text.ACT]
     words = _words(info, contract, network, layers, table_bytes)
     files = {
-        "policy.h": _fill(ctext.HEADER, words),
+        "policy.h": _fill(text.HEADER, words),
         "policy.c": _fill("\n".join(filter(None, source)), words),
-        "test.c": ctext.TEST,
+        "test.c": text.TEST,
         "trace.h": _trace_header(contract, network, info.index, trace),
-        "Makefile": ctext.MAKEFILE,
+        "Makefile": text.MAKEFILE,
     }
     return Source(files, table_bytes)
 
@@ -147,7 +68,7 @@ def _without_id(contract: Contract, network: Network, index: int) -> tuple[Contr
 def _words(
     info: AgentInfo, contract: Contract, network: Network, layers: dict[str, Matrix], table_bytes: int
 ) -> dict[str, str]:
-    """What replaces the @NAMES@ of ctext."""
+    """What replaces the @NAMES@ of text."""
     h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
     arrays = {"FC1": (fc1, "fc1"), "4 * HIDDEN": (4 * h, "weight_hh"), "ACTIONS": (actions, "fc2")}
     surplus = {name: layers[layer].surplus for name, (_, layer) in arrays.items()}
@@ -166,7 +87,7 @@ def _words(
         "INPUTS": str(contract.input_dim),
         "FC1": str(fc1),
         **dict(zip(("Y_SIZE", "GATES_SIZE", "Q_SIZE"), sizes, strict=True)),
-        "LAST_ACTION": ctext.LAST_ACTION if contract.last_action else "",
+        "LAST_ACTION": text.LAST_ACTION if contract.last_action else "",
         "FC1_CALL": layers["fc1"].call("x", "y"),
         "WEIGHT_IH_CALL": layers["weight_ih"].call("y", "gates"),
         "WEIGHT_HH_CALL": layers["weight_hh"].call("state->hidden", "gates + HIDDEN"),
@@ -174,13 +95,13 @@ def _words(
     }
 
 
-def _fill(text: str, words: dict[str, str]) -> str:
-    return re.sub(r"@([A-Z0-9_]+)@", lambda match: words[match[1]], text)
+def _fill(template: str, words: dict[str, str]) -> str:
+    return re.sub(r"@([A-Z0-9_]+)@", lambda match: words[match[1]], template)
 
 
-def _comment(text: str) -> str:
-    """Text that cannot end a comment, break its line or need another encoding."""
-    return re.sub(r"[^\w .()-]", "?", text, flags=re.ASCII)
+def _comment(words: str) -> str:
+    """`words` that cannot end a comment, break its line or need another encoding."""
+    return re.sub(r"[^\w .()-]", "?", words, flags=re.ASCII)
 
 
 def _trace_header(contract: Contract, network: Network, index: int, trace: Trace) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mast_runtime.bundle import Bundle, write_atomically
 from mast_runtime.errors import RuntimeFault
-from mast_runtime.inspect import input_features, network_label
+from mast_runtime.measure.inspect import input_features, network_label
 from mast_runtime.network import LAYERS
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Building what csource writes: the host's compiler, and other machines through the PyPI package ziglang."""
+"""Building and running a C export: the host's compiler, and other machines through the PyPI package ziglang."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def write_model(bundle: Bundle, index: int, path: Path) -> bool:
     """Write agent `index`'s dense ONNX model for MODEL_FILE; False where onnx or onnxruntime is not installed."""
     if not (find_spec("onnx") and find_spec("onnxruntime")):
         return False
-    from mast_runtime.onnx_backend import build_model
+    from mast_runtime.onnx_graph import build_model
 
     agent = bundle.agents[index]
     path.write_bytes(build_model(bundle.contract, bundle.networks[agent.network], agent).SerializeToString())

@@ -1,4 +1,4 @@
-/* One decision of a sparse recurrent policy (C99; no heap, no libc, no threads, nothing global that changes).
+/* A packed network and one decision of its policy: what the kernels and the extension share.
  *
  *     x  = obs ++ onehot(last_action) [++ onehot(agent_id)]
  *     y  = relu(fc1 x + b1)
@@ -6,19 +6,13 @@
  *     n  = tanh(W_in y + b_nx + r * (W_hn h + b_nh))
  *     h' = (1 - z) * n + z * h                   q = fc2 h' + b2
  *
- * Firmware: compile mast.c, make the tables of a mast_network const, give mast_state_init an array of
- * mast_state_floats() floats, and call mast_act. Tables are trusted: whoever builds them has checked them.
- * mast.c is NEON on aarch64 and plain C elsewhere; mast_v3.c and mast_v4.c are the same kernels for AVX2 and AVX-512.
+ * Private to the extension: its tables are the packing of mast_runtime.native.packing and change with it.
  */
-#ifndef MAST_H
-#define MAST_H
+#ifndef MAST_NETWORK_H
+#define MAST_NETWORK_H
 
 #include <stddef.h>
 #include <stdint.h>
-
-#if defined(__x86_64__) && defined(__GNUC__)
-#define MAST_X86_LEVELS /* mast_v3.c and mast_v4.c are worth compiling */
-#endif
 
 /* Outputs, gates and vectors are padded with zeros to whole panels of this many floats. */
 #define MAST_PANEL 16u
@@ -40,10 +34,11 @@ enum mast_layout {
     MAST_LANE_SLICES, /* likewise, the rows of a panel within one window of MAST_WINDOW rows (lanes only) */
     MAST_BLOCKS8,  /* 8 rows a panel that share columns[entry] */
     MAST_BLOCKS16, /* 16 rows a panel that share columns[entry] */
-    MAST_HALVES8,  /* MAST_BLOCKS8 and MAST_BLOCKS16 with weights in half precision (AVX-512 only, not for lanes) */
+    MAST_HALVES8,  /* MAST_BLOCKS8 and MAST_BLOCKS16 with weights in half precision (not for lanes) */
     MAST_HALVES16,
-    MAST_PERMUTED  /* 16 rows a panel; an entry's weights read inputs columns[entry] + picks[entry][row], picks below 32:
-                      two registers hold those inputs (AVX-512 only) */
+    MAST_PERMUTED, /* 16 rows a panel; an entry's weights read inputs columns[entry] + picks[entry][row], picks below 32:
+                      two registers hold those inputs */
+    MAST_LAYOUTS
 };
 
 /* One matrix, [rows padded, inputs]. Entry e of a panel holds one weight for each of the panel's rows:
@@ -99,21 +94,29 @@ typedef struct {
     int32_t *action;     /* [n], written; -1: no action available */
 } mast_tile;
 
-/* The kernels of one instruction set. All return 0 (or an action) or a mast_fault. */
+/* One instruction set: a row of levels.def. The kernels return 0 (or an action) or a mast_fault. Where the compiler cannot
+ * make them, all but the name is 0. */
 typedef struct {
     const char *name;
+    /* Does this processor run them? The others are called only where it does. */
+    int (*supported)(void);
     /* Compute next and next_q; nothing else of the state changes. */
     int (*forward)(const mast_network *network, mast_state *state, const float *obs);
     /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
     int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
     /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
     int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
+    /* Of each layout the density from which the dense kernel is faster, the lower of the two sizes that
+     * benchmarks/native.py --break-even measures; 0: these kernels do not have it. */
+    double dense_from[MAST_LAYOUTS];
+    /* Connections of a network from which half precision, where they have it, is faster: in float32 they no longer stay in
+     * the first-level cache. In a smaller network widening takes as much as it saves or more. */
+    uint32_t halves_from;
 } mast_kernels;
 
-extern const mast_kernels mast_generic;
-#ifdef MAST_X86_LEVELS
-extern const mast_kernels mast_v3, mast_v4; /* call only where the processor has AVX2 and FMA, AVX-512 F BW DQ VL and F16C */
-#endif
+#define LEVEL(name) extern const mast_kernels mast_##name;
+#include "levels.def"
+#undef LEVEL
 
 static inline uint32_t mast_inputs(const mast_network *n)
 {

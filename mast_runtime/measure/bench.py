@@ -13,14 +13,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mast_runtime.backends import find_backend, installed_backends
+from mast_runtime.backends import BACKENDS, backend_of, find_backend, installed_backends
 from mast_runtime.bundle import Bundle, save
 from mast_runtime.errors import BackendError
-from mast_runtime.flops import Cost, bundle_cost
-from mast_runtime.latency import LatencyRow, clock_us, densified, is_dense, measure_latency
-from mast_runtime.machine import Machine, describe_machine
-from mast_runtime.rivals import RIVALS, installed_rivals
-from mast_runtime.startup import (
+from mast_runtime.measure.flops import Cost, bundle_cost
+from mast_runtime.measure.latency import LatencyRow, clock_us, densified, is_dense, measure_latency
+from mast_runtime.measure.machine import Machine, describe_machine
+from mast_runtime.measure.rivals import RIVALS, installed_rivals
+from mast_runtime.measure.startup import (
     BARE,
     MODEL_FILE,
     StartupRow,
@@ -30,18 +30,12 @@ from mast_runtime.startup import (
     policy_command,
     write_model,
 )
-from mast_runtime.tables import new_table
+from mast_runtime.measure.tables import new_table
 
 TEAM = 64
 EVEN = 1.05
 """A speed-up below this is none."""
 ZEROS = "dense files hold the zeros, which gzip removes; a network trained dense has none to remove"
-EXPANDS = {
-    "reference": "reference expands every matrix: sparse takes the time of dense",
-    "onnx": "ONNX Runtime's CPU kernels are dense: sparse takes the time of dense",
-    **dict.fromkeys(RIVALS, f"{', '.join(RIVALS)}: the engine's own call, dense kernels, no checks of its input"),
-}
-"""What to know about an engine's rows; once each."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +95,8 @@ def bench(
     sparse, dense = bundle_cost(bundle)
     contract, network = bundle.contract, bundle.networks[0]
     shape = {"inputs": contract.input_dim, "hidden": network.hidden, "actions": contract.n_actions}
-    notes += dict.fromkeys(EXPANDS[name] for name in engines if name in EXPANDS and not is_dense(bundle))
+    if not is_dense(bundle):
+        notes += dict.fromkeys(filter(None, map(_note, engines)))
     return BenchResult(
         bundle.info,
         len(bundle.agents),
@@ -121,10 +116,19 @@ def bench(
 def _engines(names: Sequence[str]) -> list[str]:
     """Each name once; `auto` by what it means. Raises BackendError."""
     for name in names:
+        if name not in ("auto", *BACKENDS, *RIVALS):
+            raise BackendError(f"unknown engine {name!r}; choose from auto, {', '.join((*BACKENDS, *RIVALS))}")
         if name in RIVALS and name not in installed_rivals():
             needed = f"{' and '.join(RIVALS[name].modules)}; pip install {RIVALS[name].packages}"
             raise BackendError(f"{name!r} needs {needed}")
     return list(dict.fromkeys(name if name in RIVALS else find_backend(name)[0] for name in names))
+
+
+def _note(engine: str) -> str:
+    """What to know about an engine's rows."""
+    if engine in RIVALS:
+        return f"{', '.join(RIVALS)}: the engine's own call, dense kernels, no checks of its input"
+    return backend_of(engine).note
 
 
 def _file_of(bundle: Bundle, folder: Path) -> Path:
@@ -155,7 +159,7 @@ def _sizes(bundle: Bundle, path: Path, folder: Path, variants: Mapping[str, Bund
         save(variant, folder / "variant.mast")
         rows.append(_size_row(f".mast, {name}", [(folder / "variant.mast").read_bytes()]))
     if find_spec("onnx"):
-        from mast_runtime.onnx_backend import build_model
+        from mast_runtime.onnx_graph import build_model
 
         users = {agent.network: agent for agent in bundle.agents}.values()
         for name, sparse in (("ONNX, sparse constants", True), ("ONNX, dense", False)):

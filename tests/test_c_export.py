@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from networks import random_bundle
 
-from mast_export import cbuild, csource
-from mast_export.cbuild import build, cross_compile, find_compiler, parse_bits
-from mast_export.csource import export_c, generate
+from mast_export.c import build as build_module
+from mast_export.c.build import build, cross_compile, find_compiler, parse_bits
+from mast_export.c.source import generate
 from mast_export.errors import ExportError
+from mast_export.formats import c as c_format
+from mast_export.formats.c import export_c
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
 from mast_runtime import load
@@ -168,7 +170,7 @@ def test_a_wrong_policy_fails_its_test(tmp_path):
     text = (folder / "policy.c").read_text()
     (folder / "policy.c").write_text(text.replace("gates + HIDDEN);", "gates);"))
     with pytest.raises(ExportError, match="fails its own test"):
-        cbuild.run_test(find_compiler(), folder, 7)
+        build_module.run_test(find_compiler(), folder, 7)
 
 
 @compiler
@@ -200,7 +202,7 @@ def test_a_team_has_a_folder_each_and_the_text_is_deterministic(tmp_path):
 
 
 def test_without_a_compiler_the_export_is_not_verified(tmp_path, monkeypatch):
-    monkeypatch.setattr(csource, "find_compiler", list)
+    monkeypatch.setattr(c_format, "find_compiler", list)
     (file,) = export_c(make("i8"), tmp_path / "c", 0, record(make("i8"), 5))
     assert file.report is None
     assert json.loads((file.path / "manifest.json").read_text())["agents"][0]["verification"] is None
@@ -214,14 +216,14 @@ def test_destinations_are_respected(tmp_path, monkeypatch):
         export_c(bundle, tmp_path / "mine", None, trace)
     with pytest.raises(IndexError, match="agents 0 to 2"):
         export_c(bundle, tmp_path / "c", 3, trace)
-    monkeypatch.setattr(csource, "find_compiler", lambda: ["false"])
+    monkeypatch.setattr(c_format, "find_compiler", lambda: ["false"])
     with pytest.raises(ExportError, match="false cannot build"):
         export_c(bundle, tmp_path / "c", 0, trace)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_target_without_ziglang_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(cbuild, "find_spec", lambda name: None)
+    monkeypatch.setattr(build_module, "find_spec", lambda name: None)
     with pytest.raises(ExportError, match="pip install ziglang"):
         cross_compile(tmp_path, "wasm32-wasi")
 
@@ -246,7 +248,7 @@ EMULATORS = {
 def test_the_same_bits_on_every_target(target, tmp_path, monkeypatch):
     if not shutil.which(EMULATORS[target][0]):
         pytest.skip(f"no {EMULATORS[target][0]}")
-    monkeypatch.setattr(cbuild, "FLAGS", (*EXACT, "-O2"))
+    monkeypatch.setattr(build_module, "FLAGS", (*EXACT, "-O2"))
     for name in ("unstructured", "f16"):
         folder = write(make(name), 0, tmp_path / name)
         build(find_compiler(), folder, tmp_path / "test", (*EXACT, "-O2"))

@@ -37,7 +37,7 @@ class Engine:
 
 
 def _onnxruntime(contract: Contract, network: Network, n: int) -> Call:
-    from mast_runtime.onnx_backend import build_model, open_session
+    from mast_runtime.onnx_graph import build_model, open_session
 
     session = open_session(build_model(contract, network, choose=True).SerializeToString())
 
@@ -51,7 +51,7 @@ def _onnxruntime(contract: Contract, network: Network, n: int) -> Call:
 def _litert(contract: Contract, network: Network, n: int) -> Call:
     from ai_edge_litert.interpreter import Interpreter
 
-    from mast_runtime.litert import build_litert
+    from mast_runtime.measure.litert import build_litert
 
     interpreter = Interpreter(model_content=build_litert(contract, network, n), num_threads=1)
     interpreter.allocate_tensors()
@@ -71,7 +71,7 @@ def _openvino(contract: Contract, network: Network, n: int) -> Call:
     """Bound arrays: passing them to `infer` takes twice as long."""
     import openvino
 
-    from mast_runtime.onnx_backend import build_model
+    from mast_runtime.onnx_graph import build_model
 
     core = openvino.Core()
     model = core.read_model(build_model(contract, network, choose=True).SerializeToString())

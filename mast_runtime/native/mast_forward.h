@@ -1,16 +1,7 @@
-/* The kernels, for the instruction set that mast_vector.h is told to use. */
-#include "mast.h"
+/* One decision, for the instruction set that mast_vector.h is told to use. Included by the level_*.c. */
+#include "mast_network.h"
 
 #include <float.h>
-
-#ifndef MAST_KERNELS
-#define MAST_KERNELS mast_generic
-#if defined(__ARM_NEON) && defined(__aarch64__)
-#define MAST_LEVEL "neon"
-#else
-#define MAST_LEVEL "scalar"
-#endif
-#endif
 
 #include "mast_vector.h"
 
@@ -142,5 +133,3 @@ static int choose(const float *q, const uint8_t *avail, uint32_t actions)
 #endif
 
 #include "mast_lanes.h"
-
-const mast_kernels MAST_KERNELS = {MAST_LEVEL, forward, choose, tile};

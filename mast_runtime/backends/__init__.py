@@ -1,0 +1,68 @@
+"""The one table of backends, and what a policy makes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from mast_runtime.backends.base import Backend
+from mast_runtime.errors import BackendError
+from mast_runtime.network import Contract, Network
+
+if TYPE_CHECKING:
+    from mast_runtime.agent import Agent, Step, Team
+
+BACKENDS = (
+    "native",
+    "reference",
+    "onnx",
+)
+"""Each the module of its name in this package, imported when it is asked for; `auto` tries them in this order, and
+reference always runs."""
+
+
+@cache
+def backend_of(name: str) -> Backend:
+    """A row of BACKENDS."""
+    return import_module(f"{__name__}.{name}").BACKEND
+
+
+def installed_backends() -> list[str]:
+    """Names of the backends that can run here."""
+    return [name for name in BACKENDS if not backend_of(name).missing()]
+
+
+def find_backend(name: str) -> tuple[str, Backend]:
+    """The named backend (`auto`: the first that can run). Raises BackendError."""
+    if name == "auto":
+        name = next(name for name in BACKENDS if not backend_of(name).missing())
+    if name not in BACKENDS:
+        raise BackendError(f"unknown backend {name!r}; choose from auto, {', '.join(BACKENDS)}")
+    if missing := backend_of(name).missing():
+        raise BackendError(f"backend {name!r} needs {missing}")
+    return name, backend_of(name)
+
+
+def compile_network(contract: Contract, network: Network, backend: str) -> tuple[str, Step]:
+    """The named backend and its step for one network, which `new_agent` takes. Raises BackendError."""
+    name, chosen = find_backend(backend)
+    return name, chosen.compile(contract, network)
+
+
+def new_agent(contract: Contract, step: Step, index: int, backend: str) -> Agent:
+    """A fresh agent on what `compile_network` returned: many agents may share one step."""
+    return backend_of(backend).agent(contract, step, index, backend)
+
+
+def make_agent(contract: Contract, network: Network, index: int, backend: str) -> Agent:
+    """A fresh agent that runs `network` under the one-hot id `index`. Raises BackendError."""
+    name, step = compile_network(contract, network, backend)
+    return new_agent(contract, step, index, name)
+
+
+def make_team(contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int, backend: str) -> Team:
+    """n agents stepped at once; agent i runs networks[i mod k] under agent_ids[i mod k]. Raises BackendError."""
+    name, chosen = find_backend(backend)
+    return chosen.team(contract, networks, agent_ids, n, name)

@@ -1,0 +1,35 @@
+/* AVX-512 F, BW, DQ and VL, the x86-64-v4 level, and F16C. */
+#include "mast_network.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+static int supported(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
+           && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("f16c");
+}
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")
+#endif
+#define MAST_V4
+#include "mast_forward.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#endif
+
+const mast_kernels mast_avx512 = {
+    .name = "avx512",
+    .supported = supported,
+    .forward = forward,
+    .choose = choose,
+    .tile = tile,
+    .dense_from = {[MAST_DENSE] = 1.0, [MAST_SLICES] = 0.11, [MAST_LANE_SLICES] = 0.64, [MAST_BLOCKS8] = 0.67,
+                   [MAST_BLOCKS16] = 0.97, [MAST_HALVES8] = 0.67, [MAST_HALVES16] = 0.97, [MAST_PERMUTED] = 0.42},
+    .halves_from = 8192,
+};
+#else
+const mast_kernels mast_avx512 = {.name = "avx512"};
+#endif

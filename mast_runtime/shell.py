@@ -1,0 +1,132 @@
+"""What the commands of `mast` share: user mistakes end in one line and exit code 2, and answers are text or JSON."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mast_runtime.backends import BACKENDS
+from mast_runtime.console import new_console
+from mast_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from mast_runtime.bundle import Bundle
+
+EXTRAS = {
+    "train": ("torch", "jax", "jaxmarl", "six", "tensorboard", "tomli_w", "matplotlib", "PIL", "smac"),
+    "vmas": ("vmas", "gym"),
+    "pettingzoo": ("pettingzoo", "gymnasium"),
+    "export": ("onnx", "onnxruntime"),
+    "serve": ("starlette", "uvicorn", "prometheus_client"),
+    "ray": ("ray",),
+    "report": ("rliable", "scipy"),
+}
+"""Extra of the distribution -> the modules that come with it."""
+RUNS = Path("runs")
+
+RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file, or a run that has one (default: newest).")]
+BackendOption = Annotated[str, typer.Option(help=f"auto, {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}.")]
+TargetArgument = Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")]
+MapOption = Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")]
+EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
+EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
+AtOption = Annotated[str, typer.Option(help="Of a run: last, best or a step.")]
+RandomOption = Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")]
+
+console = new_console()
+_USAGE_ERROR: Any = typer.BadParameter.__base__
+
+
+def whole(text: str) -> int:
+    """500000, 500_000 or 5e5."""
+    try:
+        value = float(text)
+        if value.is_integer():
+            return int(value)
+    except ValueError:
+        pass
+    raise typer.BadParameter(f"{text!r}: expected a whole number, for example 500000 or 5e5")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mast {__version__}")
+        raise typer.Exit()
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+]
+
+
+def fail(message: object) -> typer.Exit:
+    """Print one line on standard error; the caller raises the returned exit with code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    return typer.Exit(2)
+
+
+def answer(as_json: bool, data: Any, *shown: str | Callable[[], None]) -> None:
+    """What a command found: `data` as JSON, or the lines, where one is not a function that prints."""
+    if as_json:
+        print(json.dumps(data))
+        return
+    for part in shown:
+        console.print(part) if isinstance(part, str) else part()
+
+
+def load_policy(given: str | None, runs: Path) -> Bundle:
+    """The policy that a PolicyArgument means. Raises BundleError, FileNotFoundError."""
+    from mast_runtime.bundle import find_policy, load
+
+    return load(find_policy(given, runs))
+
+
+def guarded(
+    function: Callable[..., None], name: str, user_errors: Callable[[], Sequence[type[Exception]]]
+) -> Callable[..., None]:
+    """The command `name`, whose mistakes by the user end in one line; a missing package is named with its extra.
+
+    user_errors: asked for when the command runs.
+    """
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except tuple(user_errors()) as error:
+            raise fail(error) from None
+        except ModuleNotFoundError as error:
+            module = (error.name or "").partition(".")[0]
+            extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+            if extra is None:
+                raise
+            raise fail(f'mast {name} needs {module}; pip install "mast-marl[{extra}]"') from None
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            raise fail(f"{where}{error.strerror or error}") from None
+
+    return run
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run the command that the process was started with, and exit."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    try:
+        sys.exit(typer.main.get_command(app).main(prog_name="mast", standalone_mode=False))
+    except _USAGE_ERROR as error:
+        where = error.ctx.command_path if error.ctx else "mast"
+        print(f"error: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)

@@ -1,0 +1,78 @@
+"""Rounds of one episode in every environment of several seeds: step by step, or SMAX's as one compiled program.
+
+Which of the two is decided here. Letters as in envs/base.py, and K seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mast_train.envs.base import VecEnv
+from mast_train.envs.smax import SmaxEnv, SmaxRounds
+from mast_train.envs.together import together
+from mast_train.experience.episodes import EpisodeBatch
+from mast_train.experience.rollout import Actor, AgentPolicy, Exploration, Rollout, crop, rollouts, too_many
+from mast_train.networks.agents import AgentNets
+from mast_train.networks.build import agent_inputs
+from mast_train.settings.config import Config
+
+
+class Rounds:
+    """Rounds in environments of one map and size. Episodes are what each seed would play alone; the random streams stay
+    with the environments and with the explorations."""
+
+    def __init__(self, envs: Sequence[VecEnv], places: int, config: Config) -> None:
+        """places: how many seeds there were at first; a program compiled for them serves fewer."""
+        self._envs, self._stepped = list(envs), together(envs, places)
+        self._inputs = partial(agent_inputs, config, self._stepped.spec)
+        battles = [env for env in envs if isinstance(env, SmaxEnv) and env.compiled_rounds]
+        self._program: SmaxRounds | None = None
+        if len(battles) == len(envs):
+            self._program = SmaxRounds(battles, places, config.net.last_action, config.net.shared)
+        self.acting = 0.0
+        """Seconds of the last round that decisions took; 0.0 where they are part of a program."""
+
+    def play(self, actor: Actor, exploration: Sequence[Exploration] = ()) -> list[Rollout]:
+        """One round of each seed. exploration: of each; none: greedy. Raises UserError for more than memory holds.
+
+        Networks that run in C act step by step. In a program a seed with epsilon above 0 draws, for all steps that its
+        map allows, E x N x (1 + A) numbers.
+        """
+        if self._program is not None and isinstance(actor, AgentNets):
+            self.acting = 0.0
+            try:
+                return self._compiled(self._program, actor, exploration)
+            except RuntimeError as error:
+                if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
+                    raise
+                raise too_many(self._stepped.spec, self._stepped.num_envs, self._stepped.device) from error
+        policy = AgentPolicy(actor, self._inputs, exploration)
+        played = rollouts(self._stepped, policy, len(self._envs))
+        self.acting = policy.seconds
+        return played
+
+    def _compiled(self, program: SmaxRounds, nets: AgentNets, exploration: Sequence[Exploration]) -> list[Rollout]:
+        epsilons = [own.epsilon for own in exploration] or [0.0] * len(self._envs)
+        recorded, steps = program.play(dict(nets.named_parameters()), epsilons, self._noise(exploration))
+        whole = {field.name: getattr(recorded, field.name) for field in fields(EpisodeBatch)}
+        whole["actions"] = whole["actions"].long()
+        returns = whole["reward"].sum(2)
+        return [
+            Rollout(crop(EpisodeBatch(**{name: value[k] for name, value in whole.items()}), end), won, own)
+            for k, (end, won, own) in enumerate(zip(steps, recorded.won, returns, strict=True))
+        ]
+
+    def _noise(self, exploration: Sequence[Exploration]) -> Tensor:
+        """Numbers in [0, 1) [K,T,E,N,1+A], each seed's from its own stream."""
+        spec, each = self._stepped.spec, self._envs[0].num_envs
+        shape = (len(self._envs), spec.episode_limit, each, spec.n_agents, 1 + spec.n_actions)
+        noise = torch.zeros(shape, device=self._stepped.device)
+        for own, (epsilon, generator) in zip(noise, exploration, strict=False):
+            if epsilon > 0.0:
+                own.uniform_(generator=generator)
+        return noise

@@ -1,0 +1,52 @@
+"""Text is printed as it is given, whatever it looks like, in lines, cells, titles and captions."""
+
+from __future__ import annotations
+
+import ast
+import io
+from pathlib import Path
+
+import pytest
+
+from mast_runtime.console import new_console
+from mast_runtime.measure.tables import new_table
+from mast_runtime.shell import answer
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = ("exp [sparse] 1", "runs[/old]", "[bold]x[/bold]", "[/]", ":smile:", "a\\[b]", "[red", "x[0]=1.5")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_printed_as_it_is(name):
+    console = new_console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    console.print(name)
+    console.print(f"note: {name}", style="yellow")
+    assert console.file.getvalue() == f"{name}\nnote: {name}\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_prints_names_as_they_are(name):
+    console = new_console(file=io.StringIO(), width=200)
+    table = new_table(f"title {name}", f"caption {name}", (f"head {name}",), ())
+    table.add_row(f"cell {name}")
+    console.print(table)
+    text = console.file.getvalue()
+    assert all(f"{part} {name}" in text for part in ("title", "caption", "head", "cell")), text
+
+
+def test_an_answer_is_text_or_json(capsys, monkeypatch):
+    monkeypatch.setattr("mast_runtime.shell.console", new_console(soft_wrap=True))
+    answer(False, {"a": 1}, "one [b]", lambda: print("two"))
+    answer(True, {"a": 1}, "one", lambda: print("two"))
+    assert capsys.readouterr().out == 'one [b]\ntwo\n{"a": 1}\n'
+
+
+def test_there_is_one_way_to_make_a_console():
+    packages = [path for name in ("mast_runtime", "mast_export", "mast_train") for path in (ROOT / name).rglob("*.py")]
+    made = {
+        str(path.relative_to(ROOT))
+        for path in [ROOT / "cli.py", ROOT / "examples" / "demo.py", *packages]
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Console"
+    }
+    assert made == {"mast_runtime/console.py"}
