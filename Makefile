@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/native/*.[ch])
+SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/native/*.[ch] mast_train/native/levels.def)
 
 .PHONY: demo test install clean
 

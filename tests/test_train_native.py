@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -298,7 +300,7 @@ def test_frozen_networks_follow_their_weights():
         sequence.forward(x)
 
 
-def test_misuse_is_refused(monkeypatch):
+def test_misuse_is_refused():
     nets, masks = make(2, 8, 16, 4)
     sequence = SparseSequence(nets, masks)
     with pytest.raises(ValueError, match=r"x is \[6, 5, 3, 8\]"):
@@ -320,10 +322,23 @@ def test_misuse_is_refused(monkeypatch):
         nets.weight_hh.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         q.sum().backward()
-    monkeypatch.setattr(native, "_train", None)
-    assert not native.available() and native.levels() == () and "not built" in native.status()
-    with pytest.raises(ValueError, match="not built"):
-        SparseSequence(nets, masks)
+
+
+def test_without_the_extension_everything_says_so():
+    """As where no C compiler was: the module cannot be imported."""
+    program = """
+import sys
+sys.modules["mast_train.native._train"] = None
+from mast_train import native
+from mast_train.nets import AgentNets
+assert not native.available() and native.levels() == () and "not built" in native.status()
+try:
+    native.SparseSequence(AgentNets(2, 8, 16, 4), {})
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "native training: not built" in done.stdout and not done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("level", LEVELS)
