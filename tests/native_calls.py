@@ -138,8 +138,6 @@ def targets(level, threads, rows, actions, episodes, most) -> list[Call]:
     return [*selects, ("td_lambda", given)]
 
 
-# ---- every argument wrong ----
-
 FREE = {
     ("agents_build", "masks"),  # a layer without a mask is full
     ("mixer_build", "masks"),
@@ -250,11 +248,7 @@ def misuse(train, call: Call) -> int:
             assert refused(train, name, arguments_less) or may, f"{at} was not missed"
             count += not may
     assert refused(train, name, arguments | {"other": 1})
-    try:
-        getattr(train, name)(*arguments.values())
-    except TypeError:
-        return count
-    raise AssertionError(f"{name} took arguments without names")
+    return count
 
 
 def wrong_contents(train, calls: dict[str, dict[str, Any]]) -> None:
