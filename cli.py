@@ -30,7 +30,7 @@ def user_errors() -> tuple[type[Exception], ...]:
     """What is the user's to mend."""
     from mast_export.errors import ExportError
     from mast_runtime.errors import RuntimeFault
-    from mast_train.errors import UserError
+    from mast_train.settings.errors import UserError
 
     return UserError, RuntimeFault, ExportError
 
@@ -59,9 +59,10 @@ def train(
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved settings and stop.")] = False,
 ) -> None:
     """Train a team of sparse agents; Ctrl-C saves."""
-    from mast_train.config import to_toml, validate
-    from mast_train.presets import resolve
-    from mast_train.runs import find_run
+    from mast_train.runs.folders import find_run, find_unfinished
+    from mast_train.settings.config import to_toml
+    from mast_train.settings.limits import validate
+    from mast_train.settings.methods import resolve
 
     flags = {
         "env.map": map_, "env.name": env, "method": method, "algorithm": algorithm, "recipe": recipe,
@@ -71,8 +72,7 @@ def train(
     }  # fmt: skip
     flags = {key: value for key, value in flags.items() if value is not None}
     if resume:
-        from mast_train.runs import find_unfinished
-        from mast_train.session import resume as resume_run
+        from mast_train.commands.session import resume as resume_run
 
         if flags or set_ or config or from_ or seeds > 1:
             raise fail("--resume continues a run as it was started; it takes --name and --runs only")
@@ -83,7 +83,7 @@ def train(
     if show_config:
         print(to_toml(resolved), end="")
         return
-    from mast_train.session import start
+    from mast_train.commands.session import start
 
     start(resolved, runs, name, console, seeds)
 
@@ -94,7 +94,7 @@ def runs(
     json_: JsonOption = False,
 ) -> None:
     """List runs: what they train, how far they are, how they score."""
-    from mast_train.listing import list_runs, print_runs
+    from mast_train.commands.listing import list_runs, print_runs
 
     found = list_runs(folder)
     answer(json_, [vars(run) for run in found], lambda: print_runs(found, console))
@@ -119,7 +119,7 @@ def eval_(
 
     Of a run's networks, or of an exported policy through its runtime.
     """
-    from mast_train.evaluate import evaluate, resolve_target
+    from mast_train.commands.evaluate import evaluate, resolve_target
 
     if random and target is not None:
         raise fail(f"--random plays a random team; leave out {target}")
@@ -146,8 +146,8 @@ def play(
     json_: JsonOption = False,
 ) -> None:
     """Record one greedy episode as a picture that moves."""
-    from mast_train.evaluate import resolve_target
-    from mast_train.play import record
+    from mast_train.commands.evaluate import resolve_target
+    from mast_train.commands.play import record
 
     chosen, where = resolve_target(target, runs, at, random, env, map_, set_ or [])
     episode = record(chosen, where, seed, backend, output, fps)
@@ -183,7 +183,7 @@ def export(
     Each is verified against the trained network.
     """
     from mast_export.export import export_run
-    from mast_train.runs import find_run, find_snapshot
+    from mast_train.runs.folders import find_run, find_snapshot
 
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
@@ -205,16 +205,15 @@ def bench(
 
     Sparse beside dense, on every engine that is installed.
     """
-    from mast_runtime.measure.bench import bench as measure
-    from mast_runtime.measure.bench import print_bench
+    from mast_runtime.measure import bench as measuring
 
     bundle, others = shell.load_policy(policy, runs), {}
     if full:
         from mast_export.variants import variants
 
         others = variants(bundle)
-    result = measure(bundle, backend, rounds=rounds, variants=others)
-    answer(json_, result.as_dict(), lambda: print_bench(console, result))
+    result = measuring.bench(bundle, backend, rounds=rounds, variants=others)
+    answer(json_, result.as_dict(), lambda: measuring.print_bench(console, result))
 
 
 @command
@@ -263,7 +262,7 @@ def doctor(
     json_: JsonOption = False,
 ) -> None:
     """Say what is installed, what is missing, and what to do."""
-    from mast_train.doctor import diagnose, print_checks
+    from mast_train.commands.doctor import diagnose, print_checks
 
     checks = diagnose(train)
     answer(json_, [vars(check) for check in checks], lambda: print_checks(checks, console))
@@ -281,17 +280,17 @@ def sweep(
 
     The same command goes on with what is left.
     """
-    from mast_train.sweep import load_sweep
-    from mast_train.sweep_run import LocalWorker, default_jobs, print_outcome, run_sweep
+    from mast_train.sweeps.run import LocalWorker, default_jobs, print_outcome, run_sweep
+    from mast_train.sweeps.sweep import load_sweep
 
     plan = load_sweep(file)
     if dry_run:
-        from mast_train.sweep_plan import print_plan
+        from mast_train.sweeps.plan import print_plan
 
         print_plan(plan, runs, jobs or default_jobs(plan), console)
         return
     if ray is not None:
-        from mast_train.sweep_ray import cluster
+        from mast_train.sweeps.on_ray import cluster
 
         with cluster(ray, plan) as (launch, cluster_jobs):
             outcome = run_sweep(plan, runs, jobs or cluster_jobs, launch, console)

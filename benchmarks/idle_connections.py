@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from mast_train import checkpoint
-from mast_train.errors import UserError
+from mast_train.runs import checkpoint
+from mast_train.settings.errors import UserError
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from mast_export.extract import record_trace
-from mast_train.runs import find_run, find_snapshot
-from mast_train.targets import greedy_value, soft_mellowmax
+from mast_train.learning.targets import greedy_value, soft_mellowmax
+from mast_train.runs.folders import find_run, find_snapshot
 
 OMEGA = 10.0
 

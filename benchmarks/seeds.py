@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from mast_runtime.measure.machine import describe_machine
 
 if TYPE_CHECKING:
-    from mast_train.events import Event
-    from mast_train.trainer import Trainer
+    from mast_train.runs.events import Event
+    from mast_train.runs.run import Run
 
 CLI = Path(__file__).resolve().parent.parent / "cli.py"
 TURN = 6
@@ -35,9 +35,9 @@ WARM = 12
 """Rounds before the clock starts: everything is compiled and the replay can be sampled."""
 
 
-def advance(events: Iterator[tuple[Trainer, Event]], last: Trainer, rounds: int) -> tuple[float, float]:
+def advance(events: Iterator[tuple[Run, Event]], last: Run, rounds: int) -> tuple[float, float]:
     """Take that many rounds, of which `last` reports at their end; returns wall and processor seconds."""
-    from mast_train.events import Progress
+    from mast_train.runs.events import Progress
 
     started, busy = time.perf_counter(), time.process_time()
     ends = (event for run, event in events if run is last and isinstance(event, Progress))
@@ -50,11 +50,11 @@ def measure_rounds(options: argparse.Namespace) -> dict[str, float]:
     """Environment steps and updates per second of all seeds, joint and alone, once everything is warm."""
     import torch
 
-    from mast_train.config import override
-    from mast_train.lockstep import Lockstep
-    from mast_train.memory import keep_freed_memory
-    from mast_train.presets import preset
-    from mast_train.trainer import Trainer
+    from mast_train.runs.loop import Loop
+    from mast_train.runs.malloc import keep_freed_memory
+    from mast_train.runs.run import Run
+    from mast_train.settings.config import override
+    from mast_train.settings.methods import preset
 
     torch.set_num_threads(options.threads)
     keep_freed_memory()
@@ -63,8 +63,8 @@ def measure_rounds(options: argparse.Namespace) -> dict[str, float]:
         "train.total_steps": 10**9, "train.eval_interval": 10**9, "train.eval_episodes": 16,
     }  # fmt: skip
     config = override(preset(options.method), settings)
-    together, apart = ([Trainer(replace(config, seed=seed)) for seed in range(options.seeds)] for _ in range(2))
-    joint, alone = Lockstep(together).events(), [run.rounds.events() for run in apart]
+    together, apart = ([Run(replace(config, seed=seed)) for seed in range(options.seeds)] for _ in range(2))
+    joint, alone = Loop(together).events(), [run.rounds.events() for run in apart]
 
     def turn(rounds: int) -> list[dict[str, float]]:
         """What the joint runs took, and those alone."""

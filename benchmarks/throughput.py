@@ -39,11 +39,11 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
     """Environment steps and learned agent-steps per second of a warm run, and the share of each phase."""
     import torch
 
-    from mast_train.config import override
-    from mast_train.events import Progress
-    from mast_train.memory import keep_freed_memory
-    from mast_train.presets import preset
-    from mast_train.trainer import Trainer
+    from mast_train.runs.events import Progress
+    from mast_train.runs.malloc import keep_freed_memory
+    from mast_train.runs.run import Run
+    from mast_train.settings.config import override
+    from mast_train.settings.methods import preset
 
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -52,7 +52,7 @@ def measure_ours(name: str, map_name: str, hidden: int, overlap: bool) -> dict[s
         "env.map": map_name, "net.hidden": hidden, "kernel": kernel, "train.overlap": overlap,
         "train.total_steps": 10**9, "train.eval_interval": 10**9, "train.eval_episodes": 16,
     }  # fmt: skip
-    trainer = Trainer(override(preset(method), settings))
+    trainer = Run(override(preset(method), settings))
     learned, update = [0], trainer.learner.alone.update
 
     def counted(batch, env_steps):

@@ -23,7 +23,7 @@ import torch
 from mast_runtime.measure.machine import describe_machine
 from mast_train import native
 from mast_train.native import SparseSequence
-from mast_train.nets import WEIGHTS, AgentNets
+from mast_train.networks.agents import WEIGHTS, AgentNets
 from mast_train.sparse.topology import random_mask
 
 MAPS = {"3m": (3, 75, 8), "8m": (8, 205, 13)}

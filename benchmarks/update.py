@@ -21,20 +21,20 @@ from statistics import median
 from time import perf_counter, process_time
 
 import torch
+from mast_train.engines.engine import TorchValues
 
 from mast_runtime.measure.machine import describe_machine
 from mast_train import native
-from mast_train.config import override
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import EpisodeBatch
-from mast_train.execution import TorchValues
-from mast_train.learner import Learner
-from mast_train.losses import Goal
-from mast_train.memory import keep_freed_memory
-from mast_train.mixers import QMIX
+from mast_train.experience.episodes import EpisodeBatch
+from mast_train.learning.learner import Learner
+from mast_train.learning.losses import Goal
 from mast_train.native import Wanted
 from mast_train.native.mixer import SparseMixer
-from mast_train.presets import preset
+from mast_train.networks.mixers import MonotonicMixer
+from mast_train.runs.malloc import keep_freed_memory
+from mast_train.settings.config import override
+from mast_train.settings.methods import preset
 
 SPECS = {
     "3m": EnvSpec("smax", "3m", 3, 75, 72, 8, 101, ("marine",) * 3),
@@ -95,7 +95,7 @@ def parts_of(learner: Learner, batch: EpisodeBatch) -> dict[str, Callable[[], ob
     grad_taken, q_taken, y = torch.randn(shape), torch.randn(shape, requires_grad=True), torch.randn(shape[0])
     sparse_mixer = None
     if networks.native:
-        assert isinstance(learner.mixer, QMIX)
+        assert isinstance(learner.mixer, MonotonicMixer)
         sparse_mixer = SparseMixer(learner.mixer, learner.masks["mixer"].state_dict())
 
     def clear() -> None:

@@ -73,7 +73,7 @@ def infer(url: str, width: int, step: int) -> int:
 def picture(sparse: Path, dense: Path, path: Path) -> None:
     """Learning curves of the two runs."""
     from mast_train.report.curves import draw_curves
-    from mast_train.runs import read_metrics
+    from mast_train.runs.folders import read_metrics
 
     rows = {}
     for label, run in (("MAST, 95 % sparse", sparse), ("dense", dense)):

@@ -13,11 +13,11 @@ from torch import Tensor
 from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Layer, Network, __version__
 from mast_runtime.network import SEGMENTS
-from mast_train import checkpoint
-from mast_train.config import Config
 from mast_train.envs.base import EnvSpec
-from mast_train.nets import AgentNets
-from mast_train.networks import agent_inputs, agent_layers, load_agents
+from mast_train.networks.agents import AgentNets
+from mast_train.networks.build import agent_inputs, agent_layers, load_agents
+from mast_train.runs import checkpoint
+from mast_train.settings.config import Config
 
 LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "fc2_weight": "fc2"}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from test_training import config
 
-from mast_train import api
-from mast_train.config import flatten
-from mast_train.errors import UserError
-from mast_train.events import Evaluation, Progress, Saved
+from mast_train.commands import api
+from mast_train.runs.events import Evaluation, Progress, Saved
+from mast_train.settings.config import flatten
+from mast_train.settings.errors import UserError
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "python.md"
 

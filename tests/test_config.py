@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mast_train.config import Config, flatten, override, parse_assignments, parse_toml, to_toml, validate
 from mast_train.envs.base import EnvSpec
-from mast_train.errors import UserError
-from mast_train.presets import METHODS, RECIPES, preset, resolve, tiny_widths
+from mast_train.settings.config import Config, flatten, override, parse_assignments, parse_toml, to_toml
+from mast_train.settings.errors import UserError
+from mast_train.settings.limits import validate
+from mast_train.settings.methods import METHODS, RECIPES, preset, resolve, tiny_widths
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,8 +8,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from mast_train.display import TrainingDisplay
-from mast_train.events import Evaluation, Progress
+from mast_train.commands.display import TrainingDisplay
+from mast_train.runs.events import Evaluation, Progress
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])
@@ -31,7 +31,7 @@ def test_the_live_lines_fit_a_terminal(seeds):
 
 
 def test_without_a_terminal_there_are_plain_lines(monkeypatch):
-    monkeypatch.setattr("mast_train.display.PLAIN_SECONDS", -1.0)
+    monkeypatch.setattr("mast_train.commands.display.PLAIN_SECONDS", -1.0)
     screen = StringIO()
     with TrainingDisplay(Console(width=200, file=screen), 1000, 0) as display:
         display.evaluation(Evaluation(0, 8, None, -2.5, 3.0))

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 import cli
-from mast_train.config import Config, flatten
+from mast_train.settings.config import Config, flatten
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md")

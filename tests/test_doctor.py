@@ -7,12 +7,15 @@ import sys
 import pytest
 
 from mast_runtime.console import new_console
-from mast_train import doctor
-from mast_train.doctor import Check
+from mast_train.commands import doctor
+from mast_train.commands.doctor import Check
 
 
 def test_importing_the_doctor_loads_nothing_heavy():
-    code = "import sys, mast_train.doctor; print([m for m in ('torch', 'jax', 'onnx', 'smac') if m in sys.modules])"
+    code = (
+        "import sys, mast_train.commands.doctor; "
+        "print([m for m in ('torch', 'jax', 'onnx', 'smac') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

@@ -9,7 +9,7 @@ import torch
 
 from mast_train.envs import available_maps, make_env
 from mast_train.envs.matrix import END, GAMES, OPTIMAL_RETURN, Game
-from mast_train.errors import UserError, suggest
+from mast_train.settings.errors import UserError, suggest
 
 CPU = torch.device("cpu")
 

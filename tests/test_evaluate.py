@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from mast_export.export import export_run
-from mast_train.config import EnvConfig, override
-from mast_train.errors import UserError
-from mast_train.evaluate import evaluate, resolve_target
-from mast_train.presets import preset
-from mast_train.runs import find_snapshot
-from mast_train.session import start
+from mast_train.commands.evaluate import evaluate, resolve_target
+from mast_train.commands.session import start
+from mast_train.runs.folders import find_snapshot
+from mast_train.settings.config import EnvConfig, override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
 
 HERE = Path(__file__).resolve().parent
 

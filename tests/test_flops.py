@@ -9,7 +9,17 @@ import pytest
 from networks import random_bundle
 
 from mast_runtime.measure.flops import Matrix, agent_counts, bundle_cost, network_counts
-from mast_train.flops import CentralCounts, Model, QmixCounts, Schedule, compare, passes, qmix_counts, training_cost
+from mast_train.algorithms import algorithm as algorithm_of
+from mast_train.learning.flops import (
+    CentralCounts,
+    Model,
+    QmixCounts,
+    Schedule,
+    compare,
+    qmix_counts,
+    training_cost,
+)
+from mast_train.settings.methods import preset
 
 # SMAX 3m: 75 observed values, 8 actions, a state of 72 values, 3 agents; hidden 64. Input 75 + 8 = 83.
 AGENT_FLOPS = (2 * 83 - 1) * 64 + 3 * 64 * (2 * (64 + 64) - 1) + (2 * 64 - 1) * 8
@@ -77,6 +87,10 @@ def test_dense_mixer():
     assert mixer.counted_flops == 2 * weights + biases + relu + absolute + mixing
 
 
+def passes(algorithm):
+    return algorithm_of(algorithm)(preset("mast")).passes(n_agents=3, n_actions=8)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "expected"),
     [
@@ -85,28 +99,25 @@ def test_dense_mixer():
         ("owqmix", (3, 3, 4, 4)),
         ("cwqmix", (3, 3, 4, 5)),
         ("res", (4, 3 + 2 * 3 * 8, 0, 0)),
+        ("iql", (4, 0, 0, 0)),
     ],
 )
 def test_training_per_sample_by_the_paper(algorithm, expected):
-    assert passes(algorithm, n_agents=3, n_actions=8) == expected
-    mixer = None if algorithm == "vdn" else qmix_counts(72, 3)
+    own = passes(algorithm)
+    assert (own.agents, own.mixer, own.central_agents, own.central_mixer) == expected
+    mixer = qmix_counts(72, 3) if own.mixer else None
     model = Model([agent_counts(83, 8, 64)] * 3, mixer)
     if algorithm in ("owqmix", "cwqmix"):
         model = replace(model, central_agents=model.agents, central_mixer=CENTRAL)
     a, m, ua, um = expected
     forward = a * 3 * AGENT_FLOPS + m * MIXER_FLOPS * (mixer is not None)
     central_forward = ua * 3 * AGENT_FLOPS + um * CENTRAL_FLOPS
-    assert training_cost(algorithm, model, SCHEDULE).paper_flops == forward + central_forward
-
-
-def test_unknown_algorithm_names_the_known():
-    with pytest.raises(ValueError, match="vdn, qmix, owqmix, cwqmix, res"):
-        passes("iql", 3, 8)
+    assert training_cost(own, model, SCHEDULE).paper_flops == forward + central_forward
 
 
 def test_everything_counted_in_training():
     model = dense_3m()
-    cost = training_cost("qmix", model, SCHEDULE)
+    cost = training_cost(passes("qmix"), model, SCHEDULE)
     agents, mixer = 3 * model.agents[0].counted_flops, model.mixer.counted_flops
     parameters = 3 * (AGENT_PARAMETERS + 328) + model.mixer.counted_parameters
     weights = 3 * AGENT_PARAMETERS + model.mixer.paper_parameters
@@ -120,13 +131,13 @@ def test_everything_counted_in_training():
             "evolution": 2 * (agents + mixer) / 200 + weights / 200_000,
         }
     )
-    fixed = training_cost("qmix", model, replace(SCHEDULE, evolution_interval=None))
+    fixed = training_cost(passes("qmix"), model, replace(SCHEDULE, evolution_interval=None))
     assert fixed.counted["evolution"] == 0.0
 
 
 def test_everything_counted_in_wqmix():
     model = replace(dense_3m(), central_agents=dense_3m().agents, central_mixer=CENTRAL)
-    cost = training_cost("owqmix", model, SCHEDULE)
+    cost = training_cost(passes("owqmix"), model, SCHEDULE)
     weights = 75 * 256 + 2 * 256 * 256 + 256 + 72 * 256 + 256
     biases, relu = 3 * 256 + 1 + 256 + 1, 3 * 256 + 256
     central = 2 * weights + biases + relu + 1  # 1: f + v
@@ -142,7 +153,7 @@ def test_everything_counted_in_wqmix():
 def test_res_makes_the_mixing_weights_once_a_state():
     """Three passes on s_t; on s_t+1, online and target, the hypernetworks once and 3 x 8 joint actions mixed."""
     model = dense_3m()
-    cost = training_cost("res", model, SCHEDULE)
+    cost = training_cost(passes("res"), model, SCHEDULE)
     mixing = 2 * 3 * 32 + 32 * 21 + 2 * 32
     hypernetworks = model.mixer.counted_flops - mixing
     learned = 4 * 3 * model.agents[0].counted_flops + 3 * model.mixer.counted_flops + 2 * (hypernetworks + 24 * mixing)
@@ -154,8 +165,8 @@ def test_evolution_is_the_papers_estimate_when_sparse():
     dense = dense_3m()
     agents = [replace(a, fc1=a.fc1.thinned(0.9), gru=a.gru.thinned(0.9), fc2=a.fc2.thinned(0.9)) for a in dense.agents]
     sparse = Model(agents, dense.mixer.thinned(0.9))
-    comparison = compare("qmix", sparse, SCHEDULE)
-    whole = training_cost("qmix", dense, SCHEDULE)
+    comparison = compare(passes("qmix"), sparse, SCHEDULE)
+    whole = training_cost(passes("qmix"), dense, SCHEDULE)
     assert comparison.sparse.counted["evolution"] == pytest.approx(whole.counted["evolution"])
     assert comparison.dense.paper_flops == 4 * 3 * AGENT_FLOPS + 4 * MIXER_FLOPS
     assert comparison.dense.counted["evolution"] == 0.0
@@ -165,10 +176,10 @@ def test_evolution_is_the_papers_estimate_when_sparse():
 
 def test_mixer_from_its_layers_names():
     """QmixCounts and CentralCounts take the mixers' own layer names."""
-    from mast_train.config import MixerConfig
-    from mast_train.mixers import QMIX, CentralMixer
+    from mast_train.networks.mixers import CentralMixer, MonotonicMixer
+    from mast_train.settings.config import MixerConfig
 
-    modules = dict(QMIX(3, 72, MixerConfig()).named_children())
+    modules = dict(MonotonicMixer(3, 72, MixerConfig()).named_children())
     counts = QmixCounts(**{name: Matrix.full(*module.weight.shape) for name, module in modules.items()})
     assert counts == qmix_counts(72, 3)
     modules = dict(CentralMixer(3, 72, 256).named_children())

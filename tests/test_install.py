@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = ROOT / "tests" / "data" / "3m.mast"
 INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 """What is imported is what was installed, not a checkout."""
-HEAVY = "torch", "jax", "onnx", "onnxruntime", "mast_train.trainer"
+HEAVY = "torch", "jax", "onnx", "onnxruntime", "mast_train.runs.run"
 
 
 def install(folder: Path, extra: str, *options: str, **environment: str) -> Path:

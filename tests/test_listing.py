@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from test_training import config
 
-from mast_train.config import to_toml
-from mast_train.errors import UserError
-from mast_train.listing import list_runs, print_runs
-from mast_train.runs import locked
+from mast_train.commands.listing import list_runs, print_runs
+from mast_train.runs.folders import locked
+from mast_train.settings.config import to_toml
+from mast_train.settings.errors import UserError
 
 
 def make(folder, status, rows, age_s, **settings):

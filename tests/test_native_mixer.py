@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from mast_train import native
-from mast_train.config import MixerConfig
-from mast_train.losses import optimistic_weight, td_loss
-from mast_train.mixers import QMIX
+from mast_train.learning.losses import optimistic_weight, td_loss
 from mast_train.native.mixer import SparseMixer
+from mast_train.networks.mixers import MonotonicMixer
+from mast_train.settings.config import MixerConfig
 from mast_train.sparse.topology import random_mask
 
 pytestmark = [
@@ -24,7 +24,7 @@ LEVELS = native.levels()
 def make(agents=3, states=17, embed=8, hidden=12, sparsity=0.8, block=1, seed=0):
     """A mixer and its masks; sparsity 0: none."""
     torch.manual_seed(seed)
-    mixer, generator = QMIX(agents, states, MixerConfig(embed, hidden)), torch.Generator().manual_seed(seed)
+    mixer, generator = MonotonicMixer(agents, states, MixerConfig(embed, hidden)), torch.Generator().manual_seed(seed)
     masks = {}
     for name, weight in mixer.named_parameters() if sparsity else []:
         if weight.dim() == 2:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mast_train.config import MixerConfig
-from mast_train.mixers import QMIX, VDN
-from mast_train.nets import AgentNets, GRUSequence, gru_cell
+from mast_train.networks.agents import AgentNets, GRUSequence, gru_cell
+from mast_train.networks.mixers import MonotonicMixer, Sum
+from mast_train.settings.config import MixerConfig
 
 
 def oracle(nets: AgentNets, group: int, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,7 +64,7 @@ def test_hand_written_backward_equals_autograd():
 
 def test_qmix_is_monotonic_in_each_agent():
     torch.manual_seed(0)
-    mixer = QMIX(4, 6, MixerConfig(8, 16))
+    mixer = MonotonicMixer(4, 6, MixerConfig(8, 16))
     q = torch.randn(50, 4, requires_grad=True)
     mixer(q, torch.randn(50, 6)).sum().backward()
     assert q.grad is not None and bool((q.grad >= 0).all()) and bool((q.grad > 0).any())
@@ -72,7 +72,7 @@ def test_qmix_is_monotonic_in_each_agent():
 
 def test_qmix_against_a_loop():
     torch.manual_seed(0)
-    mixer, q, state = QMIX(3, 5, MixerConfig(4, 6)), torch.randn(2, 7, 3), torch.randn(2, 7, 5)
+    mixer, q, state = MonotonicMixer(3, 5, MixerConfig(4, 6)), torch.randn(2, 7, 3), torch.randn(2, 7, 5)
     total = mixer(q, state)
     for b in range(2):
         for t in range(7):
@@ -85,4 +85,4 @@ def test_qmix_against_a_loop():
 
 
 def test_vdn_is_a_sum():
-    assert float(VDN()(torch.tensor([1.0, 2.0, 4.0]), torch.zeros(1))) == 7.0
+    assert float(Sum()(torch.tensor([1.0, 2.0, 4.0]), torch.zeros(1))) == 7.0

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from learning import events
 
-from mast_train.config import EnvConfig, override
 from mast_train.envs import available_maps
 from mast_train.envs.parallel import load_factory
-from mast_train.errors import UserError
-from mast_train.presets import preset, resolve
-from mast_train.trainer import Evaluation, Trainer, build_env
+from mast_train.runs.run import Evaluation, Run, build_env
+from mast_train.settings.config import EnvConfig, override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset, resolve
 
 HERE = Path(__file__).resolve().parent
 GAMES = str(HERE / "parallel_games.py")
@@ -177,8 +178,8 @@ def test_the_example_is_learned(tmp_path):
         "env.options": {"cells": 5}, "train.total_steps": 5000, "train.epsilon_steps": 2000, "replay.capacity": 500,
         "train.eval_interval": 5000, "train.lr": 2e-3, "train.target_interval": 40,
     }  # fmt: skip
-    trainer = Trainer(override(preset("dense"), settings), tmp_path)
-    evaluations = [event for event in trainer.events() if isinstance(event, Evaluation)]
+    trainer = Run(override(preset("dense"), settings), tmp_path)
+    evaluations = [event for event in events(trainer) if isinstance(event, Evaluation)]
     assert evaluations[-1].win_rate is not None and evaluations[-1].win_rate > 0.9
     assert evaluations[0].win_rate < 0.9
 
@@ -189,12 +190,12 @@ def test_training_stops_and_continues_to_the_bit(tmp_path):
         "train.total_steps": 900, "train.eval_interval": 300, "train.eval_episodes": 4, "mixer.embed": 4,
         "replay.batch": 8, "replay.recent_batch": 2,
     }  # fmt: skip
-    whole, first = (Trainer(override(preset("mast"), settings), tmp_path) for _ in range(2))
-    list(whole.events())
-    for _ in first.events():
+    whole, first = (Run(override(preset("mast"), settings), tmp_path) for _ in range(2))
+    list(events(whole))
+    for _ in events(first):
         first.stop_requested = first.step >= 400
-    second = Trainer.resume(tmp_path)
-    list(second.events())
+    second = Run.resume(tmp_path)
+    list(events(second))
     assert torch.equal(whole.learner.agents.weight_hh, second.learner.agents.weight_hh)
     assert whole.env.state_dict() == second.env.state_dict()
 

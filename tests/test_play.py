@@ -10,12 +10,11 @@ import pytest
 from PIL import Image
 
 from mast_runtime import load
-from mast_train import draw
-from mast_train.config import EnvConfig
-from mast_train.envs import smax_jax, smax_scene
-from mast_train.errors import UserError
-from mast_train.play import record
-from mast_train.scene import Circle, Line, Polygon, Scene
+from mast_train.commands.play import record
+from mast_train.envs import draw, smax_jax, smax_scene
+from mast_train.envs.scene import Circle, Line, Polygon, Scene
+from mast_train.settings.config import EnvConfig
+from mast_train.settings.errors import UserError
 
 HERE = Path(__file__).resolve().parent
 GAME = EnvConfig("pettingzoo", f"{HERE / 'parallel_games.py'}:Expedition", reward_scale=1.0)

@@ -9,12 +9,12 @@ from collections import deque
 import pytest
 import torch
 
-from mast_train import replay as replay_module
-from mast_train.config import ReplayConfig
 from mast_train.envs.base import EnvSpec
-from mast_train.episodes import OBSERVED, EpisodeBatch
-from mast_train.errors import UserError
-from mast_train.replay import EpisodeBuffer
+from mast_train.experience import replay as replay_module
+from mast_train.experience.episodes import OBSERVED, EpisodeBatch
+from mast_train.experience.replay import EpisodeBuffer
+from mast_train.settings.config import ReplayConfig
+from mast_train.settings.errors import UserError
 
 STORED = (*OBSERVED, "actions", "reward")
 SPEC = EnvSpec("test", "map", 2, 3, 4, 5, 6, ("a", "b"))

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mast_train.errors import UserError
 from mast_train.report.bench import ROUNDS, bench_runs
 from mast_train.report.collect import collect
 from mast_train.report.command import write_report
@@ -24,9 +23,10 @@ from mast_train.report.markdown import to_markdown
 from mast_train.report.marl_eval import marl_eval
 from mast_train.report.page import to_html
 from mast_train.report.rows import build
-from mast_train.sweep import parse_sweep
-from mast_train.sweep_display import Status
-from mast_train.sweep_run import run_sweep
+from mast_train.settings.errors import UserError
+from mast_train.sweeps.display import Status
+from mast_train.sweeps.run import run_sweep
+from mast_train.sweeps.sweep import parse_sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -63,7 +63,7 @@ class Trained:
     """A cell that was trained in this process."""
 
     def __init__(self, cell, folder):
-        from mast_train.session import start
+        from mast_train.commands.session import start
 
         start(cell.config, folder, cell.name, Console(quiet=True))
 
@@ -86,7 +86,7 @@ def swept(tmp_path_factory):
     """A finished sweep with measured latencies for three rows."""
     root = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mast_train.sweep_run.POLL_SECONDS", 0.0)
+        patch.setattr("mast_train.sweeps.run.POLL_SECONDS", 0.0)
         outcome = run_sweep(parse_sweep(tomllib.loads(SWEEP), "small"), root, 1, Trained, Console(quiet=True))
     assert outcome.exit_code == 0 and len(outcome.finished) == 6 + 10
     for name, latency in (("dense", 2.0), ("mast_50", 1.5), ("mast_80", 0.5)):
@@ -195,7 +195,7 @@ def test_a_game_without_winning_is_compared_by_return(tmp_path):
     text = head + SWEEP[SWEEP.index("[set]") : SWEEP.index("[axes]")].replace("matrix", "pettingzoo") + tail
     console = Console(width=200, record=True, quiet=False, file=io.StringIO())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mast_train.sweep_run.POLL_SECONDS", 0.0)
+        patch.setattr("mast_train.sweeps.run.POLL_SECONDS", 0.0)
         sweep = parse_sweep(tomllib.loads(text + 'method = ["dense", "mast"]'), "g")
         assert run_sweep(sweep, tmp_path, 1, Trained, console).exit_code == 0
     shown = console.export_text()

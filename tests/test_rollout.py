@@ -8,11 +8,11 @@ import pytest
 import torch
 from test_graphs import Recording
 
-from mast_train import rollout as rollout_module
 from mast_train.envs.base import EnvSpec, Observation, Transition
-from mast_train.errors import UserError
-from mast_train.rollout import AgentPolicy, Exploration, random_policy, rollout, rollouts
-from mast_train.transfer import Flags, sent
+from mast_train.experience import rollout as rollout_module
+from mast_train.experience.rollout import AgentPolicy, Exploration, random_policy, rollout, rollouts
+from mast_train.experience.transfer import Flags, sent
+from mast_train.settings.errors import UserError
 
 SPEC = EnvSpec("stub", "stub", 2, 3, 4, 5, 9, ("a", "b"))
 

@@ -6,23 +6,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from learning import events, update
 
 from mast_train import native
-from mast_train.cohort import Cohort
-from mast_train.config import override
 from mast_train.envs import make_env, matrix
 from mast_train.envs.matrix import END, Game, MatrixEnv
 from mast_train.envs.together import InTurn
 from mast_train.envs.together import together as joined_envs
-from mast_train.errors import UserError
-from mast_train.events import Evaluation, Progress, Saved
-from mast_train.execution import Execution
-from mast_train.learner import Learner
-from mast_train.lockstep import Lockstep
-from mast_train.presets import preset
-from mast_train.replay import gather
-from mast_train.rollout import AgentPolicy, random_actions, rollout, rollouts
-from mast_train.trainer import Trainer
+from mast_train.experience.replay import gather
+from mast_train.experience.rollout import AgentPolicy, random_actions, rollout, rollouts
+from mast_train.learning.learner import Learner
+from mast_train.learning.update import Update
+from mast_train.runs.events import Evaluation, Progress, Saved
+from mast_train.runs.loop import Loop
+from mast_train.runs.run import Run
+from mast_train.settings.config import override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
 
 SEEDS = (0, 1, 2)
 
@@ -60,19 +60,19 @@ def config(method="mast", **settings):
 
 def separately(settings):
     """Of each seed the trainer at its end, and its progress and evaluations."""
-    trainers = [Trainer(replace(settings, seed=seed)) for seed in SEEDS]
-    return [(trainer, list(trainer.events())) for trainer in trainers]
+    trainers = [Run(replace(settings, seed=seed)) for seed in SEEDS]
+    return [(trainer, list(events(trainer))) for trainer in trainers]
 
 
 def together(settings):
-    trainers = [Trainer(replace(settings, seed=seed)) for seed in SEEDS]
-    events = list(Lockstep(trainers).events())
-    return [(trainer, [event for run, event in events if run is trainer]) for trainer in trainers]
+    trainers = [Run(replace(settings, seed=seed)) for seed in SEEDS]
+    told = list(Loop(trainers).events())
+    return [(trainer, [event for run, event in told if run is trainer]) for trainer in trainers]
 
 
 def assert_same_runs(separate, joint):
-    for (alone, expected), (beside, events) in zip(separate, joint, strict=True):
-        assert [replace(e, seconds={}) if isinstance(e, Progress) else e for e in events] == [
+    for (alone, expected), (beside, told) in zip(separate, joint, strict=True):
+        assert [replace(e, seconds={}) if isinstance(e, Progress) else e for e in told] == [
             replace(e, seconds={}) if isinstance(e, Progress) else e for e in expected
         ]
         assert_same_state(alone, beside)
@@ -142,17 +142,17 @@ def test_battles_of_several_seeds_are_those_of_each_to_the_bit(present):
 
 def test_one_pass_serves_all_seeds_and_fewer_once_one_has_finished(monkeypatch):
     passes, acted = [], []
-    sequences, act = Execution.sequences, AgentPolicy.__call__
+    step, act = Update.__call__, AgentPolicy.__call__
 
-    def recorded(self, inputs, *rest):
-        passes.append(inputs.x.shape[1])
-        return sequences(self, inputs, *rest)
+    def recorded(self, batch, env_steps):
+        passes.append(len(batch.filled))
+        return step(self, batch, env_steps)
 
     def decided(self, t, observation, playing):
         acted.append(len(playing))
         return act(self, t, observation, playing)
 
-    monkeypatch.setattr(Execution, "sequences", recorded)
+    monkeypatch.setattr(Update, "__call__", recorded)
     monkeypatch.setattr(AgentPolicy, "__call__", decided)
     runs = together(config(**{"target.start": 0.0, "sparse.grow": "none"}))
     updates = sorted(run.learner.updates for run, _ in runs)
@@ -166,16 +166,16 @@ def test_updates_of_a_cohort_are_those_of_its_learners_alone(kernel):
     settings = config(kernel=kernel, **{"train.total_steps": 120})
     sources = [run for run, _ in together(settings)]
     learners, alone = ([Learner(run.config, run.spec, run.device) for run in sources] for _ in range(2))
-    cohort, stream = Cohort(learners), torch.Generator().manual_seed(0)
+    joint, stream = Update(learners), torch.Generator().manual_seed(0)
     for step in (*range(0, 120, 6), 0):  # past the point at which targets and evolution change, and back
         ages = [run.replay.draw(stream) for run in sources]
         steps = [step, step, min(step + 3, 119)]
-        logs = cohort.update(gather([run.replay for run in sources], ages), steps)
+        log = joint(gather([run.replay for run in sources], ages), steps)
         for k, run in enumerate(sources):
-            expected = alone[k].update(run.replay.gather(ages[k]), steps[k])
-            assert expected.keys() == logs[k].keys()
+            expected = update(alone[k], run.replay.gather(ages[k]), steps[k])
+            assert expected.keys() <= log.keys()
             for name, value in expected.items():
-                torch.testing.assert_close(logs[k][name], value, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(log[name][k], value, rtol=1e-4, atol=1e-5)
     for learner, other in zip(learners, alone, strict=True):
         state = other.state_dict()
         assert learner.updates == 21 and learner.masks["agents"].nnz == other.masks["agents"].nnz
@@ -187,37 +187,37 @@ def test_updates_of_a_cohort_are_those_of_its_learners_alone(kernel):
 def test_each_seed_resumes_alone_exactly(tmp_path):
     wanted = config(**{"train.total_steps": 300})
     whole = separately(wanted)
-    trainers = [Trainer(replace(wanted, seed=seed), tmp_path / str(seed)) for seed in SEEDS]
+    trainers = [Run(replace(wanted, seed=seed), tmp_path / str(seed)) for seed in SEEDS]
     for seed in SEEDS:
         (tmp_path / str(seed)).mkdir()
     saved = []
-    for run, event in Lockstep(trainers).events():
+    for run, event in Loop(trainers).events():
         run.stop_requested = run.stop_requested or run.step >= 120
         saved += [(run, event)] if isinstance(event, Saved) else []
     assert [run for run, _ in saved] == trainers and {event.reason for _, event in saved} == {"interrupted"}
-    resumed = [Trainer.resume(tmp_path / str(seed)) for seed in SEEDS]
-    for trainer, (alone, events) in zip(resumed, whole, strict=True):
-        later = [event for event in trainer.events() if isinstance(event, Evaluation)]
-        assert later == [event for event in events if isinstance(event, Evaluation)][-len(later) :]
+    resumed = [Run.resume(tmp_path / str(seed)) for seed in SEEDS]
+    for trainer, (alone, told) in zip(resumed, whole, strict=True):
+        later = [event for event in events(trainer) if isinstance(event, Evaluation)]
+        assert later == [event for event in told if isinstance(event, Evaluation)][-len(later) :]
         assert_same_state(alone, trainer)
 
 
 def test_a_seed_that_diverges_ends_all_and_the_others_are_saved(tmp_path):
-    trainers = [Trainer(config(seed=seed), tmp_path / str(seed)) for seed in SEEDS]
+    trainers = [Run(config(seed=seed), tmp_path / str(seed)) for seed in SEEDS]
     for seed in SEEDS:
         (tmp_path / str(seed)).mkdir()
     with torch.no_grad():
         trainers[1].learner.agents.fc2_bias.fill_(float("inf"))
     with pytest.raises(UserError, match=r"seed 1: the loss became"):
-        list(Lockstep(trainers).events())
+        list(Loop(trainers).events())
     assert [(tmp_path / str(seed) / "checkpoint.safetensors").exists() for seed in SEEDS] == [True, False, True]
-    assert Trainer.resume(tmp_path / "2").learner.updates > 0
+    assert Run.resume(tmp_path / "2").learner.updates > 0
 
 
 def test_playing_ahead_is_for_one_seed():
-    trainers = [Trainer(config(seed=seed, **{"train.overlap": True})) for seed in (0, 1)]
+    trainers = [Run(config(seed=seed, **{"train.overlap": True})) for seed in (0, 1)]
     with pytest.raises(UserError, match=r"train\.overlap is for one seed"):
-        Lockstep(trainers)
+        Loop(trainers)
 
 
 def test_environments_in_turn_are_not_stepped_once_their_episodes_are_over():

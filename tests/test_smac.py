@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 import smac_stand_in
 import torch
+from learning import events
 from smac_stand_in import LIMIT, STOP, StandIn
 
-from mast_train.config import EnvConfig, override
+from mast_train.commands.play import record
 from mast_train.envs import make_env, starcraft
 from mast_train.envs.smac import SmacEnv
-from mast_train.errors import UserError
-from mast_train.play import record
-from mast_train.presets import preset
-from mast_train.trainer import Evaluation, Trainer
+from mast_train.runs.run import Evaluation, Run
+from mast_train.settings.config import EnvConfig, override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
 
 CPU = torch.device("cpu")
 
@@ -70,9 +71,9 @@ def test_options_reach_the_game_as_it_expects_them():
 def test_training_and_evaluation_take_turns_on_one_set_of_games(monkeypatch):
     monkeypatch.setattr(SmacEnv.__init__, "__defaults__", (StandIn,))
     settings = {"env.name": "smac", "env.num_envs": 1, "train.episodes_per_update": 1, "train.eval_episodes": 2}
-    trainer = Trainer(override(preset("dense"), {**settings, "train.total_steps": 10, "net.hidden": 4}))
+    trainer = Run(override(preset("dense"), {**settings, "train.total_steps": 10, "net.hidden": 4}))
     assert trainer.eval_env is trainer.env
-    evaluations = [event for event in trainer.events() if isinstance(event, Evaluation)]
+    evaluations = [event for event in events(trainer) if isinstance(event, Evaluation)]
     trainer.close()
     assert [event.win_rate for event in evaluations] == [1.0, 1.0]
 

@@ -11,7 +11,7 @@ import torch
 
 from mast_train.envs import make_env, smax_jax
 from mast_train.envs.smax import SmaxEnv, shared_with_torch
-from mast_train.errors import UserError
+from mast_train.settings.errors import UserError
 
 CPU = torch.device("cpu")
 STOP, FIRST_ATTACK = 4, 5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mast_train import native
 from mast_train.native import SparseSequence
-from mast_train.nets import AgentNets
+from mast_train.networks.agents import AgentNets
 from mast_train.sparse.allocation import erdos_renyi, uniform, with_floors
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.schedule import drop_fraction, evolves_at

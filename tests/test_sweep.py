@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mast_train.errors import UserError
-from mast_train.presets import preset
-from mast_train.sweep import choose_rate, final_cells, load_sweep, parse_sweep, tuning_cells
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
+from mast_train.sweeps.sweep import choose_rate, final_cells, load_sweep, parse_sweep, tuning_cells
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = """

@@ -17,13 +17,13 @@ import pytest
 from rich.console import Console
 from test_sweep import ROOT, TINY, TUNED, parsed
 
-from mast_train.config import to_toml
-from mast_train.errors import UserError
-from mast_train.sweep import final_cells, tuning_cells
-from mast_train.sweep_display import Status
-from mast_train.sweep_plan import print_plan
-from mast_train.sweep_run import run_sweep
-from mast_train.sweep_state import cell_state, choose_rates, planned_cells
+from mast_train.settings.config import to_toml
+from mast_train.settings.errors import UserError
+from mast_train.sweeps.display import Status
+from mast_train.sweeps.plan import print_plan
+from mast_train.sweeps.run import run_sweep
+from mast_train.sweeps.state import cell_state, choose_rates, planned_cells
+from mast_train.sweeps.sweep import final_cells, tuning_cells
 
 
 def finish(cell, folder, win_rate=1.0, status="finished"):
@@ -66,7 +66,7 @@ class Instant:
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("mast_train.sweep_run.POLL_SECONDS", 0.0)
+    monkeypatch.setattr("mast_train.sweeps.run.POLL_SECONDS", 0.0)
 
 
 def test_finished_cells_are_not_run_again_and_failures_do_not_stop_the_others(tmp_path, quick):

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mast_train import targets
-from mast_train.losses import td_loss
+from mast_train.learning import targets
+from mast_train.learning.losses import td_loss
 
 
 def slow_lambda(reward, value, terminated, last, gamma, lam):

@@ -10,10 +10,10 @@ from test_training import config, run
 from typer.testing import CliRunner
 
 import cli
-from mast_train import checkpoint
-from mast_train.config import override, parse_toml, to_toml
-from mast_train.errors import UserError
-from mast_train.trainer import Trainer
+from mast_train.runs import checkpoint
+from mast_train.runs.run import Run
+from mast_train.settings.config import override, parse_toml, to_toml
+from mast_train.settings.errors import UserError
 
 SHORT = {"train.total_steps": 600, "sparse.agent_sparsity": 0.8, "sparse.block.gru": 4, "sparse.update_interval": 5}
 
@@ -21,7 +21,7 @@ SHORT = {"train.total_steps": 600, "sparse.agent_sparsity": 0.8, "sparse.block.g
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
-    trainer = Trainer(config(**SHORT), folder)
+    trainer = Run(config(**SHORT), folder)
     before = masks_of(trainer)
     run(trainer)
     assert any(not torch.equal(mask, before[name]) for name, mask in masks_of(trainer).items())
@@ -39,7 +39,7 @@ def winning(folder, **settings):
 
 def test_the_winning_ticket_wears_the_last_masks_and_keeps_them(finished):
     tensors, _ = checkpoint.read(finished / "checkpoint.safetensors")
-    ticket, source = Trainer(winning(finished)), Trainer(config(**SHORT))
+    ticket, source = Run(winning(finished)), Run(config(**SHORT))
     assert (ticket.config.sparse.agent_sparsity, ticket.config.sparse.block.gru) == (0.8, 4)
     start = masks_of(ticket)
     assert start and all(torch.equal(mask, tensors[f"learner.{name}"]) for name, mask in start.items())
@@ -59,11 +59,11 @@ def test_a_ticket_resumes_to_the_bit_without_the_run_it_came_from(finished, tmp_
     shutil.copytree(finished, source)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-    whole, first = (Trainer(winning(source), tmp_path / name) for name in ("a", "b"))
+    whole, first = (Run(winning(source), tmp_path / name) for name in ("a", "b"))
     run(whole)
     run(first, until=500)
     shutil.rmtree(source)
-    second = Trainer.resume(tmp_path / "b")
+    second = Run.resume(tmp_path / "b")
     run(second)
     expected, got = whole.learner.state_dict(), second.learner.state_dict()
     assert expected.keys() == got.keys() and all(torch.equal(tensor, got[name]) for name, tensor in expected.items())
@@ -71,7 +71,7 @@ def test_a_ticket_resumes_to_the_bit_without_the_run_it_came_from(finished, tmp_
 
 def test_the_random_ticket_has_masts_connections_per_layer(finished):
     tensors, _ = checkpoint.read(finished / "checkpoint.safetensors")
-    random = masks_of(Trainer(config("ticket-random", **{**SHORT, "seed": 5})))
+    random = masks_of(Run(config("ticket-random", **{**SHORT, "seed": 5})))
     kept = {name: int(mask.sum()) for name, mask in random.items()}
     assert kept == {name: int(tensors[f"learner.{name}"].sum()) for name in kept}
     assert any(not torch.equal(mask, tensors[f"learner.{name}"]) for name, mask in random.items())
@@ -79,22 +79,22 @@ def test_the_random_ticket_has_masts_connections_per_layer(finished):
 
 def test_misnamed_tickets(finished, tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        Trainer(winning(tmp_path / "nothing"))
+        Run(winning(tmp_path / "nothing"))
     with pytest.raises(UserError, match=r"does not fit.*shape"):
-        Trainer(winning(finished, **{"net.hidden": 8}))
+        Run(winning(finished, **{"net.hidden": 8}))
     with pytest.raises(UserError, match=r"does not fit.*expected"):
-        Trainer(winning(finished, algorithm="owqmix"))
-    run(Trainer(config(**SHORT), tmp_path), until=300)
+        Run(winning(finished, algorithm="owqmix"))
+    run(Run(config(**SHORT), tmp_path), until=300)
     with pytest.raises(UserError, match="not final, step"):
-        Trainer(winning(tmp_path))
-    run(Trainer(config("dense", **{"train.total_steps": 300}), tmp_path))
+        Run(winning(tmp_path))
+    run(Run(config("dense", **{"train.total_steps": 300}), tmp_path))
     with pytest.raises(UserError, match="no masks"):
-        Trainer(winning(tmp_path))
+        Run(winning(tmp_path))
 
 
 def test_an_input_floor_beyond_the_budget_is_one_clear_line():
     with pytest.raises(UserError, match=r"lower sparse\.input_floor"):
-        Trainer(config(**{"sparse.input_floor": 16.0, "sparse.agent_sparsity": 0.98}))
+        Run(config(**{"sparse.input_floor": 16.0, "sparse.agent_sparsity": 0.98}))
 
 
 def test_masks_from_the_command_line(tmp_path):
@@ -110,7 +110,7 @@ def test_masks_from_the_command_line(tmp_path):
 def test_a_warm_start_has_the_networks_and_masks_of_its_run_and_goes_on_learning(finished, tmp_path):
     tensors, _ = checkpoint.read(finished / "checkpoint.safetensors")
     settings = config(**{**SHORT, "train.weights_from": str(finished), "seed": 5})
-    warm = Trainer(settings, tmp_path)
+    warm = Run(settings, tmp_path)
     start = warm.learner.state_dict()
     for name, tensor in start.items():
         if not name.startswith(("generator", "updates", "target_")):
@@ -120,7 +120,7 @@ def test_a_warm_start_has_the_networks_and_masks_of_its_run_and_goes_on_learning
     assert (warm.step, warm.learner.updates, warm.replay.size) == (0, 0, 0)
     run(warm, until=500)
     assert any(not torch.equal(tensor, start[name]) for name, tensor in warm.learner.state_dict().items())
-    assert Trainer.resume(tmp_path).step == warm.step, "resuming does not start over"
+    assert Run.resume(tmp_path).step == warm.step, "resuming does not start over"
 
 
 def test_a_warm_start_that_does_not_fit(finished):
@@ -131,7 +131,7 @@ def test_a_warm_start_that_does_not_fit(finished):
         ("env.map", "climbing", r"\(agents, obs, actions, state\)"),
     ):
         with pytest.raises(UserError, match=words):
-            Trainer(config(**{**SHORT, "train.weights_from": str(finished), key: value}))
+            Run(config(**{**SHORT, "train.weights_from": str(finished), key: value}))
 
 
 def test_from_on_the_command_line_takes_the_settings_of_its_run(tmp_path):

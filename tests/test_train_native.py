@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mast_train import native
-from mast_train.native import Inputs, SparseSequence, Wanted, together
-from mast_train.nets import WEIGHTS, AgentNets, joined, share_memory
+from mast_train.engines.joint import joined, lay_out
+from mast_train.native import PARAMETERS, Inputs, SparseSequence, Wanted, together
+from mast_train.networks.agents import WEIGHTS, AgentNets
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
 
@@ -333,8 +334,10 @@ def test_networks_of_several_seeds_side_by_side_are_each_what_they_are_alone(lev
     seeds, t, b = 3, 7, 18
     alone = [make(groups, 9, 20, 5, seed=seed) for seed in range(seeds)]
     members = copy.deepcopy(alone)
-    nets = joined([net for net, _ in members])
-    masks = {name: share_memory([worn[name] for _, worn in members]) for name in WEIGHTS}
+    own = [net for net, _ in members]
+    wholes = {name: lay_out([getattr(net, name) for net in own]) for name in PARAMETERS}
+    nets = joined(own, wholes)
+    masks = {name: lay_out([worn[name] for _, worn in members]).flatten(0, 1) for name in WEIGHTS}
     x, lengths = torch.randn(t, seeds * b, agents, 9), torch.randint(1, t + 1, (seeds * b,))
     grad_q, hidden = torch.randn(t, seeds * b, agents, 5), torch.randn(seeds * groups, b * agents // groups, 20)
     sequence = SparseSequence(nets, masks, level)

@@ -9,21 +9,24 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from learning import events
 from rich.console import Console
 
 from mast_runtime import bundle as bundle_module
-from mast_train import checkpoint, session
-from mast_train import trainer as trainer_module
-from mast_train.config import override
+from mast_train.commands import session
+from mast_train.commands.evaluate import wilson
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.envs.matrix import MatrixEnv
-from mast_train.errors import UserError
-from mast_train.evaluate import wilson
+from mast_train.experience.rollout import AgentPolicy, rollout
 from mast_train.native import SparseSequence
-from mast_train.networks import agent_inputs
-from mast_train.presets import preset
-from mast_train.rollout import AgentPolicy, rollout
-from mast_train.trainer import Evaluation, Saved, Trainer, play
+from mast_train.networks.build import agent_inputs
+from mast_train.runs import checkpoint
+from mast_train.runs import run as trainer_module
+from mast_train.runs.loop import Loop
+from mast_train.runs.run import Evaluation, Run, Saved, play
+from mast_train.settings.config import override
+from mast_train.settings.errors import UserError
+from mast_train.settings.methods import preset
 
 
 def config(method="mast", **settings):
@@ -36,12 +39,12 @@ def config(method="mast", **settings):
 
 
 def run(trainer, until=None):
-    events = []
-    for event in trainer.events():
-        events.append(event)
+    told = []
+    for event in events(trainer):
+        told.append(event)
         if until is not None and trainer.step >= until:
             trainer.stop_requested = True
-    return events
+    return told
 
 
 @pytest.mark.parametrize(
@@ -52,12 +55,12 @@ def run(trainer, until=None):
 )  # fmt: skip
 def test_resume_is_exact_to_the_bit(tmp_path, method, algorithm, overlap):
     settings = config(method, algorithm=algorithm, **{"wqmix.embed": 16, "train.overlap": overlap})
-    whole, first = Trainer(settings, tmp_path / "a"), Trainer(settings, tmp_path / "b")
+    whole, first = Run(settings, tmp_path / "a"), Run(settings, tmp_path / "b")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     straight = [e for e in run(whole) if isinstance(e, Evaluation)]
     part = [e for e in run(first, until=500) if isinstance(e, Evaluation)]
-    second = Trainer.resume(tmp_path / "b")
+    second = Run.resume(tmp_path / "b")
     assert second.step == first.step and second.epsilon == first.epsilon and second.clock == first.clock
     part += [e for e in run(second) if isinstance(e, Evaluation)]
     assert part == straight
@@ -92,18 +95,20 @@ class InTurn(Executor):
 @pytest.mark.parametrize("kernel", ["auto", "torch"])
 def test_overlapping_changes_no_bit_whatever_thread_is_faster(kernel):
     settings = config(kernel=kernel, **{"train.overlap": True})
-    trainers = [Trainer(settings) for _ in range(3)]
-    trainers[1].rounds._thread, trainers[2].rounds._thread = InTurn(late=False), InTurn(late=True)
-    events = [[e for e in run(trainer) if isinstance(e, Evaluation)] for trainer in trainers]
-    assert events[0] == events[1] == events[2] and trainers[0].learner.updates > 200
+    trainers = [Run(settings) for _ in range(3)]
+    loops = [Loop([trainer]) for trainer in trainers]
+    loops[1]._thread, loops[2]._thread = InTurn(late=False), InTurn(late=True)
+    told = [[e for _, e in loop.events() if isinstance(e, Evaluation)] for loop in loops]
+    assert told[0] == told[1] == told[2] and trainers[0].learner.updates > 200
     assert_same(trainers[0], trainers[1])
     assert_same(trainers[0], trainers[2])
 
 
 def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates():
-    trainer = Trainer(config(**{"train.overlap": True, "sparse.update_interval": 2}))
+    trainer = Run(config(**{"train.overlap": True, "sparse.update_interval": 2}))
     agents, masks, acted = trainer.learner.agents, trainer.learner.masks["agents"], []
-    play_once = trainer.rounds._play
+    loop = Loop([trainer])
+    play_once, learn = loop._play, loop._learn
 
     def played(policy):
         actor = policy._agents
@@ -111,29 +116,30 @@ def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates()
         acted.append((nets.weight_hh.clone(), nets is not agents))
         return play_once(policy)
 
-    trainer.rounds._play = played
+    loop._play = played
     before, worn = [], []
-    learn = trainer.rounds._learn
 
     def learned(episodes):
         before.append(agents.weight_hh.detach().clone())
         worn.append(masks["weight_hh"].clone())
         return learn(episodes)
 
-    trainer.rounds._learn = learned
-    run(trainer, until=500)
+    loop._learn = learned
+    for _ in loop.events():
+        trainer.stop_requested = trainer.step >= 500
     assert len(acted) == len(before) + 1 and not acted[0][1] and all(copied for _, copied in acted[1:])
     assert all(torch.equal(weight, now) for (weight, _), now in zip(acted[1:], before, strict=True))
     assert not torch.equal(before[0], before[-1]) and not torch.equal(worn[0], worn[-1])
-    if isinstance(trainer.learner.actor, SparseSequence):
-        frozen = trainer.learner.execution.frozen_actor()
-        assert frozen.structure() is frozen.structure() is not trainer.learner.actor.structure()
+    engine = loop._update.engine
+    if isinstance(engine.actor, SparseSequence):
+        frozen = engine.frozen_actor()
+        assert frozen.structure() is frozen.structure() is not engine.actor.structure()
         observed = torch.randn(4, 2, agents.inputs), agents.initial_hidden(4, 2)
-        assert torch.equal(frozen.step(*observed)[0], trainer.learner.actor.step(*observed)[0])
+        assert torch.equal(frozen.step(*observed)[0], engine.actor.step(*observed)[0])
 
 
 def test_what_the_thread_raises_ends_the_run_and_the_environments_are_closed_after_it(monkeypatch):
-    trainer = Trainer(config(**{"train.overlap": True}))
+    trainer = Run(config(**{"train.overlap": True}))
     step, calls = trainer.env.step, []
 
     def fails(actions):
@@ -143,15 +149,16 @@ def test_what_the_thread_raises_ends_the_run_and_the_environments_are_closed_aft
         return step(actions)
 
     monkeypatch.setattr(trainer.env, "step", fails)
+    loop = Loop([trainer])
     with pytest.raises(UserError, match="the game is gone"):
-        run(trainer)
+        list(loop.events())
     assert calls == [True] * 2 + [False] * 5
-    trainer.close()
-    assert not any(thread.is_alive() for thread in trainer.rounds._thread._threads)
+    loop.close()
+    assert not any(thread.is_alive() for thread in loop._thread._threads)
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another():
-    a, b, c = (Trainer(config(seed=seed)) for seed in (3, 3, 4))
+    a, b, c = (Run(config(seed=seed)) for seed in (3, 3, 4))
     for trainer in (a, b, c):
         run(trainer, until=500)
     assert torch.equal(a.learner.agents.weight_hh, b.learner.agents.weight_hh)
@@ -170,15 +177,15 @@ def test_qmix_reaches_the_optimum_of_the_two_step_game_and_vdn_does_not():
     }
     returns = {}
     for algorithm in ("qmix", "vdn"):
-        events = run(Trainer(config("dense", algorithm=algorithm, **settings)))
-        returns[algorithm] = [e for e in events if isinstance(e, Evaluation)][-1].return_mean
+        told = run(Run(config("dense", algorithm=algorithm, **settings)))
+        returns[algorithm] = [e for e in told if isinstance(e, Evaluation)][-1].return_mean
     assert returns == {"qmix": pytest.approx(8.0), "vdn": pytest.approx(7.0)}
 
 
 def test_the_value_estimate_is_the_mixed_greedy_value_and_the_realised_one_its_discounted_return():
-    trainer = Trainer(config(**{"train.gamma": 0.5}))
+    trainer = Run(config(**{"train.gamma": 0.5}))
     run(trainer, until=300)
-    rounds = play(trainer.eval_env, AgentPolicy(trainer.learner.actor, trainer.inputs), 16)
+    rounds = play(trainer.eval_env, AgentPolicy(trainer.learner.agents, trainer.inputs), 16)
     estimate, realised = trainer._values(rounds, 12)
     learner, estimates, returns = trainer.learner, [], []
     with torch.no_grad():
@@ -203,23 +210,23 @@ def test_sparse_recurrent_team_learns_to_recall():
         "sparse.agent_sparsity": 0.8,
         "sparse.mixer_sparsity": 0.8,
     }
-    last = [e for e in run(Trainer(config(**settings))) if isinstance(e, Evaluation)][-1]
+    last = [e for e in run(Run(config(**settings))) if isinstance(e, Evaluation)][-1]
     assert last.win_rate == 1.0
 
 
 def test_a_finished_run_is_saved_without_its_episodes_and_cannot_be_resumed(tmp_path):
-    saved = [e for e in run(Trainer(config(**{"train.total_steps": 600}), tmp_path)) if isinstance(e, Saved)]
+    saved = [e for e in run(Run(config(**{"train.total_steps": 600}), tmp_path)) if isinstance(e, Saved)]
     assert saved[-1].reason == "finished"
     assert not (tmp_path / "replay.safetensors").exists()
     with pytest.raises(UserError, match="finished"):
-        Trainer.resume(tmp_path)
+        Run.resume(tmp_path)
     assert len(list((tmp_path / "snapshots").iterdir())) == 3
     trace, header = checkpoint.read(tmp_path / "trace.safetensors")
     assert trace["obs"].shape[1:] == (2, 3) and header["spec"]["map"] == "two_step"
 
 
 def test_saving_on_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
-    trainer = Trainer(config(), tmp_path)
+    trainer = Run(config(), tmp_path)
     run(trainer, until=600)
     before, saved_at = (tmp_path / "checkpoint.safetensors").read_bytes(), trainer.step
     trainer.step += 1
@@ -243,34 +250,34 @@ def test_saving_on_a_full_disk_keeps_the_old_checkpoint(tmp_path, monkeypatch):
             trainer.save("interrupted")
         assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
         assert not list(tmp_path.glob(".*tmp"))
-        assert Trainer.resume(tmp_path).step == saved_at
+        assert Run.resume(tmp_path).step == saved_at
         trainer.step += 1
 
 
 def test_damaged_and_mismatched_checkpoints(tmp_path):
-    run(Trainer(config(), tmp_path), until=600)
+    run(Run(config(), tmp_path), until=600)
     path = tmp_path / "checkpoint.safetensors"
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     with pytest.raises(UserError, match="damaged"):
-        Trainer.resume(tmp_path)
+        Run.resume(tmp_path)
     path.write_bytes(b"x" * 100)
     with pytest.raises(UserError, match=r"damaged|not a checkpoint"):
-        Trainer.resume(tmp_path)
+        Run.resume(tmp_path)
     path.write_bytes(data)
     tensors, header = checkpoint.read(path)
     other = override(checkpoint.config_of(header), {"net.hidden": 8})
     meta = {key: value for key, value in header.items() if key not in ("config", "spec", "format")}
     checkpoint.write(path, tensors, other, checkpoint.spec_of(header), meta)
     with pytest.raises(UserError, match="shape"):
-        Trainer.resume(tmp_path)
+        Run.resume(tmp_path)
     checkpoint.write(path, tensors, checkpoint.config_of(header), checkpoint.spec_of(header), {**meta, "step": 1})
     with pytest.raises(UserError, match=r"replay-1\."):
-        Trainer.resume(tmp_path)
+        Run.resume(tmp_path)
 
 
 def test_epsilon_anneals_and_exploration_follows_it():
-    trainer = Trainer(config(**{"train.epsilon_end": 0.0, "train.total_steps": 10_000}))
+    trainer = Run(config(**{"train.epsilon_end": 0.0, "train.total_steps": 10_000}))
     shares = []
     for step in (0, 300, 600, 900):
         trainer.step = step
@@ -279,7 +286,7 @@ def test_epsilon_anneals_and_exploration_follows_it():
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
-    trainer = Trainer(config(**{"train.lr": 10.0, "train.grad_clip": 1e12, "target.omega": 1e6}))
+    trainer = Run(config(**{"train.lr": 10.0, "train.grad_clip": 1e12, "target.omega": 1e6}))
     with torch.no_grad():
         trainer.learner.agents.fc2_bias.fill_(float("inf"))
     with pytest.raises(UserError, match=r"train\.lr"):
@@ -311,7 +318,7 @@ def test_environments_are_closed_whatever_goes_wrong(tmp_path, monkeypatch):
         start("no memory", short)
     two = config(**{"train.total_steps": 10**6})
     with monkeypatch.context() as broken:
-        broken.setattr(Trainer, "evaluate", fail)
+        broken.setattr(Run, "evaluated", fail)
         start("no memory", two, seeds=2)
 
 
@@ -320,9 +327,9 @@ def fail(*_, **__):
 
 
 def test_evaluation_plays_no_more_episodes_than_are_counted():
-    wide = Trainer(config(**{"env.num_envs": 64, "train.eval_episodes": 24}))
+    wide = Run(config(**{"env.num_envs": 64, "train.eval_episodes": 24}))
     assert (wide.env.num_envs, wide.eval_env.num_envs) == (64, 24)
-    assert wide.evaluate().episodes == 24
+    assert next(e for e in events(wide) if isinstance(e, Evaluation)).episodes == 24
 
 
 class OneStepLimit:
@@ -356,21 +363,21 @@ def test_a_rollout_keeps_truncation_apart_from_termination():
 def test_updates_follow_the_episodes_played():
     counts = {}
     for episodes in (2.0, 1.0, 0.5):
-        trainer = Trainer(config(**{"train.episodes_per_update": episodes}))
+        trainer = Run(config(**{"train.episodes_per_update": episodes}))
         run(trainer, until=600)
         counts[episodes] = trainer.learner.updates
     assert counts[0.5] == 2 * counts[1.0] == 4 * counts[2.0] > 0
 
 
 def test_a_finished_run_trains_no_further():
-    trainer = Trainer(config())
+    trainer = Run(config())
     run(trainer)
-    assert list(trainer.events()) == []
+    assert list(events(trainer)) == []
 
 
 @pytest.mark.parametrize(("threshold", "forgets"), [(0.0, True), (1.0, False)])
 def test_the_dynamic_buffer_forgets_episodes_the_policy_has_left_behind(threshold, forgets):
-    trainer = Trainer(config("rlx2", **{"replay.dynamic_threshold": threshold, "replay.dynamic_interval": 10**6}))
+    trainer = Run(config("rlx2", **{"replay.dynamic_threshold": threshold, "replay.dynamic_interval": 10**6}))
     run(trainer, until=600)
     before = trainer.replay.size
     trainer._shrink_replay()

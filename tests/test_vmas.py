@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mast_train.config import EnvConfig
 from mast_train.envs import available_maps
 from mast_train.envs.parallel import load_factory
-from mast_train.errors import UserError
-from mast_train.scene import Circle
-from mast_train.trainer import build_env
+from mast_train.envs.scene import Circle
+from mast_train.runs.run import build_env
+from mast_train.settings.config import EnvConfig
+from mast_train.settings.errors import UserError
 
 CPU = torch.device("cpu")
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from mast_train.errors import UserError, check_choice
+from mast_train.settings.errors import UserError, check_choice
 
 if TYPE_CHECKING:
     import torch
@@ -13,30 +14,36 @@ if TYPE_CHECKING:
     from mast_train.envs.base import VecEnv
 
 
-class EnvEntry(NamedTuple):
-    """Where an environment lives, and the options its constructor takes by name.
+@dataclass(frozen=True)
+class EnvRow:
+    """Where an environment lives, and what it is by itself.
 
-    own_options: whatever else is in `env.options` goes to the scenario or factory, as the constructor's `options`.
-    costly: training and evaluation take turns on one set of environments, since each is a process of gigabytes.
+    code: file of this folder and class. map, reward_scale: what `--env NAME` sets. extra: of mast-marl, what installs
+    it. options: settings of `env` that its constructor takes by name; own_options: whatever else is in `env.options`
+    goes to the scenario or factory, as the constructor's `options`. costly: training and evaluation take turns on one
+    set of environments, since each is a process of gigabytes.
     """
 
-    module: str
-    class_name: str
-    options: tuple[str, ...]
+    code: str
+    map: str
+    reward_scale: float
+    extra: str
+    options: tuple[str, ...] = ()
     own_options: bool = False
     costly: bool = False
 
 
-AGENT_WISE = ("reward_scale", "team_reward", "episode_limit")
+_AGENT_WISE = ("reward_scale", "team_reward", "episode_limit")
 SMAC_OPTIONS = ("difficulty", "game_version", "replay_dir", "replay_prefix", "reward_sparse")
 
 ENVS = {
-    "smax": EnvEntry("mast_train.envs.smax", "SmaxEnv", ("reward_scale",)),
-    "smac": EnvEntry("mast_train.envs.smac", "SmacEnv", SMAC_OPTIONS, costly=True),
-    "vmas": EnvEntry("mast_train.envs.vmas", "VmasEnv", AGENT_WISE, own_options=True),
-    "pettingzoo": EnvEntry("mast_train.envs.pettingzoo", "PettingZooEnv", AGENT_WISE, own_options=True),
-    "matrix": EnvEntry("mast_train.envs.matrix", "MatrixEnv", ()),
+    "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale",)),
+    "smac": EnvRow("smac:SmacEnv", "3m", 1.0, "train", SMAC_OPTIONS, costly=True),
+    "vmas": EnvRow("vmas:VmasEnv", "navigation", 1.0, "vmas", _AGENT_WISE, own_options=True),
+    "pettingzoo": EnvRow("pettingzoo:PettingZooEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),
+    "matrix": EnvRow("matrix:MatrixEnv", "two_step", 1.0, "train"),
 }
+"""Adding one is a file in this folder and a line here (docs/architecture.md)."""
 
 
 def make_env(
@@ -69,4 +76,5 @@ def available_maps(env: str) -> tuple[str, ...]:
 
 def _env_class(env: str) -> Any:
     check_choice("environment", env, ENVS)
-    return getattr(import_module(ENVS[env].module), ENVS[env].class_name)
+    file, _, name = ENVS[env].code.partition(":")
+    return getattr(import_module(f"{__name__}.{file}"), name)

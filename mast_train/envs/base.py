@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from mast_train.scene import Scene
+from mast_train.envs.scene import Scene
 
 
 @dataclass(frozen=True)

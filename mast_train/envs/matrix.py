@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
-from mast_train.errors import check_choice
+from mast_train.settings.errors import check_choice
 
 N_AGENTS = 2
 END = -1

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mast_train.envs.frame import Frame
-from mast_train.errors import UserError, suggest
+from mast_train.settings.errors import UserError, suggest
 
 PARALLEL = ("possible_agents", "reset", "step", "observation_space", "action_space")
 LIMITS = ("episode_limit", "max_cycles", "max_steps")

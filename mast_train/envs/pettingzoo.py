@@ -9,7 +9,7 @@ import torch
 
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
 from mast_train.envs.parallel import EXAMPLE, LIMITS, Outcome, ParallelGame, load_factory
-from mast_train.errors import UserError
+from mast_train.settings.errors import UserError
 
 
 class PettingZooEnv:

@@ -16,7 +16,7 @@ from mast_train.envs import starcraft
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
 from mast_train.envs.frame import Frame
 from mast_train.envs.starcraft import EnvFactory, Outcome, Request
-from mast_train.errors import UserError, check_choice
+from mast_train.settings.errors import UserError, check_choice
 
 
 class SmacEnv:

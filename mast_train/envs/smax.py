@@ -14,7 +14,7 @@ import torch
 
 from mast_train.envs import smax_jax, smax_scene
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
-from mast_train.scene import Scene
+from mast_train.envs.scene import Scene
 
 
 class SmaxEnv:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mast_train.errors import UserError, check_choice
+from mast_train.settings.errors import UserError, check_choice
 
 POSITION, COOLDOWN = slice(1, 3), 3
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mast_train.scene import Circle, Colour, Line, Polygon, Scene
+from mast_train.envs.scene import Circle, Colour, Line, Polygon, Scene
 
 ALLY: Colour = (38, 108, 184)
 ENEMY: Colour = (196, 64, 52)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mast_train.envs.frame import Frame
-from mast_train.errors import UserError
+from mast_train.settings.errors import UserError
 
 SMAC_INSTALL = "pip install git+https://github.com/oxwhirl/smac.git"
 GAME_INSTALL = (

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
-from mast_train.errors import UserError, check_choice
-from mast_train.scene import Circle, Colour, Line, Point, Polygon, Scene
+from mast_train.envs.scene import Circle, Colour, Line, Point, Polygon, Scene
+from mast_train.settings.errors import UserError, check_choice
 
 EPISODE_LIMIT = 100
 """VMAS's tasks run until they are solved, or for ever; its authors' experiments stop them after 100 steps."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mast_train.native.gradients import Gradients
 from mast_train.native.inputs import LANES, Inputs, Memory, addresses, located, plain
-from mast_train.nets import WEIGHTS, AgentNets
+from mast_train.networks.agents import WEIGHTS, AgentNets
 
 _train: Any
 try:

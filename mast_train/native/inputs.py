@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from mast_train import native
-from mast_train.episodes import Rows
-from mast_train.nets import AgentNets
+from mast_train.experience.episodes import Rows
+from mast_train.networks.agents import AgentNets
 
 LANES = 32
 """Rows of a tile: TRAIN_LANES of train.h."""

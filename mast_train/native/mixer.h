@@ -1,4 +1,4 @@
-/* QMIX's mixing network and hypernetworks on the connections of their masks, forward and backward (mast_train.mixers).
+/* QMIX's mixing network and hypernetworks on the connections of their masks, forward and backward (mast_train.networks.mixers).
  *
  * Rows (transitions) are lanes. A task is MIXER_CHUNK tiles, whose weight gradients are taken together. The backward pass
  * computes the forward pass anew: that costs less than keeping it.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mast_train import native
-from mast_train.mixers import QMIX
 from mast_train.native.gradients import Gradients
+from mast_train.networks.mixers import MonotonicMixer
 
 LAYERS = ("w1_in", "w1_out", "w2_in", "w2_out", "b1", "b2_in", "b2_out")
 """In the order of mixer.h."""
@@ -29,7 +29,7 @@ class SparseMixer:
     gradients then. level: one of `native.levels()`. Raises ValueError.
     """
 
-    def __init__(self, mixer: QMIX, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:
+    def __init__(self, mixer: MonotonicMixer, masks: Mapping[str, Tensor] | None, level: str | None = None) -> None:
         if not native.available():
             raise ValueError(native.status())
         self.mixer, self.level = mixer, native.check_level(level)

@@ -1,4 +1,4 @@
-/* Targets: what is slow in many small tensor operations. mast_train/targets.py has the definitions. */
+/* Targets: what is slow in many small tensor operations. mast_train/learning/targets.py has the definitions. */
 #ifndef MAST_TRAIN_TARGETS_H
 #define MAST_TRAIN_TARGETS_H
 #include <stdint.h>

@@ -1,4 +1,4 @@
-"""Targets in C where torch would need many small operations; definitions of mast_train.targets."""
+"""Targets in C where torch would need many small operations; definitions of mast_train.learning.targets."""
 
 from __future__ import annotations
 

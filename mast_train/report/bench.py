@@ -23,7 +23,7 @@ def bench_runs(paths: Sequence[Path], say: Callable[[str], None]) -> None:
     from mast_runtime.measure.bench import TEAM
     from mast_runtime.measure.latency import measure_together
     from mast_runtime.measure.machine import describe_machine
-    from mast_train.runs import find_snapshot
+    from mast_train.runs.folders import find_snapshot
 
     chosen = {folder: group for path in paths if path.is_dir() for group, folder in _first_runs(path)}
     files = {}

@@ -16,10 +16,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mast_train.config import Config, flatten, load_toml
-from mast_train.errors import UserError, reason
 from mast_train.report.masks import collect_masks
-from mast_train.runs import read_metrics
+from mast_train.runs.folders import read_metrics
+from mast_train.settings.config import Config, flatten, load_toml
+from mast_train.settings.errors import UserError, reason
 
 FORMAT = "mast-results-1"
 COLUMNS = ("step", "episodes", "win_rate", "return_mean", "length_mean", "value_estimate", "value_realised")

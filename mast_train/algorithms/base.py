@@ -1,0 +1,140 @@
+"""What an algorithm is: its networks, the value of the next state, and what is fitted to what.
+
+Letters: B episodes, T steps, R transitions, N agents, A actions, S state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from mast_train.engines.base import Engine, Values, Wanted
+from mast_train.envs.base import EnvSpec
+from mast_train.experience.episodes import EpisodeBatch, Rows, pick
+from mast_train.learning import targets
+from mast_train.learning.flops import Passes
+from mast_train.learning.losses import Goal
+from mast_train.networks.build import agent_nets
+from mast_train.settings.config import Config
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A batch as the networks see it; values: of agents by name, as the algorithm wanted them."""
+
+    config: Config
+    engine: Engine
+    batch: EpisodeBatch
+    rows: Rows
+    values: Mapping[str, Values]
+
+    def now(self, agents: str) -> Tensor:
+        """Values of all actions at the transitions [R,N,A]."""
+        return _given(self.values[agents].now)
+
+    def after(self, agents: str) -> Tensor:
+        """Those at the states that follow [R,N,A]."""
+        return _given(self.values[agents].after)
+
+    @cached_property
+    def avail_now(self) -> Tensor:
+        """Available actions at the transitions [R,N,A] bool."""
+        return pick(self.batch.avail_actions, self.rows.now)
+
+    @cached_property
+    def avail_after(self) -> Tensor:
+        """Those in the states that follow [R,N,A] bool."""
+        return pick(self.batch.avail_actions, self.rows.after)
+
+    def mix_now(self, mixer: str, q: Tensor) -> Tensor:
+        """The mixer in the transitions' states: q [R,N] or [J,R,N] -> [R] or [J,R]."""
+        return self.engine.mix(mixer, q, self.batch.state, self.rows, self.rows.now)
+
+    def mix_after(self, mixer: str, q: Tensor) -> Tensor:
+        """The mixer in the states that follow."""
+        return self.engine.mix(mixer, q, self.batch.state, self.rows, self.rows.after)
+
+    def reduced_after(self, agents: str, select: str | None) -> Tensor:
+        """Each agent's value of the next state by the configured operator [R,N]; select: the agents whose values choose
+        or weigh the actions, None: its own."""
+        q, by = self.after(agents), None if select is None else self.after(select)
+        if self.config.target.scale == "fixed":
+            return self._reduced(q, self.avail_after, by, 1.0)
+        # The unit is one seed's own: its spread is over that seed's transitions.
+        optional = self.rows.split_any(by), self.rows.split_any(self.rows.real)
+        parts = zip(self.rows.split(q), self.rows.split(self.avail_after), *optional, strict=True)
+        units = [(v, can, by, self.engine.scalar(targets.spread(v, can, real))) for v, can, by, real in parts]
+        return torch.cat([self._reduced(*part) for part in units])
+
+    def _reduced(self, q: Tensor, avail: Tensor, select: Tensor | None, unit: float | Tensor) -> Tensor:
+        """q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
+        c = self.config.target
+        if c.operator == "max":
+            return targets.greedy_value(q, avail, select)
+        if c.operator == "softmax":
+            return targets.softmax_value(q, avail, c.alpha / unit, select)
+        if c.operator == "mellowmax":
+            return targets.mellowmax(q, avail, c.omega / unit)
+        return self.engine.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The mixer on the values of some agents is fitted to goals, by the names of their losses in the log."""
+
+    mixer: str
+    agents: str
+    goals: dict[str, Goal]
+
+
+class Algorithm:
+    """The frame that the value-based algorithms share; each changes what is its own.
+
+    Networks go by name: "agents" act, and what `critic` names has target networks, "target_agents" and "target_mixer".
+    """
+
+    critic = "agents", "mixer"
+    """Which agents and mixer the target networks copy."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+
+    def mixer(self, spec: EnvSpec) -> nn.Module:
+        """What makes the agents' values the team's: (q [...,N], state [...,S]) -> [...]."""
+        raise NotImplementedError
+
+    def networks(self, spec: EnvSpec) -> dict[str, nn.Module]:
+        """All that learns, by name."""
+        return {"agents": agent_nets(self.config, spec), "mixer": self.mixer(spec)}
+
+    @property
+    def selects(self) -> bool:
+        """Whether the online agents choose or weigh the next action that the target networks value (double Q)."""
+        return self.config.target.double_q
+
+    def wanted(self, evolving: bool) -> dict[str, Wanted]:
+        """What the passes of the agents give; evolving: with the gradients of absent weights."""
+        online = Wanted(learning=True, dense_gradients=evolving, after=self.selects)
+        return {"agents": online, "target_agents": Wanted(after=True)}
+
+    def next_value(self, seen: Seen) -> Tensor:
+        """The value of the state after each transition by the target networks [R], or [R,N] agent by agent."""
+        return seen.mix_after("target_mixer", seen.reduced_after("target_agents", "agents" if self.selects else None))
+
+    def fits(self, seen: Seen, y: Tensor) -> list[Fit]:
+        """What is fitted to the targets y, [R] or [R,N] as of next_value."""
+        return [Fit("mixer", "agents", {"loss": Goal(y)})]
+
+    def passes(self, n_agents: int, n_actions: int) -> Passes:
+        """Forward passes a training sample costs; a backward pass is two. Here: online 1 + backward 2 + target 1."""
+        return Passes(agents=4, mixer=4)
+
+
+def _given(values: Tensor | None) -> Tensor:
+    if values is None:
+        raise ValueError("values that the algorithm's `wanted` did not ask for")
+    return values

@@ -1,0 +1,151 @@
+"""Training as a user sees it, of one run or several seeds: folders, logs, display, and Ctrl-C."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from mast_train.commands.display import TrainingDisplay
+from mast_train.learning.flops import costs
+from mast_train.runs.events import Evaluation, Event, Progress
+from mast_train.runs.folders import RunLog, locked, new_run
+from mast_train.runs.loop import Loop
+from mast_train.runs.malloc import keep_freed_memory
+from mast_train.runs.run import Run, threads
+from mast_train.settings.config import Config, load_toml
+from mast_train.settings.limits import validate
+
+Watch = Callable[[Event], bool | None]
+"""Is shown an event; False ends the runs."""
+
+
+def start(
+    config: Config, root: Path, name: str | None, console: Console, seeds: int = 1, watch: Watch | None = None
+) -> list[Path]:
+    """Train new runs to their end or to Ctrl-C, of `seeds` seeds from the config's on; returns their folders.
+
+    A name is that of one run; several get their seed appended. watch: is shown every event; where it returns False the
+    runs are saved and end, as by Ctrl-C. Raises UserError.
+    """
+    for seed in (config.seed, config.seed + seeds - 1):
+        validate(replace(config, seed=seed))
+    keep_freed_memory()
+    with ExitStack() as stack:
+        stack.enter_context(threads(config.threads))
+        configs = [replace(config, seed=config.seed + k) for k in range(seeds)]
+        runs = [stack.enter_context(closing(Run(own))) for own in configs]
+        loop = stack.enter_context(closing(Loop(runs)))
+        for k, run in enumerate(runs):
+            own = f"{name}-seed{config.seed + k}" if name and seeds > 1 else name
+            run.folder = new_run(root, configs[k], own)
+            stack.callback(_remove_unless_begun, run.folder)
+            stack.enter_context(locked(run.folder))
+        _train(loop, console, resumed=False, watch=watch)
+    return [run.folder for run in runs if run.folder]
+
+
+def resume(folder: Path, console: Console) -> Path:
+    """Continue a run exactly where it was saved; returns its folder. Raises UserError."""
+    keep_freed_memory()
+    with (
+        threads(load_toml(folder / "config.toml").threads),
+        locked(folder),
+        closing(Run.resume(folder)) as run,
+        closing(Loop([run])) as loop,
+    ):
+        console.print(f"resuming {folder} at step {run.step:,}")
+        _train(loop, console, resumed=True)
+    return folder
+
+
+def _remove_unless_begun(folder: Path) -> None:
+    if not (folder / "run.json").exists():
+        shutil.rmtree(folder)
+
+
+def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = None) -> None:
+    runs, config, spec = loop.runs, loop.config, loop.runs[0].spec
+    several, seeds = len(runs) > 1, [run.config.seed for run in runs]
+    sparsity = runs[0].learner.sparsity()["agents"]
+    console.print(
+        f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
+        f"actions {spec.n_actions}, state {spec.state_dim}; {f'sparsity {sparsity:.1%}' if sparsity else 'dense'}; "
+        f"{'seeds' if several else 'seed'} "
+        f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
+    )
+    display = TrainingDisplay(console, config.train.total_steps, runs[0].step, seeds)
+    with ExitStack() as stack:
+        logs = [stack.enter_context(_log(run, resumed)) for run in runs]
+        stack.enter_context(display)
+        stack.enter_context(_interrupt_stops(runs[0]))
+        for run, event in loop.events():
+            k = runs.index(run)
+            _write(logs[k], run, event)
+            if isinstance(event, Progress):
+                display.round(event, k)
+            elif isinstance(event, Evaluation):
+                display.evaluation(event, k)
+            if watch is not None and watch(event) is False:
+                runs[0].stop_requested = True
+    for run, log in zip(runs, logs, strict=True):
+        console.print(_outcome(run, log), end="")
+
+
+def _log(run: Run, resumed: bool) -> RunLog:
+    assert run.folder is not None
+    return RunLog(run.folder, run.config, run.spec, (run.step, run.next_eval) if resumed else None)
+
+
+def _write(log: RunLog, run: Run, event: Event) -> None:
+    if isinstance(event, Progress):
+        values = {"updates": event.updates, "epsilon": event.epsilon, **event.metrics, "seconds": event.seconds}
+        log.row("train", event.step, values)
+    elif isinstance(event, Evaluation):
+        log.row("evaluation", event.step, {**asdict(event), "win_rate": event.win_rate})
+    elif event.reason != "interval":
+        log.status = event.reason
+        if event.reason == "finished":
+            log.row("summary", event.step, costs(run.learner.counts(), run.training_flops()))
+
+
+def _outcome(run: Run, log: RunLog) -> str:
+    """What a person is told when the training of a run has ended."""
+    if log.status == "interrupted":
+        return (
+            f"saved {run.folder}/checkpoint.safetensors at step {run.step:,}; "
+            f"continue with: mast train --resume --name {run.folder}\n"
+        )
+    flops = run.training_flops()
+    return (
+        f"training FLOPs per sample: {flops.sparse.paper_flops:,.0f} by the paper's count, "
+        f"{flops.paper_reduction:.1f}x below dense; everything counted {flops.sparse.counted_flops:,.0f}, "
+        f"{flops.counted_reduction:.1f}x below\nfinished {run.step:,} steps; next: mast export {run.folder}\n"
+    )
+
+
+@contextmanager
+def _interrupt_stops(run: Run) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM ends the round and saves; a second Ctrl-C interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        run.stop_requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nsaving after this round; Ctrl-C again to stop without saving", file=sys.stderr)
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Whole episodes: played, stored, drawn as batches."""

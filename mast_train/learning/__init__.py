@@ -1,0 +1,1 @@
+"""A learner, and one gradient step of one or several: targets, losses, FLOPs."""

@@ -1,0 +1,210 @@
+"""A learner's state: networks, targets, masks and optimiser."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mast_train.algorithms import algorithm
+from mast_train.engines.base import Parts
+from mast_train.envs.base import EnvSpec
+from mast_train.learning.counting import count_agents, count_mixer
+from mast_train.learning.flops import Model
+from mast_train.networks.agents import AgentNets
+from mast_train.networks.build import new_masks
+from mast_train.settings.config import Config
+from mast_train.sparse.schedule import drop_fraction, evolves_at
+
+
+def stream_seed(seed: int, purpose: str) -> int:
+    """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
+    entropy = [seed, *purpose.encode()]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """By which the topology changes: the gradients of all weights, by module and parameter, before any was masked, and
+    the share of the connections whose gradient was 0."""
+
+    gradients: dict[str, dict[str, Tensor]]
+    idle: float
+
+
+class Learner:
+    """What learns: online and target networks, their masks, the optimiser's state, and how many updates there were.
+
+    learning/update.py takes the steps.
+    """
+
+    def __init__(
+        self, config: Config, spec: EnvSpec, device: torch.device, start: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """start: masks to wear instead of random ones, and weights where it has them, as in `state_dict`.
+
+        Raises ValueError where they do not fit.
+        """
+        self.config, self.spec, self.device = config, spec, device
+        self.algorithm = algorithm(config.algorithm)(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(config.seed, "weights"))
+            self.online = self.algorithm.networks(spec)
+        for module in self.online.values():
+            module.to(device)
+        self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
+        self.masks = {
+            key: new_masks(config, module, self.generator, None if start is None else part(start, f"masks.{key}."))
+            for key, module in self.online.items()
+        }
+        if start is not None and part(start, "agents."):
+            for key, module in self.online.items():
+                _load_module(key, module, part(start, f"{key}."))
+        agents, mixer = (copy.deepcopy(self.online[name]) for name in self.algorithm.critic)
+        self.targets = {"target_agents": agents, "target_mixer": mixer}
+        self.parameters = [parameter for module in self.online.values() for parameter in module.parameters()]
+        for module in self.targets.values():
+            module.requires_grad_(False)
+        self.optimizer = _optimizer(config, self.parameters)
+        self.updates = 0
+
+    @property
+    def agents(self) -> AgentNets:
+        """The networks that act."""
+        return cast(AgentNets, self.online["agents"])
+
+    @property
+    def mixer(self) -> nn.Module:
+        """What makes their values the team's."""
+        return self.online["mixer"]
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All of them by name: what learns, and the target networks."""
+        return {**self.online, **self.targets}
+
+    @property
+    def parts(self) -> Parts:
+        """What an engine works on."""
+        return Parts(self.networks, self.masks, self.optimizer)
+
+    def evolves(self, env_steps: int) -> bool:
+        """Whether the next update changes the topology."""
+        sparse = self.config.sparse
+        wanted = sparse.grow != "none" and any(masks.layers for masks in self.masks.values())
+        progress = env_steps / self.config.train.total_steps
+        return wanted and evolves_at(self.updates + 1, sparse.update_interval, progress, sparse.stop_fraction)
+
+    def schedule(self, env_steps: int) -> tuple[float, float, bool]:
+        """At this point of the run: the learning rate, linear from `lr` to its share `lr_end_factor` at the end; the
+        targets' lambda, 0 before T_0 (paper, section 4.1); and whether that is still to come."""
+        train, target = self.config.train, self.config.target
+        progress = min(1.0, env_steps / train.total_steps)
+        delayed = env_steps < target.start * train.total_steps
+        lam = 0.0 if delayed or target.returns == "one_step" else target.td_lambda
+        return train.lr * (1.0 + progress * (train.lr_end_factor - 1.0)), lam, delayed
+
+    def scores(self) -> Scores:
+        """By the gradients as they are now."""
+        gradients = {key: masks.dense_gradients() for key, masks in self.masks.items()}
+        counts = [masks.idle(gradients[key]) for key, masks in self.masks.items()]
+        idle, judged = map(sum, zip(*counts, strict=True))
+        return Scores(gradients, idle / max(1, judged))
+
+    def evolve(self, scores: Scores, env_steps: int) -> int:
+        """Drop and grow connections; how many changed."""
+        sparse = self.config.sparse
+        progress = env_steps / self.config.train.total_steps
+        fraction = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction)
+        return sum(
+            masks.evolve(sparse.drop, sparse.grow, scores.gradients[key], fraction, self.generator, self.optimizer)
+            for key, masks in self.masks.items()
+        )
+
+    def advance(self) -> None:
+        """Count an update; the target networks follow where it is their turn."""
+        self.updates += 1
+        if self.updates % self.config.train.target_interval == 0:
+            self.sync_targets()
+
+    @torch.no_grad()
+    def sync_targets(self) -> None:
+        """Copy the online networks, masks and all, into the target networks."""
+        for target, name in zip(self.targets.values(), self.algorithm.critic, strict=True):
+            target.load_state_dict(self.online[name].state_dict())
+
+    def sparsity(self) -> dict[str, float]:
+        """Share of absent weights per masked module (biases are not counted)."""
+        return {key: masks.sparsity for key, masks in self.masks.items()}
+
+    def counts(self) -> Model:
+        """The connections of every layer, for the count of training FLOPs (mast_train.learning.flops)."""
+        found: dict[str, Any] = {}
+        for key, module in self.online.items():
+            kept = self.masks[key].state_dict()
+            agents = isinstance(module, AgentNets)
+            found[key] = count_agents(module, kept, self.spec.n_agents) if agents else count_mixer(module, kept)
+        return Model(**found)
+
+    def policy_state(self) -> dict[str, Tensor]:
+        """The agents' weights and masks: what an export needs."""
+        state = {f"agents.{name}": tensor.detach() for name, tensor in self.agents.state_dict().items()}
+        return state | {f"masks.agents.{name}": mask for name, mask in self.masks["agents"].state_dict().items()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every tensor that training depends on, flat, for a safetensors file."""
+        state: dict[str, Tensor] = {}
+        for key, module in self.networks.items():
+            state |= {f"{key}.{name}": tensor for name, tensor in module.state_dict().items()}
+        for key, masks in self.masks.items():
+            state |= {f"masks.{key}.{name}": tensor for name, tensor in masks.state_dict().items()}
+        for i, parameter in enumerate(self.parameters):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                state[f"optimizer.{i}.{name}"] = torch.as_tensor(value)
+        state["generator"] = self.generator.get_state()
+        state["updates"] = torch.tensor(self.updates)
+        return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore `state_dict`. Raises ValueError naming what does not fit this configuration."""
+        groups: dict[str, dict[str, Any]] = {}
+        for name, tensor in state.items():
+            section, _, rest = name.partition(".")
+            groups.setdefault(section, {})[rest] = tensor
+        for key, module in self.networks.items():
+            _load_module(key, module, groups.get(key, {}))
+        for key, masks in self.masks.items():
+            masks.load_state_dict(part(state, f"masks.{key}."))
+        for name, tensor in groups.get("optimizer", {}).items():
+            index, _, key = name.partition(".")
+            parameter = self.parameters[int(index)]
+            self.optimizer.state[parameter][key] = tensor.to(parameter.device).clone()
+        self.generator.set_state(state["generator"])
+        self.updates = int(state["updates"])
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors under a prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
+    expected = module.state_dict()
+    for name, tensor in expected.items():
+        if name not in given:
+            raise ValueError(f"the checkpoint has no {key}.{name}")
+        if given[name].shape != tensor.shape:
+            shapes = f"{list(given[name].shape)} in the checkpoint, {list(tensor.shape)} in this configuration"
+            raise ValueError(f"{key}.{name} has shape {shapes}")
+    module.load_state_dict(given)
+
+
+def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    if config.train.optimizer == "adam":
+        return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True)
+    return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)

@@ -1,0 +1,67 @@
+"""The networks that a configuration asks for, their input and their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mast_train.envs.base import EnvSpec
+from mast_train.networks.agents import AgentNets
+from mast_train.settings.config import Config
+from mast_train.sparse.masks import MaskedLayer, Masks
+
+
+def agent_inputs(config: Config, spec: EnvSpec, obs: Tensor, last_action: Tensor) -> Tensor:
+    """obs [...,N,O], last_action [...,N] int64 (-1: none yet) -> obs ++ onehot(last action) [++ onehot(id)]."""
+    parts = [obs]
+    if config.net.last_action:
+        parts.append((last_action.unsqueeze(-1) == torch.arange(spec.n_actions, device=obs.device)).to(obs.dtype))
+    if config.net.shared:
+        identity = torch.eye(spec.n_agents, device=obs.device)
+        parts.append(identity.expand(*obs.shape[:-1], spec.n_agents))
+    return torch.cat(parts, -1) if len(parts) > 1 else obs
+
+
+def input_dim(config: Config, spec: EnvSpec) -> int:
+    """Width of `agent_inputs`."""
+    return spec.obs_dim + spec.n_actions * config.net.last_action + spec.n_agents * config.net.shared
+
+
+def agent_nets(config: Config, spec: EnvSpec) -> AgentNets:
+    """The agents' networks: one group per agent, or one shared group."""
+    return AgentNets(
+        1 if config.net.shared else spec.n_agents, input_dim(config, spec), config.net.hidden, spec.n_actions
+    )
+
+
+def load_agents(config: Config, spec: EnvSpec, tensors: Mapping[str, Tensor]) -> AgentNets:
+    """The agents' networks of a snapshot: tensors named "agents.*"."""
+    nets = agent_nets(config, spec)
+    nets.load_state_dict({name.removeprefix("agents."): t for name, t in tensors.items() if name.startswith("agents.")})
+    return nets
+
+
+def agent_layers(config: Config) -> list[MaskedLayer]:
+    """The agents' masked layers with their block rows."""
+    block = config.sparse.block
+    return [
+        MaskedLayer("fc1_weight", block.fc1, input_floor=config.sparse.input_floor),
+        MaskedLayer("weight_ih", block.gru, 3),
+        MaskedLayer("weight_hh", block.gru, 3),
+        MaskedLayer("fc2_weight", block.fc2, actions=True),
+    ]
+
+
+def new_masks(
+    config: Config, module: nn.Module, generator: torch.Generator, given: Mapping[str, Tensor] | None
+) -> Masks:
+    """Masks of agents or of a mixer, random or `given`; the module's absent weights become 0. Raises ValueError."""
+    sparse = config.sparse
+    if isinstance(module, AgentNets):
+        layers, sparsity = agent_layers(config), sparse.agent_sparsity
+    else:
+        matrices = [name for name, parameter in module.named_parameters() if parameter.dim() == 2]
+        layers, sparsity = [MaskedLayer(name, sparse.block.mixer) for name in matrices], sparse.mixer_sparsity
+    return Masks(module, layers, sparsity, sparse.allocation, sparse.rescale_init, generator, given)

@@ -1,0 +1,176 @@
+"""The training loop, of one run or of several that differ in their seed or rates: a generator of events.
+
+Each run is what it would be by itself: networks, replay, optimiser and random streams are its own, and what the runs do
+together keeps to that: stepping environments (envs/together.py), acting (rollout.py), updates (learning/update.py) and
+evaluations.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+
+import torch
+
+from mast_train.envs.together import together
+from mast_train.experience.replay import gather
+from mast_train.experience.rollout import Actor, AgentPolicy, Exploration, Rollout, rollouts
+from mast_train.learning.update import Log, Update
+from mast_train.runs.events import Event, Progress
+from mast_train.runs.run import Run
+from mast_train.settings.errors import UserError
+
+SOMETIMES = "idle"
+"""What only updates that change the topology report: not a number in the others."""
+
+
+class Loop:
+    """Rounds of one episode in every environment of every run, then the updates that they pay for.
+
+    A run that has taken all its steps leaves; the others go on together.
+    """
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        """Raises UserError for several runs with train.overlap, and for a kernel that cannot run here."""
+        self.runs, self.config = list(runs), runs[0].config
+        if len(runs) > 1 and self.config.train.overlap:
+            raise UserError("train.overlap is for one seed: a thread plays ahead of one run; leave it out with --seeds")
+        threads = (self.config.threads,)
+        self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, threads)
+        self._active: list[Run] = []
+        self._batch_memory: dict[str, torch.Tensor] = {}
+        self._form(self.runs)
+
+    def events(self) -> Iterator[tuple[Run, Event]]:
+        """Train; set `stop_requested` of a run to end all early, where `Run.resume` continues each exactly."""
+        saved_at, active = time.monotonic(), [run for run in self.runs if not run.finished]
+        self._form(active)
+        while active and not any(run.stop_requested for run in self.runs):
+            yield from self._evaluate([run for run in active if run.step >= run.next_eval])
+            yield from zip(active, self._round(), strict=True)
+            finished = [run for run in active if run.finished]
+            yield from self._evaluate(finished)
+            for run in finished:
+                if run.folder:
+                    yield run, run.save("finished")
+            active = [run for run in active if not run.finished]
+            self._form(active)
+            if time.monotonic() - saved_at > 60 * self.config.train.save_minutes:
+                yield from self._save(active, "interval")
+                saved_at = time.monotonic()
+        yield from self._save(active, "interrupted")
+
+    def close(self) -> None:
+        """Wait for the thread that plays ahead: then the runs may be closed."""
+        self._thread.shutdown()
+
+    def _save(self, runs: Sequence[Run], reason: str) -> Iterator[tuple[Run, Event]]:
+        for run in runs:
+            if run.folder:
+                yield run, run.save(reason)
+
+    def _form(self, active: Sequence[Run]) -> None:
+        """Put together what the active runs do together."""
+        if not active or active == self._active:
+            return
+        self._active = list(active)
+        self._update = Update([run.learner for run in active])
+        self._env = together([run.env for run in active], len(self.runs))
+
+    def _evaluate(self, due: Sequence[Run]) -> Iterator[tuple[Run, Event]]:
+        """Greedy episodes of the runs whose turn it is, all at once."""
+        if not due:
+            return
+        actor = self._update.engine.actor_of([self._active.index(run) for run in due])
+        env, first = together([run.eval_env for run in due], len(self.runs)), due[0]
+        rounds = -(-self.config.train.eval_episodes // first.eval_env.num_envs)
+        policy = AgentPolicy(actor, first.inputs)
+        played = [rollouts(env, policy, len(due)) for _ in range(rounds)]
+        for k, run in enumerate(due):
+            yield run, run.evaluated([of_runs[k] for of_runs in played])
+
+    def _round(self) -> list[Progress]:
+        """One episode in every environment, then the updates they pay for; with `train.overlap` also the next round's
+        episodes, by the agents as they are before these updates."""
+        runs, engine = self._active, self._update.engine
+        ahead = [run.ahead for run in runs if run.ahead is not None]
+        played = ahead or self._play(self._policy(engine.actor))
+        for run, own in zip(runs, played, strict=True):
+            run.ahead = None
+            run.step += own.steps
+        if not self.config.train.overlap or runs[0].finished:
+            metrics = self._learn(played)
+        else:
+            future = self._thread.submit(self._play, self._policy(engine.frozen_actor()))
+            try:
+                metrics = self._learn(played)
+            finally:
+                (runs[0].ahead,) = future.result()
+        return [run.progress(own) for run, own in zip(runs, metrics, strict=True)]
+
+    def _policy(self, actor: Actor) -> AgentPolicy:
+        exploration = [Exploration(run.epsilon, run.exploration) for run in self._active]
+        return AgentPolicy(actor, self._active[0].inputs, exploration)
+
+    def _play(self, policy: AgentPolicy) -> list[Rollout]:
+        """Touches only the environments, the exploration's random streams and two fields of the clocks."""
+        started = time.perf_counter()
+        played = rollouts(self._env, policy, len(self._active))
+        share = 1 / len(self._active)
+        for run in self._active:
+            run.clock.acting += share * policy.seconds
+            run.clock.environment += share * (time.perf_counter() - started - policy.seconds)
+        return played
+
+    def _learn(self, played: Sequence[Rollout]) -> list[dict[str, float]]:
+        """Store a round of episodes and take its updates; returns means for the log of each run. Raises UserError."""
+        c, runs, started, logs = self.config, self._active, time.perf_counter(), []
+        for run, own in zip(runs, played, strict=True):
+            run.replay.add(own.episodes)
+        for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
+            # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
+            if runs[0].replay.can_sample():
+                ages = [run.replay.draw(run.sampling) for run in runs]
+                batch = gather([run.replay for run in runs], ages, self._batch_memory)
+                logs.append(self._update(batch, [run.step for run in runs]))
+                for run in runs:
+                    run.adapt_replay()
+        metrics = _means(logs, len(runs))
+        self._check_finite(metrics)
+        for run, own, row in zip(runs, played, metrics, strict=True):
+            row["train_return"] = float(own.returns.mean())
+            if own.won is not None:
+                row["train_win_rate"] = float(own.won.float().mean())
+            run.clock.learning += (time.perf_counter() - started) / len(runs)
+        return metrics
+
+    def _check_finite(self, metrics: Sequence[dict[str, float]]) -> None:
+        """Raises UserError for a loss that is not finite, after the other runs were saved."""
+        losses = [row.get("loss", 0.0) for row in metrics]
+        if all(math.isfinite(loss) for loss in losses):
+            return
+        saved = [run for run, loss in zip(self._active, losses, strict=True) if math.isfinite(loss) and run.folder]
+        for run in saved:
+            run.save("interrupted")
+        run, loss = next(pair for pair in zip(self._active, losses, strict=True) if not math.isfinite(pair[1]))
+        seed = f"seed {run.config.seed}: " if len(self.runs) > 1 else ""
+        others = "".join(f"; saved, to --resume --name: {other.folder}" for other in saved)
+        raise UserError(
+            f"{seed}the loss became {loss} at step {run.step:,}: lower train.lr (now {run.config.train.lr:g}); "
+            f"the last checkpoint is untouched{others}"
+        )
+
+
+def _means(logs: Sequence[Log], runs: int) -> list[dict[str, float]]:
+    """Of each quantity over the updates that report it, for each run; read back once for all of them."""
+    found: dict[str, list[torch.Tensor]] = {}
+    for log in logs:
+        for name, values in log.items():
+            found.setdefault(name, []).append(values)
+    # Run by run: a mean over all at once would round differently beside other runs.
+    means = {name: [row.nanmean() if name == SOMETIMES else row.mean() for row in torch.stack(values, 1).cpu()]
+             for name, values in found.items()}
+    each = [{name: float(values[k]) for name, values in means.items()} for k in range(runs)]
+    return [{name: mean for name, mean in row.items() if name != SOMETIMES or mean == mean} for row in each]

@@ -1,0 +1,1 @@
+"""Many runs from one file: which, where, and how far they are."""

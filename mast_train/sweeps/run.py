@@ -1,0 +1,243 @@
+"""Running a sweep: which cells are done, the processes that train the others, and what a person sees meanwhile.
+
+RUNS/NAME/sweep.json   what each cell is, and the learning rate that each tuned row took
+RUNS/NAME/CELL.toml    the cell's settings; `mast train --config` on it repeats the run
+RUNS/NAME/CELL.log     what the cell printed
+RUNS/NAME/CELL/        the run folder, as any other (mast_train.runs.folders)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from mast_runtime.bundle import write_atomically
+from mast_train.runs.folders import locked
+from mast_train.settings.config import to_toml
+from mast_train.sweeps.display import Status, SweepDisplay
+from mast_train.sweeps.state import cell_state, choose_rates, chosen, planned_cells, run_status
+from mast_train.sweeps.sweep import Cell, Sweep, final_cells, rate_source, tuning_cells
+
+POLL_SECONDS = 0.5
+LOG_LINES = 8
+
+
+class Worker(Protocol):
+    """A cell in training."""
+
+    def poll(self) -> tuple[Status, int | None]:
+        """Its status, and its exit code once it has ended and its files are in place."""
+        ...
+
+    def stop(self, now: bool = False) -> None:
+        """Ask it to save and end; `now`: end it without saving."""
+        ...
+
+
+Launch = Callable[[Cell, Path], Worker]
+
+
+class LocalWorker:
+    """`mast train` in a process of its own, out of reach of the terminal's Ctrl-C: the sweep passes it on."""
+
+    def __init__(self, cell: Cell, folder: Path) -> None:
+        self._run, self._score = folder / cell.name, cell.config.train.score
+        environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)}
+        with (folder / f"{cell.name}.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                train_command(cell.name, folder, self._run),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def poll(self) -> tuple[Status, int | None]:
+        return run_status(self._run, self._score), self._process.poll()
+
+    def stop(self, now: bool = False) -> None:
+        if self._process.poll() is None:
+            self._process.kill() if now else self._process.terminate()
+
+
+def train_command(name: str, folder: Path, run: Path) -> list[str]:
+    """What trains FOLDER/NAME.toml into FOLDER/NAME: from its checkpoint where `run` has one."""
+    program = [sys.executable, str(Path(__file__).resolve().parent.parent / "cli.py"), "train"]
+    if (run / "checkpoint.safetensors").is_file():
+        return [*program, "--resume", "--name", name, "--runs", str(folder)]
+    return [*program, "--config", str(folder / f"{name}.toml"), "--name", name, "--runs", str(folder)]
+
+
+@dataclass
+class Outcome:
+    """What became of a sweep's cells, by name. failed: name -> the last lines that the cell printed."""
+
+    finished: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """1: a cell failed or could not run. 130: stopped."""
+        return 130 if self.interrupted else int(bool(self.failed or self.waiting))
+
+
+def default_jobs(sweep: Sweep) -> int:
+    """One cell per core, by the threads of the cell that takes most."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sweep.jobs or max(1, cores // max(group.config.threads for group in sweep.groups))
+
+
+def run_sweep(sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Console) -> Outcome:
+    """Train every cell that is not finished, tuning first; failures are kept and the others go on. Raises UserError."""
+    folder = root / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "running this sweep"), _signals() as stop:
+        planned_cells(sweep, folder)
+        runner = _Runner(sweep.name, folder, jobs, launch, console, stop)
+        _write_plan(sweep, folder, choose_rates(sweep, folder))
+        runner.run(tuning_cells(sweep))
+        choices = choose_rates(sweep, folder)
+        _write_plan(sweep, folder, choices)
+        if not stop.requested:
+            runner.run(final_cells(sweep, chosen(choices)))
+        runner.outcome.waiting += [
+            f"{group.key}: its learning rate is not chosen, since cells of its tuning did not finish"
+            for group in sweep.groups
+            if rate_source(sweep, group) not in (None, *choices)
+        ]
+    runner.outcome.interrupted = stop.requested > 0
+    return runner.outcome
+
+
+class _Stop:
+    """Counts requests to stop: the first lets cells save, the second ends them."""
+
+    def __init__(self) -> None:
+        self.requested = 0
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.requested += 1
+
+
+@contextmanager
+def _signals() -> Iterator[_Stop]:
+    stop = _Stop()
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _write_plan(sweep: Sweep, folder: Path, choices: dict[str, Any]) -> None:
+    cells = [*tuning_cells(sweep), *final_cells(sweep, chosen(choices))]
+    plan = {"name": sweep.name, "choices": choices, "cells": {cell.name: cell.label() for cell in cells}}
+    write_atomically(folder / "sweep.json", (json.dumps(plan, indent=1) + "\n").encode())
+
+
+class _Runner:
+    """Keeps `jobs` cells in training until none is left or a stop is asked for."""
+
+    def __init__(self, name: str, folder: Path, jobs: int, launch: Launch, console: Console, stop: _Stop) -> None:
+        self._name, self._folder, self._jobs, self._launch = name, folder, jobs, launch
+        self._console, self._stop = console, stop
+        self._running: dict[str, tuple[Cell, Worker]] = {}
+        self._stopped = 0
+        self.outcome = Outcome()
+
+    def run(self, cells: list[Cell]) -> None:
+        states = {cell.name: cell_state(cell, self._folder) for cell in cells}
+        done = [cell.name for cell in cells if states[cell.name] == "finished"]
+        self.outcome.finished += done
+        queue = [cell for cell in cells if states[cell.name] != "finished"]
+        if not queue:
+            return
+        with SweepDisplay(self._console, self._name, len(cells), len(done), self._jobs) as display:
+            while (queue and not self._stop.requested) or self._running:
+                while queue and len(self._running) < self._jobs and not self._stop.requested:
+                    cell = queue.pop(0)
+                    self._running[cell.name] = (cell, self._start(cell, states[cell.name]))
+                    display.started(cell, resumed=states[cell.name] == "unfinished")
+                self._pass_on_stop(display)
+                self._collect(display, queue)
+                time.sleep(POLL_SECONDS)
+        self.outcome.waiting += [cell.name for cell in queue]
+
+    def _start(self, cell: Cell, state: str) -> Worker:
+        run = self._folder / cell.name
+        if run.exists() and not (run / "checkpoint.safetensors").is_file():
+            shutil.rmtree(run)
+        if state == "absent":
+            write_atomically(self._folder / f"{cell.name}.toml", to_toml(cell.config).encode())
+        (self._folder / f"{cell.name}.log").unlink(missing_ok=True)
+        return self._launch(cell, self._folder)
+
+    def _pass_on_stop(self, display: SweepDisplay) -> None:
+        if self._stop.requested > self._stopped:
+            display.say(
+                "cells save after their round; Ctrl-C again to stop without saving"
+                if not self._stopped
+                else "stopping without saving"
+            )
+            for _, worker in self._running.values():
+                worker.stop(now=self._stopped > 0)
+            self._stopped = self._stop.requested
+
+    def _collect(self, display: SweepDisplay, queue: list[Cell]) -> None:
+        for name, (cell, worker) in list(self._running.items()):
+            status, code = worker.poll()
+            display.progress(cell, status)
+            if code is None:
+                continue
+            del self._running[name]
+            if code == 0 and cell_state(cell, self._folder) == "finished":
+                self.outcome.finished.append(name)
+                display.finished(cell, run_status(self._folder / name, cell.config.train.score))
+            elif self._stop.requested:
+                self.outcome.waiting.append(name)
+                display.ended(cell, "stopped")
+            else:
+                self.outcome.failed[name] = last_lines(self._folder / f"{name}.log") or f"exit code {code}"
+                display.ended(cell, f"FAILED, exit code {code}")
+        display.remaining(queue)
+
+
+def last_lines(path: Path) -> str:
+    """The end of a cell's log."""
+    try:
+        return "\n".join(path.read_text(errors="replace").strip().splitlines()[-LOG_LINES:])
+    except OSError:
+        return ""
+
+
+def print_outcome(outcome: Outcome, folder: Path, console: Console) -> None:
+    """The last words: what finished, what did not, and why."""
+    for name, lines in outcome.failed.items():
+        console.print(Text(f"\n{name} failed; the end of {folder}/{name}.log:\n{lines}"))
+    counts = [f"{len(outcome.finished)} finished"]
+    counts += [f"{len(outcome.failed)} failed"] * bool(outcome.failed)
+    counts += [f"{len(outcome.waiting)} not finished"] * bool(outcome.waiting)
+    console.print(Text(f"{folder}: {', '.join(counts)}"))
+    if outcome.interrupted:
+        console.print("stopped; the same command continues")
+        return
+    for reason in outcome.waiting:
+        console.print(Text(reason))
+    console.print(Text(f"next: mast report {folder}"))

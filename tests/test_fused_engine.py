@@ -1,0 +1,71 @@
+"""Updates whose recurrence runs in the fused kernels, here under the CPU's emulation of CUDA, against torch's."""
+
+from __future__ import annotations
+
+import emulated
+import pytest
+import torch
+from learning import update
+from test_fused import SHARED
+from test_graphs import joined, learners, padded
+from test_learner import episodes
+
+from mast_train.engines.fused import nvrtc, structure
+from mast_train.engines.fused_engine import FusedEngine
+from mast_train.learning.update import Update
+
+
+@pytest.fixture(autouse=True)
+def emulation(monkeypatch):
+    monkeypatch.setattr(nvrtc, "kernel", emulated.kernel)
+    monkeypatch.setattr(structure, "shared_limit", lambda device: SHARED)
+
+
+def fused(learners):
+    first, step = learners[0], Update(learners)
+    step.engine = FusedEngine(first.config, first.spec, [each.parts for each in learners])
+    return step
+
+
+@pytest.mark.parametrize(
+    ("settings", "seeds"),
+    [({}, 1), ({}, 2), ({"net.shared": True}, 2), ({"algorithm": "owqmix"}, 2), ({"net.last_action": False}, 1),
+     ({"sparse.block.gru": 8}, 2)],
+)  # fmt: skip
+def test_fused_updates_are_torchs(settings, seeds):
+    """Through topology changes and target copies; what graphs read is refreshed in place."""
+    steps = {"sparse.update_interval": 3, "train.target_interval": 4, "train.lr": 2e-4, "target.start": 0.0}
+    alone, beside = (learners("mast-active", {**settings, **steps}, seeds) for _ in range(2))
+    together = fused(beside)
+    recurrences = together.engine._recurrences.values()
+    assert all(recurrence._structure is not None for recurrence in recurrences)
+    for number in range(9):
+        batches = [episodes(10 * number + seed) for seed in range(seeds)]
+        log = together(joined([padded(batch, 12) for batch in batches]), [0] * seeds)
+        for k, (own, batch) in enumerate(zip(alone, batches, strict=True)):
+            for name, value in update(own, batch, 0).items():
+                torch.testing.assert_close(log[name][k], value, atol=1e-5, rtol=3e-4, msg=f"{name} {number} {k}")
+    for own, other in zip(alone, beside, strict=True):
+        for name, value in own.state_dict().items():
+            torch.testing.assert_close(other.state_dict()[name], value, atol=3e-4, rtol=2e-3, msg=name)
+
+
+def test_dense_agents_get_no_structure():
+    recurrences = fused(learners("dense", {}, 1)).engine._recurrences
+    assert recurrences.keys() == {"agents", "target_agents"}
+    assert all(recurrence._structure is None for recurrence in recurrences.values())
+
+
+def test_a_structure_that_no_longer_fits_gives_way_to_the_dense_kernel(monkeypatch):
+    together = fused(learners("mast", {"sparse.update_interval": 1}, 1))
+    together(episodes(), [0])
+    before = together.engine.version
+
+    def full(self, masks):
+        raise structure.UserError("too many")
+
+    monkeypatch.setattr(structure.Structure, "update", full)
+    masks = together.learners[0].masks["agents"]["weight_hh"]
+    masks.copy_(masks)
+    together.engine._recurrences["agents"].refresh()
+    assert together.engine.version > before and together.engine._recurrences["agents"]._structure is None
