@@ -212,7 +212,8 @@ def smax_steps(size: int, options: Options) -> Row:
     """Random valid actions, the same for both compilations, whose battles have to be the same to the bit."""
     device = smax_jax.find_device(options.device, 0, 1)
     jax, steps = smax_jax.import_jax(), 4 if options.tiny else 60
-    row, ends = {"graphs_by_default": smax_jax.in_graphs(device)}, {}
+    row: Row = {"graphs_by_default": smax_jax.in_graphs(device)}
+    ends = {}
     for name, graphs in (("graphs", True), ("plain", False)):
         programs = smax_jax.programs("3m", size, 10.0, graphs)
         started = time.perf_counter()
@@ -243,10 +244,9 @@ def stepped_ms(jax, step: Callable, carry, actions, steps: int) -> float:
 
 def stage_jaxmarl(rows: Rows, options: Options) -> None:
     """JaxMARL's own QMIX on this device."""
-    if options.jaxmarl is None:
-        return rows.put("3m", {"skipped": "no --jaxmarl"})
     import throughput
 
+    checkout = options.jaxmarl
+    assert checkout is not None
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    rows.measure("3m", lambda: throughput.measure_jaxmarl(options.jaxmarl, "3m", 64))
-    return None
+    rows.measure("3m", lambda: throughput.measure_jaxmarl(checkout, "3m", 64))
