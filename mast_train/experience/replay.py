@@ -7,7 +7,7 @@ pass where they share a storage. Letters: K buffers, B episodes of all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -136,36 +136,48 @@ def add(buffers: Sequence[EpisodeBuffer], episodes: EpisodeBatch) -> None:
 
 
 def gather(
-    buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor], memory: dict[str, Tensor] | None = None
+    buffers: Sequence[EpisodeBuffer],
+    ages: Sequence[Tensor],
+    memory: dict[str, Tensor] | None = None,
+    steps: Callable[[int], int] = int,
 ) -> EpisodeBatch:
     """Equally many episodes of each of K buffers, by age as of EpisodeBuffer.gather, as one padded batch.
 
-    memory: what the batch is written into, kept by the caller for the next one. New memory of this size would be given
-    back to the system every time, and its pages be cleared again.
+    memory: what the batch is written into, kept by the caller for the next one; batches of one shape lie at one
+    address. New memory of this size would be given back to the system every time, and its pages be cleared again.
+    steps: how many the batch has, of its longest episode's, at most the map's limit.
     """
-    memory, device, groups = {} if memory is None else memory, buffers[0].device, _sharing(buffers)
+    device, groups = buffers[0].device, _sharing(buffers)
     if len(groups) == 1:
         stored = [(buffers[0].storage, _slots(buffers, ages))]
     else:
         stored = [(buffer.storage, buffer._slots(own)) for buffer, own in zip(buffers, ages, strict=True)]
     length = torch.cat([storage.lengths[own] for storage, own in stored])
-    t = int(length.max())
-    rows = [sent(storage.rows[own, : t + 1], device) for storage, own in stored]
-    data = {}
-    for name, first in stored[0][0].data.items():
-        steps = t + (name in OBSERVED)
-        count = length.numel() * steps
+    t = steps(int(length.max()))
+    memory, longest = ({}, t) if memory is None else (memory, buffers[0].spec.episode_limit)
+
+    def place(name: str, like: Tensor, entry: Sequence[int]) -> Tensor:
+        more = name in OBSERVED
+        count = len(length) * (t + more)
         if name not in memory or len(memory[name]) < count:
-            memory[name] = first.new_empty(count, *first.shape[1:])
-        data[name] = memory[name][:count].view(length.numel(), steps, *first.shape[1:])
-        places = data[name].flatten(0, 1).tensor_split(len(stored))
-        for (storage, _), index, place in zip(stored, rows, places, strict=True):
-            torch.index_select(storage.data[name], 0, index[:, :steps].reshape(-1), out=place)
-    terminates = sent(torch.cat([storage.terminated[own] for storage, own in stored]), device)
-    step, length = torch.arange(t, device=device), sent(length, device)
-    filled, ended = step < length[:, None], step == length[:, None] - 1
-    terminated = ended & terminates[:, None]
-    return EpisodeBatch(**data, terminated=terminated, truncated=ended & ~terminated, filled=filled)
+            memory[name] = like.new_empty(len(length) * (longest + more), *entry)
+        return memory[name][:count].view(len(length), t + more, *entry)
+
+    rows = [sent(storage.rows[own, : t + 1], device) for storage, own in stored]
+    observed, acted = ([own[:, : t + more].reshape(-1) for own in rows] for more in (1, 0))
+    data = {name: place(name, whole, whole.shape[1:]) for name, whole in stored[0][0].data.items()}
+    for name, whole in data.items():
+        parts = whole.flatten(0, 1).tensor_split(len(stored))
+        for (storage, _), index, part in zip(stored, observed if name in OBSERVED else acted, parts, strict=True):
+            torch.index_select(storage.data[name], 0, index, out=part)
+    terminates = sent(torch.cat([storage.terminated[own] for storage, own in stored]), device)[:, None]
+    step, length = torch.arange(t, device=device), sent(length, device)[:, None]
+    ended = step == length - 1
+    filled, terminated, truncated = (place(name, ended, ()) for name in ("filled", "terminated", "truncated"))
+    torch.lt(step, length, out=filled)
+    torch.logical_and(ended, terminates, out=terminated)
+    torch.gt(ended, terminates, out=truncated)
+    return EpisodeBatch(**data, terminated=terminated, truncated=truncated, filled=filled)
 
 
 def _sharing(buffers: Sequence[EpisodeBuffer]) -> list[Sequence[EpisodeBuffer]]:

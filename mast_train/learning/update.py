@@ -36,6 +36,10 @@ class Update:
         self.engine, graphs = make_engine(first.config, first.spec, first.device, [each.parts for each in learners])
         self._recorder = Recorder(first.spec.episode_limit) if graphs else None
 
+    def steps(self, longest: int) -> int:
+        """How many steps a batch is best padded to, of its longest episode's."""
+        return self._recorder.steps(longest) if self._recorder else longest
+
     def __call__(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> Log:
         """One step of every learner on its equal part of the episodes; env_steps: where each learner's run is."""
         due = [learner.evolves(steps) for learner, steps in zip(self.learners, env_steps, strict=True)]
