@@ -14,7 +14,7 @@ from mast_train.engines.choice import make_engine
 from mast_train.engines.graph import Recorder
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.learning import evolution
-from mast_train.learning.learner import Learner
+from mast_train.learning.learner import Learner, sync_targets
 from mast_train.learning.losses import total
 
 Log = dict[str, Tensor]
@@ -56,8 +56,7 @@ class Update:
             found = evolution.scores([self.learners[k] for k in own]) if own else None
             log |= self._optimise()
             log |= self._evolve(own, found, env_steps)
-        for learner in self.learners:
-            learner.advance()
+        sync_targets([learner for learner in self.learners if learner.advance()])
         return log
 
     def _in_turn(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> Log:
