@@ -46,17 +46,11 @@ class EpisodeBuffer:
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Which episodes a sample takes: their ages [replay.batch], for `gather`."""
-        recent = self.config.recent_batch
-        newest = min(self.size, self.config.recent_capacity)
-        ages = [torch.randperm(self.size, generator=generator)[: self.config.batch - recent]]
-        if recent:
-            repeat = newest < recent
-            ages.append(
-                torch.randint(newest, (recent,), generator=generator)
-                if repeat
-                else torch.randperm(newest, generator=generator)[:recent]
-            )
-        return torch.cat(ages)
+        recent, newest = self.config.recent_batch, min(self.size, self.config.recent_capacity)
+        ages = _distinct(self.size, self.config.batch - recent, generator)
+        if newest < recent:
+            return torch.cat([torch.tensor(ages), torch.randint(newest, (recent,), generator=generator)])
+        return torch.tensor(ages + _distinct(newest, recent, generator))
 
     def gather(self, ages: Tensor) -> EpisodeBatch:
         """The episodes that many additions old (0: the newest) as one padded batch."""
@@ -178,6 +172,19 @@ def gather(
     torch.logical_and(ended, terminates, out=terminated)
     torch.gt(ended, terminates, out=truncated)
     return EpisodeBatch(**data, terminated=terminated, truncated=truncated, filled=filled)
+
+
+def _distinct(n: int, k: int, generator: torch.Generator) -> list[int]:
+    """k different numbers below n, at most n, every set of them as likely: k draws whatever n is (Bentley and Floyd,
+    Programming Pearls: A sample of brilliance, 1987)."""
+    k = min(k, n)
+    chosen: dict[int, None] = {}
+    for last, share in zip(
+        range(n - k, n), torch.rand(k, generator=generator, dtype=torch.float64).tolist(), strict=True
+    ):
+        number = int(share * (last + 1))
+        chosen[last if number in chosen else number] = None
+    return list(chosen)
 
 
 def _sharing(buffers: Sequence[EpisodeBuffer]) -> list[Sequence[EpisodeBuffer]]:
