@@ -203,6 +203,7 @@ def test_the_value_estimate_is_the_mixed_greedy_value_and_the_realised_one_its_d
 
 def test_sparse_recurrent_team_learns_to_recall():
     settings = {
+        "seed": 1,
         "env.map": "recall",
         "train.total_steps": 6000,
         "net.hidden": 32,
