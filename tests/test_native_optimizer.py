@@ -6,10 +6,12 @@ import copy
 
 import pytest
 import torch
+from learning import change
 from torch import nn
 
 from mast_train import native
 from mast_train.native.optimizer import SparseStep
+from mast_train.sparse.evolution import dense_gradients
 from mast_train.sparse.masks import MaskedLayer, Masks
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
@@ -40,14 +42,14 @@ def test_a_hundred_steps_with_topology_changes(level, kind, max_norm):
         for module in modules:
             for parameter, gradient in zip(module.parameters(), gradients, strict=True):
                 parameter.grad = gradient.clone()
-        dense = masks[0].dense_gradients()
+        dense = dense_gradients([masks[0]])
         masks[0].apply_to_gradients()
         expected = torch.nn.utils.clip_grad_norm_(modules[0].parameters(), max_norm)
         optimizers[0].step()
         torch.testing.assert_close(step.step(max_norm), expected)
         if update % 20 == 0:
             for own, optimizer, generator in zip(masks, optimizers, generators, strict=True):
-                assert own.evolve("magnitude", "gradient", dense, 0.3, generator, optimizer) > 0
+                assert change("magnitude", "gradient", dense, own, generator, optimizer) > 0
         assert torch.equal(masks[0]["0.weight"], masks[1]["0.weight"])
     for a, b in zip(modules[0].parameters(), modules[1].parameters(), strict=True):
         torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-4)

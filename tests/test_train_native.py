@@ -6,11 +6,13 @@ import copy
 
 import pytest
 import torch
+from learning import change
 
 from mast_train import native
 from mast_train.engines.joint import joined, lay_out
 from mast_train.native import PARAMETERS, Inputs, SparseSequence, Wanted, together
 from mast_train.networks.agents import WEIGHTS, AgentNets
+from mast_train.sparse import evolution
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
 
@@ -252,12 +254,12 @@ def test_a_hundred_updates_with_topology_changes(block):
             loss = (q - target).square().mean()
             optimizers[i].zero_grad()
             loss.backward()
-            dense = masks[i].dense_gradients()
+            dense = evolution.dense_gradients([masks[i]])
             masks[i].apply_to_gradients()
             torch.nn.utils.clip_grad_norm_(nets[i].parameters(), 0.5)
             optimizers[i].step()
             if evolving:
-                assert masks[i].evolve("magnitude", "gradient", dense, 0.3, generators[i], optimizers[i]) > 0
+                assert change("magnitude", "gradient", dense, masks[i], generators[i], optimizers[i]) > 0
             losses.append(loss.detach())
         torch.testing.assert_close(losses[1], losses[0], atol=0.0, rtol=1e-5)
         assert all(torch.equal(masks[0][name], masks[1][name]) for name in WEIGHTS)
