@@ -10,6 +10,7 @@ from learning import change
 from torch import nn
 
 from mast_train import native
+from mast_train.native.extension import extension
 from mast_train.native.optimizer import SparseStep
 from mast_train.sparse.evolution import dense_gradients
 from mast_train.sparse.masks import MaskedLayer, Masks
@@ -85,8 +86,8 @@ def test_connections_are_looked_up_again_only_after_a_change(monkeypatch):
     """Gradients are new tensors at every update of several seeds."""
     module, masks = make()
     step, looked = SparseStep(torch.optim.Adam(module.parameters()), masks.connections()), []
-    nonzero = torch.Tensor.nonzero
-    monkeypatch.setattr(torch.Tensor, "nonzero", lambda self: looked.append(1) or nonzero(self))
+    positions = extension().positions
+    monkeypatch.setattr(extension(), "positions", lambda mask: looked.append(1) or positions(mask=mask))
     for update in range(3):
         for parameter in module.parameters():
             parameter.grad = torch.randn_like(parameter)

@@ -21,8 +21,8 @@ GOLDEN = TESTS / "data" / "3m.mast"
 
 @pytest.fixture
 def copy(tmp_path) -> Path:
-    """The runtime, the export and the command line."""
-    for name in ("mast_runtime", "mast_export"):
+    """The packages and the command line."""
+    for name in ("mast_runtime", "mast_export", "mast_train"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "cli.py", tmp_path)
     return tmp_path
