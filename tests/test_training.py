@@ -206,6 +206,7 @@ def test_sparse_recurrent_team_learns_to_recall():
         "seed": 1,
         "env.map": "recall",
         "train.total_steps": 6000,
+        "seed": 1,
         "net.hidden": 32,
         "sparse.agent_sparsity": 0.8,
         "sparse.mixer_sparsity": 0.8,
