@@ -7,7 +7,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard mast_*/native/*.[ch] mast_*/native/*.def)
+SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/engines/native/*.[ch] mast_runtime/native/*.def mast_train/engines/native/*.def)
 
 .PHONY: demo lint quick test release install clean
 
@@ -41,4 +41,4 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info mast_runtime/native/*.so mast_train/native/*.so
+	rm -rf $(VENV) build dist *.egg-info mast_runtime/native/*.so mast_train/engines/native/*.so

@@ -13,7 +13,7 @@ from test_training import config as game_config
 from test_training import run
 from torch.nn import functional as F
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.learning import targets
 from mast_train.learning.flops import Schedule, training_cost
 from mast_train.learning.losses import central_weight, optimistic_weight, td_loss

@@ -12,7 +12,7 @@ from test_replay import SPEC, STORED, batch, buffer, random_batch
 from test_seeds import _game, assert_same_state, config, separately  # noqa: F401
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.experience import storage as storage_module
 from mast_train.experience.replay import EpisodeBuffer, add, gather, share
 from mast_train.experience.storage import Storage
