@@ -228,8 +228,10 @@ def load_toml(path: Path, base: Config | None = None) -> Config:
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
-    """["train.lr=1e-3", "env.map=8m"] -> {"train.lr": 0.001, "env.map": "8m"}; values are TOML or as Python writes them,
-    bare words are text. Raises UserError, also for None, which no setting can be."""
+    """["train.lr=1e-3", "env.map=8m"] -> {"train.lr": 0.001, "env.map": "8m"}.
+
+    Values are TOML or as Python writes them, bare words are text. Raises UserError, also for None.
+    """
     values = {}
     for item in items:
         key, separator, text = item.partition("=")
