@@ -16,13 +16,13 @@ from mast_train.runs.loop import Loop
 from mast_train.runs.run import Run
 from mast_train.sparse import evolution
 
-_UPDATES: dict[int, tuple[Learner, Update]] = {}
-
 
 def updates(learner: Learner) -> Update:
-    """What steps this learner alone; the same every time."""
-    _, update = _UPDATES.setdefault(id(learner), (learner, Update([learner])))
-    return update
+    """What steps this learner alone; the same every time, and gone with the learner."""
+    kept = vars(learner)
+    if "stepped_by" not in kept:
+        kept["stepped_by"] = Update([learner])
+    return kept["stepped_by"]
 
 
 def update(learner: Learner, batch: EpisodeBatch, env_steps: int) -> dict[str, Tensor]:

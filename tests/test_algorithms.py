@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from mast_train.engines import native
 from mast_train.learning import targets
 from mast_train.learning.flops import Schedule, training_cost
-from mast_train.learning.losses import central_weight, optimistic_weight, td_loss
+from mast_train.learning.losses import central_weight, optimistic_weight, td_error
 from mast_train.networks.build import agent_inputs
 from mast_train.networks.mixers import CentralMixer, MonotonicMixer
 from mast_train.runs.run import Evaluation, Run
@@ -35,7 +35,10 @@ def test_weights_by_hand():
     assert optimistic_weight(q_tot, y, 0.25).tolist() == [1.0, 0.25, 0.25, 1.0]
     q_greedy, is_greedy = torch.tensor([1.0, 2.0, 2.0, 4.0]), torch.tensor([False, False, True, False])
     assert central_weight(y, q_greedy, is_greedy, 0.25).tolist() == [1.0, 0.25, 1.0, 0.25]
-    assert float(td_loss(q_tot, y, torch.tensor([1.0, 0.5, 0.25, 2.0]))) == (1.0 + 0.0 + 0.25 * 4.0 + 2.0 * 0.25) / 4
+    assert (
+        float(td_error(q_tot, y, torch.tensor([1.0, 0.5, 0.25, 2.0])).mean())
+        == (1.0 + 0.0 + 0.25 * 4.0 + 2.0 * 0.25) / 4
+    )
 
 
 def test_the_neighbours_of_the_greedy_joint_action_against_a_loop():

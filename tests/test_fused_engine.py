@@ -10,6 +10,7 @@ from test_fused import SHARED
 from test_graphs import joined, learners, padded
 from test_learner import episodes
 
+from mast_train.engines import fused_engine
 from mast_train.engines.fused import nvrtc, structure
 from mast_train.engines.fused_engine import FusedEngine
 from mast_train.learning.update import Update
@@ -30,7 +31,7 @@ def fused(learners):
 @pytest.mark.parametrize(
     ("settings", "seeds"),
     [({}, 1), ({}, 2), ({"net.shared": True}, 2), ({"algorithm": "owqmix"}, 2), ({"net.last_action": False}, 1),
-     ({"sparse.block.gru": 8}, 2)],
+     ({"sparse.block.gru": 8}, 2), ({"sparse.block.gru": 5, "algorithm": "owqmix"}, 2)],
 )  # fmt: skip
 def test_fused_updates_are_torchs(settings, seeds):
     """Through topology changes and target copies; what graphs read is refreshed in place."""
@@ -45,6 +46,7 @@ def test_fused_updates_are_torchs(settings, seeds):
         for k, (own, batch) in enumerate(zip(alone, batches, strict=True)):
             for name, value in update(own, batch, 0).items():
                 torch.testing.assert_close(log[name][k], value, atol=1e-5, rtol=3e-4, msg=f"{name} {number} {k}")
+    assert all(recurrence._structure is not None for recurrence in recurrences)
     for own, other in zip(alone, beside, strict=True):
         for name, value in own.state_dict().items():
             torch.testing.assert_close(other.state_dict()[name], value, atol=3e-4, rtol=2e-3, msg=name)
@@ -56,16 +58,20 @@ def test_dense_agents_get_no_structure():
     assert all(recurrence._structure is None for recurrence in recurrences.values())
 
 
-def test_a_structure_that_no_longer_fits_gives_way_to_the_dense_kernel(monkeypatch):
-    together = fused(learners("mast", {"sparse.update_interval": 1}, 1))
-    together(episodes(), [0])
-    before = together.engine.version
+def test_a_structure_that_no_longer_fits_gives_way_to_torch(monkeypatch):
+    """And the update is still that of torch: here neither Triton nor room for the connections is there."""
+    monkeypatch.setattr(fused_engine, "triton_works", lambda: False)
+    (alone,), beside = learners("mast", {}, 1), learners("mast", {}, 1)
+    together = fused(beside)
+    together(episodes(), [0]), update(alone, episodes(), 0)
+    before, recurrence = together.engine.version, together.engine._recurrences["agents"]
 
-    def full(self, masks):
+    def full(self, *given, **more):
         raise structure.UserError("too many")
 
     monkeypatch.setattr(structure.Structure, "update", full)
-    masks = together.learners[0].masks["agents"]["weight_hh"]
-    masks.copy_(masks)
-    together.engine._recurrences["agents"].refresh()
-    assert together.engine.version > before and together.engine._recurrences["agents"]._structure is None
+    beside[0].masks["agents"]["weight_hh"].copy_(beside[0].masks["agents"]["weight_hh"])
+    for number in range(1, 3):
+        log, expected = together(episodes(number), [0]), update(alone, episodes(number), 0)
+        torch.testing.assert_close(log["loss"][0], expected["loss"], atol=1e-5, rtol=3e-4)
+    assert together.engine.version > before and recurrence._structure is None

@@ -202,7 +202,7 @@ def test_the_rate_falls_linearly_over_the_run(kernel, optimizer):
     annealed, end = learner(small(**settings, **{"train.lr_end_factor": 0.1})), learner(small(**settings))
     before = [p.detach().clone() for p in annealed.parameters]
     for steps, rate in ((0, 1e-2), (500, 5.5e-3), (1000, 1e-3), (1200, 1e-3)):
-        assert annealed.schedule(steps)[0] == pytest.approx(rate)
+        assert annealed.stage(steps).rate == pytest.approx(rate)
     update(annealed, episodes(), 1000)
     update(end, episodes(), 1000)
     for start, ours, whole in zip(before, annealed.parameters, end.parameters, strict=True):

@@ -9,7 +9,7 @@ import torch
 
 from mast_train.engines import native
 from mast_train.engines.native.mixer import SparseMixer
-from mast_train.learning.losses import optimistic_weight, td_loss
+from mast_train.learning.losses import optimistic_weight, td_error
 from mast_train.networks.mixers import MonotonicMixer
 from mast_train.settings.config import MixerConfig
 from mast_train.sparse.topology import random_mask
@@ -119,7 +119,7 @@ def test_fit_is_the_loss_and_its_backward_pass(level, weighted, low):
     exact_q = q.double().requires_grad_()
     q_tot = exact(exact_q, state.double()[rows])
     worn = optimistic_weight(q_tot.detach(), y.double(), low) if weight is None else weight.double()
-    loss = td_loss(q_tot, y.double(), worn)
+    loss = td_error(q_tot, y.double(), worn).mean()
     wanted = gradients(exact, loss, exact_q, torch.ones(()))
     for dense_gradients in (True, False):
         for parameter in mixer.parameters():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mast_train.learning import targets
-from mast_train.learning.losses import td_loss
+from mast_train.learning.losses import td_error
 
 
 def slow_lambda(reward, value, terminated, last, gamma, lam):
@@ -157,8 +157,8 @@ def test_double_q_takes_the_choice_from_one_network_and_the_value_from_the_other
     assert float(targets.softmax_value(value, avail, 50.0, online)) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_td_loss_is_the_mean_square():
-    assert float(td_loss(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 2.0]))) == 2.5
+def test_td_error_is_the_square():
+    assert td_error(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 2.0])).tolist() == [4.0, 1.0]
 
 
 def test_the_spread_of_values_by_hand():

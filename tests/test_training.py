@@ -388,3 +388,15 @@ def test_wilson_interval_by_hand():
     """8 of 10 at z = 1.959964: centre (0.8 + 0.19207) / 1.38415, spread 1.959964 sqrt(0.016 + 0.0096037) / 1.38415."""
     assert wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-5)
     assert wilson(0, 5)[0] == 0.0 and wilson(5, 5)[1] == 1.0
+
+
+def test_a_run_of_another_kind_of_device_is_refused_in_one_line(tmp_path):
+    run(Run(config(), tmp_path), until=300)
+    path = tmp_path / "checkpoint.safetensors"
+    tensors, header = checkpoint.read(path)
+    tensors["exploration"] = tensors["exploration"][:16].clone()  # as long as a GPU's
+    meta = {key: value for key, value in header.items() if key not in ("config", "spec")}
+    loaded = Run.resume(tmp_path)
+    checkpoint.write(path, tensors, loaded.config, loaded.spec, meta)
+    with pytest.raises(UserError, match="another kind of device than cpu"):
+        Run.resume(tmp_path)

@@ -67,8 +67,8 @@ class Seen:
         # The unit is one seed's own: its spread is over that seed's transitions.
         optional = self.rows.split_any(by), self.rows.split_any(self.rows.real)
         parts = zip(self.rows.split(q), self.rows.split(self.avail_after), *optional, strict=True)
-        units = [(v, can, by, self.engine.scalar(targets.spread(v, can, real))) for v, can, by, real in parts]
-        return torch.cat([self._reduced(*part) for part in units])
+        arguments = [(v, can, by, self.engine.scalar(targets.spread(v, can, real))) for v, can, by, real in parts]
+        return torch.cat([self._reduced(*part) for part in arguments])
 
     def _reduced(self, q: Tensor, avail: Tensor, select: Tensor | None, unit: float | Tensor) -> Tensor:
         """q, select [R,N,A], avail bool [R,N,A] -> [R,N]."""
@@ -79,7 +79,9 @@ class Seen:
             return targets.softmax_value(q, avail, c.alpha / unit, select)
         if c.operator == "mellowmax":
             return targets.mellowmax(q, avail, c.omega / unit)
-        return self.engine.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
+        if c.operator == "soft_mellowmax":
+            return self.engine.soft_mellowmax(q, avail, c.alpha / unit, c.omega / unit, select)
+        raise KeyError(c.operator)
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,33 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mast_train.engines.native import Wanted
 from mast_train.experience.episodes import EpisodeBatch, Rows
 from mast_train.experience.rollout import Actor
 from mast_train.learning.losses import Goal, mean_of, total
 from mast_train.sparse.masks import Masks
 
-__all__ = ["Engine", "Parts", "Schedule", "Values", "Wanted", "of_seeds", "total_loss"]
-
 
 @dataclass(frozen=True)
 class Parts:
-    """What one seed brings: its networks by name, the masks of those that learn, and the optimiser of their weights."""
+    """What one seed brings: its networks by name, the masks of those that learn, and the optimiser of their weights.
+    sources: target network -> what it is a copy of."""
 
     networks: Mapping[str, nn.Module]
     masks: Mapping[str, Masks]
     optimizer: torch.optim.Optimizer
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pass of some agents gives (Values), and whether a backward pass follows: with the gradients of connections
+    alone, or with those of absent weights too (dense_gradients). whole: the values of all actions at every step."""
+
+    whole: bool = False
+    now: bool = False
+    after: bool = False
+    learning: bool = False
+    dense_gradients: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
-import torch
-
-from mast_train.engines import native
-from mast_train.engines.base import Engine, Parts
-from mast_train.engines.native_engine import NativeEngine
-from mast_train.engines.torch_engine import TorchEngine
-from mast_train.envs.base import EnvSpec
-from mast_train.settings.config import Config
 from mast_train.settings.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mast_train.engines.base import Engine, Parts
+    from mast_train.envs.base import EnvSpec
+    from mast_train.settings.config import Config
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """make: the engine of some seeds. device, packages: what it needs, "" for any device. graphs: whether updates are
-    recorded."""
+    """code: file of this folder, and what makes the engine of some seeds. device, packages: what it needs, "" for any
+    device. graphs: whether updates are recorded."""
 
-    make: Callable[[Config, EnvSpec, Sequence[Parts]], Engine]
+    code: str
     device: str = ""
     graphs: bool = False
     packages: tuple[str, ...] = ()
 
 
-def _torch(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> Engine:
-    return TorchEngine(config, spec, parts, at_once=False)
-
-
-def _fused(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> Engine:
-    from mast_train.engines.fused_engine import FusedEngine  # needs Triton, which comes with torch on a GPU
-
-    return FusedEngine(config, spec, parts)
-
-
-def _graph(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> Engine:
-    return TorchEngine(config, spec, parts, at_once=True)
-
-
 KERNELS = {
-    "native": Kernel(NativeEngine, "cpu"),
-    "fused": Kernel(_fused, "cuda", graphs=True, packages=("triton", "cuda.bindings")),
-    "graph": Kernel(_graph, "cuda", graphs=True),
-    "torch": Kernel(_torch),
+    "native": Kernel("native_engine:NativeEngine", "cpu"),
+    "fused": Kernel("fused_engine:FusedEngine", "cuda", graphs=True, packages=("triton", "cuda.bindings")),
+    "graph": Kernel("torch_engine:at_once", "cuda", graphs=True),
+    "torch": Kernel("torch_engine:in_turn"),
 }
-"""By the setting `kernel`; "auto" is the first that runs."""
+"""By the setting `kernel`; "auto" is the first that runs. Importing the table loads no torch."""
 
 
 def make_engine(config: Config, spec: EnvSpec, device: torch.device, parts: Sequence[Parts]) -> tuple[Engine, bool]:
     """The engine, and whether its updates are recorded as CUDA graphs. Raises UserError where it cannot run."""
     kernel = KERNELS[kernel_name(config.kernel, device)]
-    return kernel.make(config, spec, parts), kernel.graphs
+    file, _, make = kernel.code.partition(":")
+    return getattr(import_module(f"mast_train.engines.{file}"), make)(config, spec, parts), kernel.graphs
 
 
 def kernel_name(wanted: str, device: torch.device) -> str:
@@ -74,7 +62,11 @@ def _missing(name: str, device: torch.device) -> str:
     for package in KERNELS[name].packages:
         if not _installed(package):
             return f"needs the package {package}, which comes with torch's CUDA builds"
-    if KERNELS[name].device == "cpu" and not (device.type == "cpu" and native.available()):
+    if KERNELS[name].device != "cpu":
+        return ""
+    from mast_train.engines import native
+
+    if not (device.type == "cpu" and native.available()):
         return f"needs the C extension and the CPU; {native.status()}"
     return ""
 

@@ -7,7 +7,12 @@ the sparse kernel reads.
 
 from __future__ import annotations
 
+import os
+import shutil
+import sysconfig
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -19,12 +24,12 @@ from mast_train.engines.fused.structure import Structure
 from mast_train.engines.torch_engine import TorchEngine
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import AgentNets, GRUSequence
 from mast_train.settings.config import Config
 from mast_train.settings.errors import UserError
 
 SPARSE_UP_TO = 0.1
-"""Density up to which the recurrence runs on the connections alone (docs/training-speed.md)."""
+"""Density up to which the recurrence runs on the connections alone (docs/gpu.md)."""
 PRECISION = "tf32x3"
 """Of dense products: as exact as float32 (benchmarks/results/gpu-kernels-h100.json), and faster."""
 
@@ -35,8 +40,9 @@ class FusedEngine(TorchEngine):
     def __init__(self, config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> None:
         super().__init__(config, spec, parts, at_once=True)
         rows = config.replay.batch * (spec.n_agents if config.net.shared else 1)
+        sources = parts[0].sources
         self._recurrences = {
-            key: Recurrence(nets, self._flat_mask("agents"), self._flat_mask(key), rows)
+            key: Recurrence(nets, self._flat_mask(sources.get(key, key)), self._flat_mask(key), rows)
             for key, nets in self._agents.items()
         }
 
@@ -83,12 +89,13 @@ class FusedEngine(TorchEngine):
 
 
 class Recurrence:
-    """The recurrence of some agents: on their connections alone where they are few and fit, else dense."""
+    """The recurrence of some agents: on their connections alone where they are few and fit, else dense, in Triton where
+    it works and in torch where it does not."""
 
     def __init__(self, nets: AgentNets, masks: Tensor | None, mask: Tensor | None, rows: int) -> None:
         """masks: bool [G,3H,H], as many connections as there ever are. mask: these agents' own, which may change in
         place; None: where their weights are not 0. rows: of a group."""
-        self._nets, self._mask, self.version = nets, mask, 0
+        self._nets, self._mask, self._rows, self.version = nets, mask, rows, 0
         self._structure = None if masks is None else _structure(masks, rows)
         self._seen = -1
         self.refresh()
@@ -103,15 +110,18 @@ class Recurrence:
         try:
             self._structure.update(present)
             self.version += self._structure.version - before
-        except UserError:  # too many connections in one group for a multiprocessor
-            self._structure = None
+        except UserError:  # more connections than room was made for: blocks at a gate's end may be short
+            self._structure = _structure(present, self._rows)
             self.version += 1
 
     def __call__(self, gates: Tensor, lengths: Tensor) -> Tensor:
         """states [G,T,R,H]; see gru_sequence."""
-        options = {} if self._structure else {"precision": PRECISION}
         nets = self._nets
-        return gru_sequence(gates, nets.weight_hh, nets.bias_hh, lengths, self._structure, **options)
+        if self._structure is not None:
+            return gru_sequence(gates, nets.weight_hh, nets.bias_hh, lengths, self._structure)
+        if triton_works():
+            return gru_sequence(gates, nets.weight_hh, nets.bias_hh, lengths, precision=PRECISION)
+        return GRUSequence.apply(gates, nets.weight_hh, nets.bias_hh)
 
 
 def _structure(masks: Tensor, rows: int) -> Structure | None:
@@ -122,12 +132,25 @@ def _structure(masks: Tensor, rows: int) -> Structure | None:
     if connections > SPARSE_UP_TO * masks[0].numel():
         return None
     tiles = groups * -(-rows // structure.LANES)
-    wide = [c for c in (8, 4, 2, 1) if c == 1 or tiles * c <= _multiprocessors(masks.device)]
-    fitting = [c for c in (*wide, 2, 4, 8) if structure.fits(hidden, int(connections), shared, cluster=c)]
+    sizes = (8, 4, 2, 1) if _clusters(masks.device) else (1,)
+    wide = [c for c in sizes if c == 1 or tiles * c <= _multiprocessors(masks.device)]
+    fitting = [c for c in (*wide, *sizes[::-1]) if structure.fits(hidden, int(connections), shared, cluster=c)]
     try:
         return Structure(masks, cluster=fitting[0]) if fitting else None
     except UserError:  # uneven groups
         return None
+
+
+@cache
+def triton_works() -> bool:
+    """Whether Triton can be used: it builds its launchers with a C compiler and Python's headers."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return bool(compiler) and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+def _clusters(device: torch.device) -> bool:
+    """Whether blocks can form clusters, from compute capability 9.0 on. The CPU's emulation can."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 def _multiprocessors(device: torch.device) -> int:

@@ -202,3 +202,13 @@ class TorchEngine:
 
     def optimise(self, max_norm: float) -> Tensor:
         return self._optimise.step(max_norm)
+
+
+def at_once(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> TorchEngine:
+    """All seeds' mixers and optimisers in one pass."""
+    return TorchEngine(config, spec, parts, at_once=True)
+
+
+def in_turn(config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> TorchEngine:
+    """Seed by seed, but for the agents."""
+    return TorchEngine(config, spec, parts, at_once=False)

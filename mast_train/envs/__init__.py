@@ -69,6 +69,11 @@ def make_env(
     return cls(map_name, num_envs, seed, device, **known)
 
 
+def install(env: str) -> str:
+    """What installs an environment."""
+    return f'pip install "mast-marl[{ENVS[env].extra}]"'
+
+
 def available_maps(env: str) -> tuple[str, ...]:
     """Every map of one environment. Loads the simulator where the list belongs to it. Raises UserError."""
     return _env_class(env).maps()

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mast_train.envs import install
 from mast_train.envs.frame import Frame
 from mast_train.settings.errors import UserError, suggest
 
@@ -233,7 +234,7 @@ def _load_module(place: str) -> ModuleType:
     except ModuleNotFoundError as error:
         advice = "name a module that Python finds from here, or a .py file" if error.name == place else "install it"
         if (error.name or "").partition(".")[0] in ("pettingzoo", "gymnasium"):
-            advice = 'pip install "mast-marl[pettingzoo]"'
+            advice = install("pettingzoo")
         raise UserError(f"pettingzoo {place}: no module named {error.name!r}; {advice}") from error
     except Exception as error:
         raise UserError(f"pettingzoo {place}: importing it failed: {_located(error)}") from error

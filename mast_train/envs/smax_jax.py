@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mast_train.envs import install
 from mast_train.settings.errors import UserError, check_choice
 
 POSITION, COOLDOWN = slice(1, 3), 3
@@ -151,9 +152,7 @@ def _installed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(
-            f'the smax environment needs JaxMARL ({error}): install it with pip install "mast-marl[train]"'
-        ) from error
+        raise UserError(f"the smax environment needs JaxMARL ({error}): install it with {install('smax')}") from error
 
 
 @contextmanager

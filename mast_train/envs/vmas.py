@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from mast_train.envs import install
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
 from mast_train.envs.scene import Circle, Colour, Line, Point, Polygon, Scene
 from mast_train.settings.errors import UserError, check_choice
@@ -158,9 +159,7 @@ def import_vmas() -> Any:
         try:
             import vmas
         except ModuleNotFoundError as error:
-            raise UserError(
-                f'the vmas environment needs VMAS ({error}): install it with pip install "mast-marl[vmas]"'
-            ) from error
+            raise UserError(f"the vmas environment needs VMAS ({error}): install it with {install('vmas')}") from error
     return vmas
 
 

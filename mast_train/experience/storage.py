@@ -99,8 +99,8 @@ class Storage:
         if expected * self.row_bytes > room:
             raise self._too_large(expected, room)
         # Growing holds a field twice for a moment: a storage that will need most of the memory grows once.
-        spare = rows // 2 if 2 * expected * self.row_bytes < room else expected
-        wanted = min(self.limit, rows + spare, room // self.row_bytes)
+        often = 2 * expected * self.row_bytes < room
+        wanted = min(self.limit, max(rows, min(rows + rows // 2 if often else expected, room // self.row_bytes)))
         try:
             self._lay(wanted, _empty)
         except torch.OutOfMemoryError as error:

@@ -38,4 +38,8 @@ def count_mixer(mixer: nn.Module, masks: Kept) -> Counts | None:
     }
     if isinstance(mixer, MonotonicMixer):
         return QmixCounts(**matrices)
-    return CentralCounts(**matrices) if isinstance(mixer, CentralMixer) else None
+    if isinstance(mixer, CentralMixer):
+        return CentralCounts(**matrices)
+    if matrices:
+        raise TypeError(f"no count of FLOPs for the mixer {type(mixer).__name__}")
+    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,15 @@ def stream_seed(seed: int, purpose: str) -> int:
     """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
     entropy = [seed, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+class Stage(NamedTuple):
+    """The learning rate, linear from `lr` to its share `lr_end_factor` at the end of the run; the targets' lambda, 0
+    before T_0 (paper, section 4.1); and whether that is still to come."""
+
+    rate: float
+    lam: float
+    delayed: bool
 
 
 class Learner:
@@ -82,7 +91,8 @@ class Learner:
     @property
     def parts(self) -> Parts:
         """What an engine works on."""
-        return Parts(self.networks, self.masks, self.optimizer)
+        sources = dict(zip(self.targets, self.algorithm.critic, strict=True))
+        return Parts(self.networks, self.masks, self.optimizer, sources)
 
     def evolves(self, env_steps: int) -> bool:
         """Whether the next update changes the topology."""
@@ -91,14 +101,13 @@ class Learner:
         progress = env_steps / self.config.train.total_steps
         return wanted and evolves_at(self.updates + 1, sparse.update_interval, progress, sparse.stop_fraction)
 
-    def schedule(self, env_steps: int) -> tuple[float, float, bool]:
-        """At this point of the run: the learning rate, linear from `lr` to its share `lr_end_factor` at the end; the
-        targets' lambda, 0 before T_0 (paper, section 4.1); and whether that is still to come."""
+    def stage(self, env_steps: int) -> Stage:
+        """What holds at this point of the run."""
         train, target = self.config.train, self.config.target
         progress = min(1.0, env_steps / train.total_steps)
         delayed = env_steps < target.start * train.total_steps
         lam = 0.0 if delayed or target.returns == "one_step" else target.td_lambda
-        return train.lr * (1.0 + progress * (train.lr_end_factor - 1.0)), lam, delayed
+        return Stage(train.lr * (1.0 + progress * (train.lr_end_factor - 1.0)), lam, delayed)
 
     def advance(self) -> bool:
         """Count an update; whether it is the target networks' turn to follow."""
@@ -187,4 +196,6 @@ def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
 def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if config.train.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True)
-    return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)
+    if config.train.optimizer == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)
+    raise KeyError(config.train.optimizer)

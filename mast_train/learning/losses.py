@@ -15,11 +15,6 @@ def td_error(q_tot: Tensor, target: Tensor, weight: Tensor | None = None) -> Ten
     return squared if weight is None else weight * squared
 
 
-def td_loss(q_tot: Tensor, target: Tensor, weight: Tensor | None = None, real: Tensor | None = None) -> Tensor:
-    """The mean of td_error; real as in `mean_of`."""
-    return mean_of(td_error(q_tot, target, weight), real)
-
-
 def mean_of(values: Tensor, real: Tensor | None = None) -> Tensor:
     """Mean over the real ones of values [R,...]; real [R] bool, None: all of them -> scalar."""
     if real is None:

@@ -1,4 +1,4 @@
-"""One gradient step of one learner, or of several that differ only in their seed or their rates."""
+"""One gradient step of one learner, or of several that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Update:
         due = [learner.evolves(steps) for learner, steps in zip(self.learners, env_steps, strict=True)]
         if len(set(due)) > 1 and self.engine.one_stage:
             return self._in_turn(batch, env_steps)
-        at = [learner.schedule(steps) for learner, steps in zip(self.learners, env_steps, strict=True)]
-        self.engine.schedule(Schedule(*zip(*at, strict=True)))
+        at = [learner.stage(steps) for learner, steps in zip(self.learners, env_steps, strict=True)]
+        self.engine.schedule(Schedule([x.rate for x in at], [x.lam for x in at], [x.delayed for x in at]))
         if self._recorder and not any(due):
             log = self._recorder(batch, self._gradients, self._optimise, self.engine.version)
             log["changed"] = torch.zeros(len(due))

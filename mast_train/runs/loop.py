@@ -1,4 +1,4 @@
-"""The training loop, of one run or of several that differ in their seed or rates: a generator of events.
+"""The training loop, of one run or of several that differ in their seed alone: a generator of events.
 
 Each run is what it would be by itself: networks, replay, optimiser and random streams are its own, and what the runs do
 together keeps to that: stepping environments (envs/together.py), acting (experience/rounds.py), updates
@@ -14,6 +14,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import torch
 
+from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.exploration import Exploration
 from mast_train.experience.replay import add, gather, share
 from mast_train.experience.rollout import Actor, Rollouts
@@ -135,7 +136,7 @@ class Loop:
             if runs[0].replay.can_sample():
                 ages = [run.replay.draw(run.sampling) for run in runs]
                 batch = gather([run.replay for run in runs], ages, self._batch_memory, self._update.steps)
-                logs.append(self._update(batch, [run.step for run in runs]))
+                logs.append(self._updated(batch))
                 for run in runs:
                     run.adapt_replay()
         metrics = _means(logs, len(runs))
@@ -144,6 +145,16 @@ class Loop:
             row |= means
             run.clock.learning += (time.perf_counter() - started) / len(runs)
         return metrics
+
+    def _updated(self, batch: EpisodeBatch) -> Log:
+        try:
+            return self._update(batch, [run.step for run in self._active])
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"an update of {len(self._active)} seeds on {len(batch.filled):,} episodes of up to "
+                f"{batch.filled.shape[1]} steps does not fit the memory of {batch.filled.device}: lower --seeds, "
+                "replay.batch or net.hidden"
+            ) from error
 
     def _check_finite(self, metrics: Sequence[dict[str, float]]) -> None:
         """Raises UserError for a loss that is not finite, after the other runs were saved."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mast_train.envs import ENVS, make_env
 from mast_train.envs.base import VecEnv
@@ -251,18 +252,24 @@ class Run:
             run.learner.load_state_dict(part(tensors, "learner."))
             run.replay.load_state_dict(episodes)
             run.ahead = Rollout.from_state_dict(ahead, run.env.device) if ahead else None
-        except (ValueError, KeyError, RuntimeError) as error:
+            run._load_streams(tensors, header)
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
             run.close()
             raise UserError(f"{folder}: the checkpoint does not fit its configuration: {error}") from error
-        run.exploration.set_state(tensors["exploration"])
-        run.sampling.set_state(tensors["sampling"])
-        run.env.load_state_dict(header["env_state"])
-        if run.eval_env is not run.env:
-            run.eval_env.load_state_dict(header["eval_env_state"])
-        run.step, run.next_eval = header["step"], header["next_eval"]
-        run.clock = Clock(**header["seconds"])
-        run._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
         return run
+
+    def _load_streams(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """The random streams and where the run is, as `save` wrote them. Raises ValueError, KeyError, TypeError."""
+        if tensors["exploration"].shape != self.exploration.get_state().shape:
+            raise ValueError(f"it was saved on another kind of device than {self.device}; set --device as it was then")
+        self.exploration.set_state(tensors["exploration"])
+        self.sampling.set_state(tensors["sampling"])
+        self.env.load_state_dict(header["env_state"])
+        if self.eval_env is not self.env:
+            self.eval_env.load_state_dict(header["eval_env_state"])
+        self.step, self.next_eval = header["step"], header["next_eval"]
+        self.clock = Clock(**header["seconds"])
+        self._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
 
 
 @torch.no_grad()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 
 from mast_train.algorithms import ALGORITHMS
+from mast_train.engines.choice import KERNELS
 from mast_train.settings.config import Config, flatten
 from mast_train.settings.errors import UserError, check_choice
+from mast_train.sparse.allocation import ALLOCATIONS
 
 CHOICES = {
     "algorithm": tuple(ALGORITHMS),
-    "kernel": ("auto", "native", "fused", "graph", "torch"),
+    "kernel": ("auto", *KERNELS),
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
-    "sparse.allocation": ("erdos_renyi", "uniform"),
+    "sparse.allocation": tuple(ALLOCATIONS),
     "sparse.drop": ("magnitude", "idle"),
     "sparse.grow": ("none", "random", "gradient"),
     "target.operator": ("max", "softmax", "mellowmax", "soft_mellowmax"),

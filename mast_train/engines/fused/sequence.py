@@ -36,10 +36,17 @@ def gru_sequence(
     """
     g, _, rows, width = gates.shape
     h = width // 3
-    expected = {"weight_hh": (weight_hh, (g, 3 * h, h)), "bias_hh": (bias_hh, (g, 3 * h))}
+    expected = {
+        "gates": (gates, gates.shape),
+        "weight_hh": (weight_hh, (g, 3 * h, h)),
+        "bias_hh": (bias_hh, (g, 3 * h)),
+    }
     for name, (tensor, shape) in expected.items():
         if tensor.shape != shape or tensor.dtype != torch.float32:
             raise UserError(f"{name} is {tensor.dtype} {list(tensor.shape)}, expected torch.float32 {list(shape)}")
+    for name, tensor in (("weight_hh", weight_hh), ("bias_hh", bias_hh), ("lengths", lengths)):
+        if tensor is not None and tensor.device != gates.device:
+            raise UserError(f"{name} is on {tensor.device}, gates on {gates.device}")
     if lengths is not None and (lengths.shape != (g, rows) or lengths.dtype != torch.int32):
         raise UserError(f"lengths are {lengths.dtype} {list(lengths.shape)}, expected torch.int32 {[g, rows]}")
     if structure is not None and (structure.groups, structure.hidden) != (g, h):
@@ -61,6 +68,7 @@ class FusedGRU(torch.autograd.Function):
         options: dict[str, Any],
     ) -> Tensor:
         weight_hh, bias_hh = weight_hh.contiguous(), bias_hh.contiguous()
+        lengths = None if lengths is None else lengths.contiguous()
         keep = any(ctx.needs_input_grad[:3])
         if structure is not None:
             from mast_train.engines.fused import sparse

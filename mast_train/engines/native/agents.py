@@ -8,12 +8,12 @@ group; of several seeds (AgentNets) each takes its part of B.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mast_train.engines.base import Wanted
 from mast_train.engines.native.extension import check_level, extension
 from mast_train.engines.native.gradients import Gradients
 from mast_train.engines.native.inputs import Inputs, plain
@@ -78,18 +78,6 @@ class SparseSequence:
         _run(values.inputs, self, [values.outputs | {"hidden": hidden, "next_hidden": after}])
         assert values.q is not None
         return values.q[0], after
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a pass gives (Values), and whether a backward pass follows: with the gradients of connections alone, or with
-    torch's (dense_gradients)."""
-
-    whole: bool = False
-    now: bool = False
-    after: bool = False
-    learning: bool = False
-    dense_gradients: bool = False
 
 
 class Values:

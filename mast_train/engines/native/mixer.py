@@ -66,7 +66,7 @@ class SparseMixer:
         *,
         dense_gradients: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Forward and back for the mean of weight (Q_tot - target)^2 (losses.td_loss); q, state and rows as of a call.
+        """Forward and back for the mean of weight (Q_tot - target)^2 (losses.td_error); q, state and rows as of a call.
 
         target, weight [R]; weight None: 1 where Q_tot < target and `low` elsewhere (losses.optimistic_weight). Sets the
         parameters' .grad; returns q's gradient [R,N] and the means over rows of the loss, q, Q_tot, target and weight
