@@ -59,7 +59,7 @@ def train(
     show_config: Annotated[bool, typer.Option("--show-config", help="Print the resolved settings and stop.")] = False,
 ) -> None:
     """Train a team of sparse agents; Ctrl-C saves."""
-    from mast_train.runs.folders import find_run
+    from mast_train.runs.folders import find_run, find_unfinished
     from mast_train.settings.config import to_toml
     from mast_train.settings.limits import validate
     from mast_train.settings.methods import resolve
@@ -73,7 +73,6 @@ def train(
     flags = {key: value for key, value in flags.items() if value is not None}
     if resume:
         from mast_train.commands.session import resume as resume_run
-        from mast_train.runs.folders import find_unfinished
 
         if flags or set_ or config or from_ or seeds > 1:
             raise fail("--resume continues a run as it was started; it takes --name and --runs only")
@@ -206,16 +205,15 @@ def bench(
 
     Sparse beside dense, on every engine that is installed.
     """
-    from mast_runtime.measure.bench import bench as measure
-    from mast_runtime.measure.bench import print_bench
+    from mast_runtime.measure import bench as measuring
 
     bundle, others = shell.load_policy(policy, runs), {}
     if full:
         from mast_export.variants import variants
 
         others = variants(bundle)
-    result = measure(bundle, backend, rounds=rounds, variants=others)
-    answer(json_, result.as_dict(), lambda: print_bench(console, result))
+    result = measuring.bench(bundle, backend, rounds=rounds, variants=others)
+    answer(json_, result.as_dict(), lambda: measuring.print_bench(console, result))
 
 
 @command

@@ -3,32 +3,27 @@
 Without a C compiler the install still succeeds.
 """
 
-from glob import glob
+import re
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 NATIVE = "mast_runtime/native/"
 TRAIN = "mast_train/native/"
-TRAIN_SOURCES = (
-    *("_train.c", "_episodes.c", "_mixer.c", "_optimizer.c", "_targets.c"),
-    *("threads.c", "topology.c", "mixer.c", "kernels.c", "kernels_v3.c", "kernels_v4.c"),
-)
-TRAIN_HEADERS = (
-    *(
-        "calls.h",
-        "threads.h",
-        "train.h",
-        "mixer.h",
-        "optimizer.h",
-        "train_vector.h",
-        "train_products.h",
-        "train_tile.h",
-    ),
-    *("grid.h", "targets.h", "mixer_kernels.h", "optimizer_kernels.h", "targets_kernels.h", "kernels.c"),
-)
 LIMITED_API = "0x030B0000"
 """CPython 3.11: one binary serves every later version."""
+
+
+def sources(folder: str) -> list[str]:
+    """The C files of a folder: those of the instruction sets that its levels.def lists, and all that are of none."""
+    levels = re.findall(r"^LEVEL\((\w+)\)", Path(folder, "levels.def").read_text(), re.MULTILINE)
+    common = [path.name for path in Path(folder).glob("*.c") if not path.name.startswith("level_")]
+    return [folder + name for name in sorted([*common, *(f"level_{level}.c" for level in levels)])]
+
+
+def headers(folder: str) -> list[str]:
+    return sorted(folder + path.name for path in Path(folder).iterdir() if path.suffix in (".h", ".def"))
 
 
 class BuildPy(build_py):
@@ -43,8 +38,8 @@ setup(
     ext_modules=[
         Extension(
             "mast_runtime.native._native",
-            sources=sorted(glob(NATIVE + "*.c")),
-            depends=sorted([*glob(NATIVE + "*.h"), *glob(NATIVE + "*.def")]),
+            sources=sources(NATIVE),
+            depends=headers(NATIVE),
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
             py_limited_api=True,
@@ -52,8 +47,8 @@ setup(
         ),
         Extension(
             "mast_train.native._train",
-            sources=[TRAIN + name for name in TRAIN_SOURCES],
-            depends=[TRAIN + name for name in TRAIN_HEADERS] + [NATIVE + "mast_vector.h"],
+            sources=sources(TRAIN),
+            depends=[*headers(TRAIN), NATIVE + "mast_vector.h"],
             define_macros=[("Py_LIMITED_API", LIMITED_API)],
             extra_compile_args=["-std=c11", "-O3", "-fno-math-errno", "-fvisibility=hidden"],
             py_limited_api=True,

@@ -132,6 +132,8 @@ def main() -> None:
     parser.add_argument("--stage", choices=list(PLAN), help=argparse.SUPPRESS)
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if not options.jaxmarl and "jaxmarl" in (options.stages or ()):
+        parser.error("--stages jaxmarl: which JaxMARL? give --jaxmarl CHECKOUT, a clone of it")
     if options.stage:
         given = Options(options.device, options.tiny, options.seconds, options.jaxmarl)
         raise SystemExit(run_here(options.stage, options.rows, given))

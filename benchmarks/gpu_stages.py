@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
@@ -16,6 +17,18 @@ from unittest.mock import patch
 
 import torch
 from gpu_rows import Options, Row, Rows
+
+from mast_runtime.measure.machine import describe_machine
+from mast_train import native
+from mast_train.envs import smax_jax
+from mast_train.envs.smax import SmaxEnv
+from mast_train.experience.rollout import AgentPolicy, Exploration, Rollout, random_policy, rollout
+from mast_train.experience.rounds import Rounds
+from mast_train.learning.learner import Learner
+from mast_train.networks.agents import AgentNets
+from mast_train.networks.build import agent_inputs
+from mast_train.settings.config import Config, override
+from mast_train.settings.methods import preset
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP = 4
@@ -31,9 +44,6 @@ def stage_card(rows: Rows, options: Options) -> None:
 
 
 def machine(device: str) -> Row:
-    from mast_runtime.measure.machine import describe_machine
-    from mast_train import native
-
     here = describe_machine()
     row: Row = {"device": here.cpu, "cpu": here.cpu, "cores": here.cores, "python": platform.python_version()}
     for package in PACKAGES:
@@ -51,9 +61,7 @@ def machine(device: str) -> Row:
 
 def dlpack(device: str) -> Row:
     """Whether arrays handed over hold what was still being computed: torch to JAX behind a busy stream, and back."""
-    from mast_train.envs.smax_jax import import_jax
-
-    jax, size = import_jax(), 1 << 22
+    jax, size = smax_jax.import_jax(), 1 << 22
     there = torch.zeros(size, device=device)
     if device == "cuda":
         torch.cuda._sleep(200_000_000)
@@ -78,12 +86,18 @@ def compile_at_run_time() -> Row:
 
 
 def stage_tests(rows: Rows, options: Options) -> None:
-    """The tests of recorded updates, then the fused kernels against float64 on some of gpu_check.py's shapes."""
-    share = 0.75 if options.device == "cuda" else 1.0
-    only = "lengths or needs_a_gpu" if options.tiny else "not over_padding and not waits"
-    rows.measure("graphs", lambda: run_tests(share * rows.left_s, "tests/test_graphs.py", "-k", only))
+    """Updates by the default kernel beside plain ones, the fused kernels against float64 on some of gpu_check.py's
+    shapes, and what the test suite has for a GPU."""
+    from gpu_update import agreement
+
+    from mast_train.engines.choice import kernel_name
+
+    kernel = kernel_name("auto", torch.device(options.device))
+    rows.measure(f"{kernel} updates", lambda: agreement(kernel, options))
     if options.device == "cuda":
         rows.measure("fused", check_fused, needs_s=4.0)
+    only = "lengths or needs_a_gpu" if options.tiny else "not over_padding and not waits"
+    rows.measure("graphs", lambda: run_tests(rows.left_s, "tests/test_graphs.py", "-k", only), needs_s=5.0)
 
 
 def run_tests(seconds: float, *which: str) -> Row:
@@ -140,47 +154,55 @@ def kernel_cell(gpu_kernels, hidden: int, groups: int, rows: Rows) -> Row:
 
 
 def stage_smax(rows: Rows, options: Options) -> None:
-    """Milliseconds a step of 3m, by number of environments: in whole rounds of episodes, and in JAX alone."""
-    sizes = (2,) if options.tiny else (16, 1024, 128)
-    for size in sizes:
-        rows.measure(f"rounds {size}", lambda size=size: smax_rounds(size, options), needs_s=8.0)
-    for size in sizes:
-        rows.measure(f"jax {size}", lambda size=size: smax_steps(size, options), needs_s=8.0)
+    """Milliseconds a step of 3m, by number of battles: in rounds as training plays them, in rounds step by step, and in
+    JAX alone."""
+    kinds = {"training": smax_training, "stepped": smax_stepped, "jax": smax_steps}
+    for sizes in ((2,),) if options.tiny else ((16, 1024), (128,)):
+        for kind, work in kinds.items():
+            for size in sizes:
+                rows.measure(f"{kind} {size}", lambda size=size, work=work: work(size, options), needs_s=10.0)
 
 
-def smax_rounds(size: int, options: Options) -> Row:
-    from functools import partial
+def smax_training(size: int, options: Options) -> Row:
+    """Networks of random weights, 5 % random actions."""
+    env, config, agents, exploration = battles(size, options)
+    rounds = Rounds([env], 1, config)
+    return timed_rounds(lambda: rounds.play(agents, [exploration])[0], options)
 
-    from mast_train.envs import make_env
-    from mast_train.experience.rollout import AgentPolicy, Exploration, random_policy
-    from mast_train.learning.learner import Learner
-    from mast_train.networks.build import agent_inputs
-    from mast_train.settings.config import override
-    from mast_train.settings.methods import preset
 
+def smax_stepped(size: int, options: Options) -> Row:
+    """The same networks step by step, and random actions."""
+    env, config, agents, exploration = battles(size, options)
+    network = AgentPolicy(agents, partial(agent_inputs, config, env.spec), [exploration])
+    row = timed_rounds(lambda: rollout(env, network), options)
+    chance = random_policy(env.spec, exploration.generator)
+    return row | {
+        f"random_{name}": value for name, value in timed_rounds(lambda: rollout(env, chance), options).items()
+    }
+
+
+def battles(size: int, options: Options) -> tuple[SmaxEnv, Config, AgentNets, Exploration]:
     device = torch.device(options.device)
-    env = make_env("smax", "3m", size, 0, device, {})
-    generator = torch.Generator(device).manual_seed(0)
+    env = SmaxEnv("3m", size, 0, device)
     config = override(preset("mast-active"), {"env.map": "3m", "kernel": "torch"})
-    agents = Learner(config, env.spec, device).agents
-    network = AgentPolicy(agents, partial(agent_inputs, config, env.spec), [Exploration(0.05, generator)])
-    row: Row = {}
-    for name, policy in (("random", random_policy(env.spec, generator)), ("network", network)):
-        started = time.perf_counter()
-        round_ms(env, policy)
-        row[f"{name}_first_s"] = round(time.perf_counter() - started, 1)
-        rounds = [round_ms(env, policy) for _ in range(1 if options.tiny else 3)]
-        row[f"{name}_ms"] = round(median(ms for ms, _ in rounds), 4)
-        row[f"{name}_steps_per_s"] = round(median(rate for _, rate in rounds), 1)
-    return row
+    exploration = Exploration(0.05, torch.Generator(device).manual_seed(0))
+    return env, config, Learner(config, env.spec, device).agents, exploration
 
 
-def round_ms(env, policy) -> tuple[float, float]:
-    """One episode everywhere: milliseconds a step, and steps a second that belong to an episode."""
-    from mast_train.experience.rollout import rollout
-
+def timed_rounds(play: Callable[[], Rollout], options: Options) -> Row:
+    """The first round, which compiles; then the median of three: milliseconds a step, and steps a second that belong to
+    an episode."""
     started = time.perf_counter()
-    played = rollout(env, policy)
+    round_ms(play)
+    first_s = time.perf_counter() - started
+    rounds = [round_ms(play) for _ in range(1 if options.tiny else 3)]
+    ms, rate = (median(column) for column in zip(*rounds, strict=True))
+    return {"ms": round(ms, 4), "steps_per_s": round(rate, 1), "first_s": round(first_s, 1)}
+
+
+def round_ms(play: Callable[[], Rollout]) -> tuple[float, float]:
+    started = time.perf_counter()
+    played = play()
     counted = played.steps  # waits for the device
     seconds = time.perf_counter() - started
     return 1e3 * seconds / played.episodes.filled.shape[1], counted / seconds
@@ -188,11 +210,10 @@ def round_ms(env, policy) -> tuple[float, float]:
 
 def smax_steps(size: int, options: Options) -> Row:
     """Random valid actions, the same for both compilations, whose battles have to be the same to the bit."""
-    from mast_train.envs import smax_jax
-
     device = smax_jax.find_device(options.device, 0, 1)
     jax, steps = smax_jax.import_jax(), 4 if options.tiny else 60
-    row, ends = {"graphs_by_default": smax_jax.in_graphs(device)}, {}
+    row: Row = {"graphs_by_default": smax_jax.in_graphs(device)}
+    ends = {}
     for name, graphs in (("graphs", True), ("plain", False)):
         programs = smax_jax.programs("3m", size, 10.0, graphs)
         started = time.perf_counter()
@@ -223,10 +244,9 @@ def stepped_ms(jax, step: Callable, carry, actions, steps: int) -> float:
 
 def stage_jaxmarl(rows: Rows, options: Options) -> None:
     """JaxMARL's own QMIX on this device."""
-    if options.jaxmarl is None:
-        return rows.put("3m", {"skipped": "no --jaxmarl"})
     import throughput
 
+    checkout = options.jaxmarl
+    assert checkout is not None
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    rows.measure("3m", lambda: throughput.measure_jaxmarl(options.jaxmarl, "3m", 64))
-    return None
+    rows.measure("3m", lambda: throughput.measure_jaxmarl(checkout, "3m", 64))

@@ -38,6 +38,9 @@ def _tests(rows: Found) -> Iterator[str]:
             said.append(
                 f"{name} {row['passed']} passed, {row['failed']} failed{', unfinished' * ('unfinished' in row)}"
             )
+        elif "updates" in row:
+            apart = f"{row['early']:.0e} before the masks change, {row['late']:.0e} late"
+            said.append(f"{row['updates']} {name}: losses {apart}, masks {row['masks_equal']:.2%} equal")
         elif "cases" in row:
             said.append(f"{name} {row['cases'] - row['failures']} of {row['cases']} agree with float64")
     yield "tests    " + "; ".join(said)
@@ -75,13 +78,13 @@ def _kernels(rows: Found) -> Iterator[str]:
 
 
 def _smax(rows: Found) -> Iterator[str]:
-    yield "SMAX 3m, ms a step    JAX   as graphs  random  network  steps/s (network)"
+    yield "SMAX 3m, ms a step    JAX  graphs  random  network  training  steps/s in training"
     for size in sorted({int(name.split()[1]) for name in rows if " " in name}):
-        alone, rounds = rows.get(f"jax {size}", {}), rows.get(f"rounds {size}", {})
-        values = (alone.get("plain_ms"), alone.get("graphs_ms"), rounds.get("random_ms"), rounds.get("network_ms"))
-        cells = "".join(f"{'-' if value is None else f'{value:.3f}':>9}" for value in values)
+        alone, stepped, training = (rows.get(f"{kind} {size}", {}) for kind in ("jax", "stepped", "training"))
+        values = (alone.get("plain_ms"), alone.get("graphs_ms"), stepped.get("random_ms"), stepped.get("ms"))
+        cells = "".join(f"{'-' if value is None else f'{value:.3f}':>8}" for value in (*values, training.get("ms")))
         same = "" if alone.get("same_bits", True) else "   GRAPHS DIFFER"
-        yield f"  {size:>5} battles    {cells}{rounds.get('network_steps_per_s', 0.0):>12,.0f}{same}"
+        yield f"  {size:>5} battles    {cells}{training.get('steps_per_s', 0.0):>12,.0f}{same}"
 
 
 def _train(rows: Found) -> Iterator[str]:

@@ -28,6 +28,8 @@ UPDATES = 20
 EAGER_UPDATES = 10
 REPLAYS = 20
 TOP = 8
+AGREES = 1e-3
+"""By how much losses may be apart, of the loss."""
 THREADS = 8
 """Of a second row of our C pass, where the machine has them."""
 
@@ -67,11 +69,39 @@ def stage_update(rows: Rows, options: Options) -> None:
         rows.measure(cell.name, lambda cell=cell: measure(cell, options), needs_s=3.0)
 
 
-def joint_batch(seeds: int, device: torch.device) -> EpisodeBatch:
+def joint_batch(seeds: int, device: torch.device, first: int = 0) -> EpisodeBatch:
     """32 random episodes of every seed, padded to one length."""
-    parts = [one_update.random_batch(one_update.SPECS["3m"], seed).padded(STEPS) for seed in range(seeds)]
+    parts = [one_update.random_batch(one_update.SPECS["3m"], first + k).padded(STEPS) for k in range(seeds)]
     fields = {name: torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])}
     return EpisodeBatch(**{name: value.to(device) for name, value in fields.items()})
+
+
+def new_learners(cell: Cell, device: torch.device, **settings: int) -> list[Learner]:
+    usual = {"env.map": "3m", "net.hidden": cell.hidden, "kernel": cell.kernel, "target.start": 0.0, **settings}
+    configs = [override(preset(cell.method), {**usual, "seed": seed}) for seed in range(cell.seeds)]
+    return [Learner(config, one_update.SPECS["3m"], device) for config in configs]
+
+
+def agreement(kernel: str, options: Options) -> Row:
+    """Two seeds by a kernel and by plain torch on the same batches, through changes of the topology: how far the losses
+    lie apart, in the updates before the first change and in the last as many, and the masks' equal share in the end."""
+    updates, interval, device = 20 if options.tiny else 200, 10 if options.tiny else 20, torch.device(options.device)
+    cells = [Cell(16 if options.tiny else 64, 2, SPARSE, name) for name in (kernel, "torch")]
+    changes = {"sparse.update_interval": interval, "train.target_interval": 25}
+    both = [Update(new_learners(cell, device, **changes)) for cell in cells]
+    batches = [joint_batch(2, device, 2 * k) for k in range(4)]
+    losses = [torch.stack([step(batches[k % 4], [1, 1])["loss"] for k in range(updates)]) for step in both]
+    apart = ((losses[0] - losses[1]) / losses[1]).abs()
+    masks = [
+        torch.cat(
+            [m.flatten() for own in step.learners for worn in own.masks.values() for m in worn.state_dict().values()]
+        )
+        for step in both
+    ]
+    early = float(apart[: interval - 1].max())
+    row: Row = {"updates": updates, "early": early, "late": float(apart[-interval:].max())}
+    row["masks_equal"] = float((masks[0] == masks[1]).float().mean())
+    return row if early < AGREES else row | {"error": f"losses are {early:.1e} apart before the topology changes"}
 
 
 def measure(cell: Cell, options: Options) -> Row:
@@ -79,10 +109,8 @@ def measure(cell: Cell, options: Options) -> Row:
     device = torch.device("cpu" if cell.kernel == "native" else options.device)
     torch.set_num_threads(cell.threads)
     _forget(device)
-    settings = {"env.map": "3m", "net.hidden": cell.hidden, "kernel": cell.kernel, "target.start": 0.0}
-    configs = [override(preset(cell.method), {**settings, "seed": seed}) for seed in range(cell.seeds)]
     started = time.perf_counter()
-    learners = [Learner(config, one_update.SPECS["3m"], device) for config in configs]
+    learners = new_learners(cell, device)
     step, batch = Update(learners), joint_batch(cell.seeds, device)
 
     def plain() -> None:

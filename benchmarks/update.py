@@ -86,25 +86,26 @@ def random_batch(spec: EnvSpec, seed: int) -> EpisodeBatch:
     )
 
 
+Nets = SparseSequence | AgentNets
+
+
 @dataclass(frozen=True)
 class Subject:
     """A learner that is measured, what steps it, and its online and target agents, in C or torch."""
 
     learner: Learner
     step: Update
-    agents: SparseSequence | AgentNets
-    target_agents: SparseSequence | AgentNets
+    agents: Nets
+    target_agents: Nets
 
 
 def make_subject(map_name: str, hidden: int, row: str) -> Subject:
     method, kernel = ROWS[row]
     settings = {"env.map": map_name, "net.hidden": hidden, "kernel": kernel, "target.start": 0.0}
     learner = Learner(override(preset(method), settings), SPECS[map_name], torch.device("cpu"))
-    target = cast(AgentNets, learner.targets["target_agents"])
-    if kernel == "torch":
-        return Subject(learner, Update([learner]), learner.agents, target)
-    online = SparseSequence(learner.agents, learner.masks["agents"].state_dict())
-    return Subject(learner, Update([learner]), online, SparseSequence(target, None))
+    step, target = Update([learner]), cast(AgentNets, learner.targets["target_agents"])
+    in_c = isinstance(step.engine.actor, SparseSequence)
+    return Subject(learner, step, cast(Nets, step.engine.actor), SparseSequence(target, None) if in_c else target)
 
 
 class Sequences:
@@ -118,7 +119,7 @@ class Sequences:
         obs, actions = plain(batch.obs.transpose(0, 1)), batch.actions.transpose(0, 1)
         self._in_c = native.Inputs(obs, actions, rows.order, rows.now.numel(), one_hot=True)
 
-    def learn(self, nets: SparseSequence | AgentNets) -> None:
+    def learn(self, nets: Nets) -> None:
         """Forward, and back from the values of the actions taken."""
         if isinstance(nets, SparseSequence):
             (values,) = native.together(self._in_c, (nets, Wanted(learning=True)))
@@ -128,7 +129,7 @@ class Sequences:
             taken(nets(self._in_torch)[0], self._rows, chosen).backward(self._grad_taken)
 
     @torch.no_grad()
-    def look_ahead(self, nets: SparseSequence | AgentNets) -> None:
+    def look_ahead(self, nets: Nets) -> None:
         """Forward, for the values of all next actions."""
         if isinstance(nets, SparseSequence):
             native.together(self._in_c, (nets, Wanted(after=True)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
+import torch
 from torch import Tensor
 
 from mast_train.experience.episodes import EpisodeBatch
@@ -13,6 +14,7 @@ from mast_train.learning.update import Update
 from mast_train.runs.events import Event
 from mast_train.runs.loop import Loop
 from mast_train.runs.run import Run
+from mast_train.sparse import evolution
 
 _UPDATES: dict[int, tuple[Learner, Update]] = {}
 
@@ -33,3 +35,9 @@ def events(run: Run) -> Iterator[Event]:
     with closing(Loop([run])) as loop:
         for _, event in loop.events():
             yield event
+
+
+def change(drop, grow, dense, masks, generator, optimizer):
+    """Three tenths of one seed's connections; how many changed."""
+    fractions = torch.tensor([0.3], dtype=torch.float64)
+    return int(evolution.evolve([masks], drop, grow, dense, fractions, [generator], [optimizer]))

@@ -164,7 +164,7 @@ def test_masks_that_change_and_gradients_that_add_up():
 
 def test_misuse_is_refused():
     mixer, masks = make()
-    with pytest.raises(ValueError, match=r"q is \[5, 2\]"):
+    with pytest.raises(ValueError, match=r"q is float32 \[5, 2\]"):
         SparseMixer(mixer, masks)(torch.randn(5, 2), torch.randn(5, 17))
     with pytest.raises(ValueError, match="no gradients without masks"):
         SparseMixer(mixer, None)(torch.randn(5, 3), torch.randn(5, 17))

@@ -6,10 +6,13 @@ import copy
 
 import pytest
 import torch
+from learning import change
 from torch import nn
 
 from mast_train import native
+from mast_train.native.extension import extension
 from mast_train.native.optimizer import SparseStep
+from mast_train.sparse.evolution import dense_gradients
 from mast_train.sparse.masks import MaskedLayer, Masks
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
@@ -40,14 +43,14 @@ def test_a_hundred_steps_with_topology_changes(level, kind, max_norm):
         for module in modules:
             for parameter, gradient in zip(module.parameters(), gradients, strict=True):
                 parameter.grad = gradient.clone()
-        dense = masks[0].dense_gradients()
+        dense = dense_gradients([masks[0]])
         masks[0].apply_to_gradients()
         expected = torch.nn.utils.clip_grad_norm_(modules[0].parameters(), max_norm)
         optimizers[0].step()
         torch.testing.assert_close(step.step(max_norm), expected)
         if update % 20 == 0:
             for own, optimizer, generator in zip(masks, optimizers, generators, strict=True):
-                assert own.evolve("magnitude", "gradient", dense, 0.3, generator, optimizer) > 0
+                assert change("magnitude", "gradient", dense, own, generator, optimizer) > 0
         assert torch.equal(masks[0]["0.weight"], masks[1]["0.weight"])
     for a, b in zip(modules[0].parameters(), modules[1].parameters(), strict=True):
         torch.testing.assert_close(b, a, atol=1e-6, rtol=1e-4)
@@ -83,8 +86,8 @@ def test_connections_are_looked_up_again_only_after_a_change(monkeypatch):
     """Gradients are new tensors at every update of several seeds."""
     module, masks = make()
     step, looked = SparseStep(torch.optim.Adam(module.parameters()), masks.connections()), []
-    nonzero = torch.Tensor.nonzero
-    monkeypatch.setattr(torch.Tensor, "nonzero", lambda self: looked.append(1) or nonzero(self))
+    positions = extension().positions
+    monkeypatch.setattr(extension(), "positions", lambda mask: looked.append(1) or positions(mask=mask))
     for update in range(3):
         for parameter in module.parameters():
             parameter.grad = torch.randn_like(parameter)

@@ -43,3 +43,18 @@ def test_td_lambda():
         expected = targets.td_lambda(reward.double(), value.double(), terminated, last, 0.99, lam)
         actual = native_targets.td_lambda(reward, value[filled], terminated, filled, 0.99, lam)
         torch.testing.assert_close(actual.double(), expected[filled], atol=1e-6, rtol=1e-5)
+        of_each = native_targets.td_lambda(reward, value[filled], terminated, filled, 0.99, torch.full((4,), lam))
+        assert torch.equal(of_each, actual)
+
+
+def test_td_lambda_of_seeds_with_lambdas_of_their_own():
+    torch.manual_seed(0)
+    filled, terminated = torch.arange(5) < torch.tensor([5, 2, 3, 4])[:, None], torch.zeros(4, 5, dtype=torch.bool)
+    reward, value = torch.randn(4, 5), torch.randn(int(filled.sum()))
+    lams = torch.tensor([0.0, 0.0, 0.6, 0.6])
+    mixed = native_targets.td_lambda(reward, value, terminated, filled, 0.99, lams)
+    of_one, of_two = (native_targets.td_lambda(reward, value, terminated, filled, 0.99, lam) for lam in (0.0, 0.6))
+    first = int(filled[:2].sum())
+    assert torch.equal(mixed, torch.cat([of_one[:first], of_two[first:]])) and not torch.equal(of_one, of_two)
+    with pytest.raises(ValueError, match=r"lam is float32 \[3\], expected float32 \[4\]"):
+        native_targets.td_lambda(reward, value, terminated, filled, 0.99, lams[1:])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mast_train.envs.base import EnvSpec
-from mast_train.experience import replay as replay_module
+from mast_train.experience import storage as storage_module
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
 from mast_train.experience.replay import EpisodeBuffer
 from mast_train.settings.config import ReplayConfig
@@ -114,10 +114,11 @@ def test_rounds_of_any_size_are_stored_as_one_by_one(seed):
 
 
 def assert_holds(replay, kept):
-    state, rows = replay.state_dict(), replay._rows[replay._rows > 0]
+    storage = replay.storage
+    state, rows = replay.state_dict(), storage.rows[storage.rows > 0]
     assert replay.size == len(kept)
-    assert rows.numel() == rows.unique().numel() == replay._used - 1 - len(replay._free)
-    assert not set(rows.tolist()) & set(replay._free.tolist())
+    assert rows.numel() == rows.unique().numel() == storage._used - 1 - len(storage._free)
+    assert not set(rows.tolist()) & set(storage._free.tolist())
     assert state["length"].tolist() == [len(episode["reward"]) for episode in kept]
     assert state["terminated"].tolist() == [bool(episode["terminated"]) for episode in kept]
     out = replay.gather(torch.arange(replay.size).flip(0))
@@ -186,8 +187,8 @@ def test_memory_follows_the_steps_that_are_kept():
     for k, length in enumerate(lengths):
         replay.add(batch([length], first=k))
         held = sum(length + 1 for length in lengths[max(0, k - 3) : k + 1])
-        assert replay._used - 1 - len(replay._free) == held
-    assert replay._used - 1 <= 4 * 7 and replay._free.unique().numel() == replay._free.numel()
+        assert replay.storage._used - 1 - len(replay.storage._free) == held
+    assert replay.storage._used - 1 <= 4 * 7 and replay.storage._free.unique().numel() == replay.storage._free.numel()
     out = replay.gather(torch.arange(4))
     assert out.obs[:, 0, 0, 0].tolist() == [29.0, 28.0, 27.0, 26.0] and out.lengths.tolist() == lengths[:-5:-1]
 
@@ -201,7 +202,7 @@ def test_a_large_map_is_reserved_without_its_memory():
 
 def test_episodes_beyond_the_machines_memory_are_refused_before_they_are_written(monkeypatch):
     replay = buffer()
-    monkeypatch.setattr(replay_module, "_memory", lambda: 40 * replay._row_bytes)
+    monkeypatch.setattr(storage_module, "memory", lambda *_: 40 * replay.storage.row_bytes)
     replay.add(batch([6] * 5))
     with pytest.raises(UserError, match=r"43 steps of map need .* GB"):
         replay.add(batch([6]))

@@ -10,7 +10,8 @@ from test_graphs import Recording
 
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.experience import rollout as rollout_module
-from mast_train.experience.rollout import AgentPolicy, Exploration, random_policy, rollout, rollouts
+from mast_train.experience.exploration import Exploration
+from mast_train.experience.rollout import AgentPolicy, random_policy, rollout, rollouts
 from mast_train.experience.transfer import Flags, sent
 from mast_train.settings.errors import UserError
 

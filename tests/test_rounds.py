@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mast_train.engines.joint import chosen, joined, lay_out
-from mast_train.envs import make_env, smax_round
+from mast_train.envs import smax_round
 from mast_train.envs.smax import SmaxEnv, aligned
 from mast_train.envs.together import together
 from mast_train.experience.rollout import Exploration, Rollout, rollouts
@@ -38,7 +38,7 @@ def config(**settings) -> Config:
 
 
 def envs(seeds, rounds: str = "compiled") -> list[SmaxEnv]:
-    return [make_env("smax", "3m", BATTLES, seed, CPU, {"rounds": rounds}) for seed in seeds]
+    return [SmaxEnv("3m", BATTLES, seed, CPU, rounds=rounds) for seed in seeds]
 
 
 def networks(settings: Config, seeds: int = PLACES) -> AgentNets:
@@ -145,7 +145,7 @@ def test_exploring_rounds_draw_each_seeds_own_stream_once(own):
 
 def test_a_seed_plays_what_it_plays_without_the_others_by_one_program(own):
     settings, nets = own
-    program = smax_round.program(smax_round.Shape("3m", BATTLES, 10.0, False, PLACES, True, False))
+    program = smax_round.program(smax_round.Shape("3m", BATTLES, 10.0, False, False, PLACES, True, False))
     everyone = Rounds(envs(range(PLACES)), PLACES, settings).play(nets, exploring([0.5] * 3, streams(range(PLACES))))
     for seeds in ([0, 2], [1]):
         fewer = Rounds(envs(seeds), PLACES, settings)
@@ -260,19 +260,18 @@ import torch
 sys.path.insert(0, sys.argv[1])
 import test_rounds as here
 here.CPU = torch.device("cuda")
-for shared, places in ((False, 3), (True, 1)):
-    settings = here.config(**{"net.shared": shared, "device": "cuda", "env.options": {}})
-    nets = here.networks(settings, places).to("cuda")
-    compiled, stepped = here.envs(range(places), "auto"), here.envs(range(places), "stepped")
-    rounds, expected = (here.Rounds(battles, places, settings) for battles in (compiled, stepped))
-    assert rounds._program is not None and expected._program is None
-    for _ in range(2):
-        for own, other in zip(rounds.play(nets), expected.play(nets), strict=True):
-            for name in ("obs", "state", "avail_actions", "actions"):
-                got, wanted = getattr(own.episodes, name)[:, :4], getattr(other.episodes, name)[:, :4]
-                torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4 * wanted.is_floating_point(), msg=name)
-            assert own.steps > 8 and own.won.is_cuda
-        assert [env.state_dict() for env in compiled] == [env.state_dict() for env in stepped]
+settings, places = here.config(**{"device": "cuda", "env.options": {}}), 2
+nets = here.networks(settings, places).to("cuda")
+compiled, stepped = here.envs(range(places), "auto"), here.envs(range(places), "stepped")
+rounds, expected = (here.Rounds(battles, places, settings) for battles in (compiled, stepped))
+assert rounds._program is not None and expected._program is None
+for _ in range(2):
+    for own, other in zip(rounds.play(nets), expected.play(nets), strict=True):
+        for name in ("obs", "state", "avail_actions", "actions"):
+            got, wanted = getattr(own.episodes, name)[:, :4], getattr(other.episodes, name)[:, :4]
+            torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4 * wanted.is_floating_point(), msg=name)
+        assert own.steps > 8 and own.won.is_cuda
+    assert [env.state_dict() for env in compiled] == [env.state_dict() for env in stepped]
 """
     folder = str(Path(__file__).parent)
     done = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, cwd=folder + "/..")

@@ -8,11 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from learning import change
 
 from mast_train import native
 from mast_train.native import SparseSequence
 from mast_train.networks.agents import AgentNets
+from mast_train.sparse import evolution
 from mast_train.sparse.allocation import erdos_renyi, uniform, with_floors
+from mast_train.sparse.evolution import dense_gradients
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.schedule import drop_fraction, evolves_at
 from mast_train.sparse.topology import evolve, from_blocks, random_mask, spread_mask, to_blocks
@@ -195,12 +198,12 @@ def test_masks_through_training_steps(rows, grow):
     for step in range(20):
         optimizer.zero_grad()
         nets(torch.randn(4, 3, 2, 10))[0].square().mean().backward()
-        dense = masks.dense_gradients()
+        dense = dense_gradients([masks])
         masks.apply_to_gradients()
         optimizer.step()
         before = {layer.name: masks[layer.name].clone() for layer in layers()}
         if step % 5 == 4:
-            masks.evolve("magnitude", grow, dense, 0.3, generator, optimizer)
+            change("magnitude", grow, dense, masks, generator, optimizer)
         for layer in layers(rows):
             weight, mask = dict(nets.named_parameters())[layer.name], masks[layer.name]
             assert not weight[~mask].any()
@@ -236,10 +239,10 @@ def test_idle_connections_are_dropped_before_small_ones(kernel, drop):
         optimizer.zero_grad()
         sequence = SparseSequence(nets, masks.state_dict()) if kernel == "native" else nets
         (sequence.forward(x, dense_gradients=True) if kernel == "native" else nets(x)[0]).square().mean().backward()
-        dense = masks.dense_gradients()
+        dense = dense_gradients([masks])
         masks.apply_to_gradients()
         optimizer.step()
-        masks.evolve(drop, "gradient", dense, 0.3, generator, optimizer)
+        change(drop, "gradient", dense, masks, generator, optimizer)
     fc1, ih = masks["fc1_weight"], masks["weight_ih"]
     idle = int(fc1[:, :, 3:5].sum() + fc1[1, 4].sum() + ih[1, :, 4].sum())
     assert masks.nnz == before and (idle == 0) == (drop == "idle"), idle
@@ -253,12 +256,13 @@ def test_an_action_that_nobody_took_is_not_idle():
         nets.fc2_weight[:, 2] *= 50.0
     optimizer, kept = torch.optim.Adam(nets.parameters(), lr=1e-9), masks["fc2_weight"][:, 2].clone()
     nets(torch.randn(6, 8, 2, 10))[0][..., [0, 1, 3, 4]].square().mean().backward()
-    dense = masks.dense_gradients()
-    assert kept.any() and not dense["fc2_weight"][:, 2].any()
-    idle = sum(int((dense[name][masks[name]] == 0).sum()) for name in ("fc1_weight", "weight_ih", "weight_hh"))
+    dense = dense_gradients([masks])
+    dense_fc2 = dense["fc2_weight"][0]
+    assert kept.any() and not dense_fc2[:, 2].any()
+    idle = sum(int((dense[name][0][masks[name]] == 0).sum()) for name in ("fc1_weight", "weight_ih", "weight_hh"))
     judged = sum(int(masks[name].sum()) for name in ("fc1_weight", "weight_ih", "weight_hh"))
-    assert masks.idle(dense) == (idle, judged)
-    masks.evolve("idle", "gradient", dense, 0.3, torch.Generator(), optimizer)
+    assert evolution.idle([masks], dense).tolist() == [[idle], [judged]]
+    change("idle", "gradient", dense, masks, torch.Generator(), optimizer)
     assert torch.equal(masks["fc2_weight"][:, 2] & kept, kept)
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
+from learning import change
 
 from mast_train import native
 from mast_train.engines.joint import joined, lay_out
-from mast_train.native import PARAMETERS, Inputs, SparseSequence, Wanted, together
+from mast_train.native import Inputs, SparseSequence, Wanted, together
 from mast_train.networks.agents import WEIGHTS, AgentNets
+from mast_train.sparse import evolution
 from mast_train.sparse.masks import MaskedLayer, Masks
 from mast_train.sparse.topology import random_mask
 
@@ -252,12 +256,12 @@ def test_a_hundred_updates_with_topology_changes(block):
             loss = (q - target).square().mean()
             optimizers[i].zero_grad()
             loss.backward()
-            dense = masks[i].dense_gradients()
+            dense = evolution.dense_gradients([masks[i]])
             masks[i].apply_to_gradients()
             torch.nn.utils.clip_grad_norm_(nets[i].parameters(), 0.5)
             optimizers[i].step()
             if evolving:
-                assert masks[i].evolve("magnitude", "gradient", dense, 0.3, generators[i], optimizers[i]) > 0
+                assert change("magnitude", "gradient", dense, masks[i], generators[i], optimizers[i]) > 0
             losses.append(loss.detach())
         torch.testing.assert_close(losses[1], losses[0], atol=0.0, rtol=1e-5)
         assert all(torch.equal(masks[0][name], masks[1][name]) for name in WEIGHTS)
@@ -299,7 +303,7 @@ def test_frozen_networks_follow_their_weights():
         sequence.forward(x)
 
 
-def test_misuse_is_refused(monkeypatch):
+def test_misuse_is_refused():
     nets, masks = make(2, 8, 16, 4)
     sequence = SparseSequence(nets, masks)
     with pytest.raises(ValueError, match=r"x is \[6, 5, 3, 8\]"):
@@ -321,10 +325,23 @@ def test_misuse_is_refused(monkeypatch):
         nets.weight_hh.mul_(2.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         q.sum().backward()
-    monkeypatch.setattr(native, "_train", None)
-    assert not native.available() and native.levels() == () and "not built" in native.status()
-    with pytest.raises(ValueError, match="not built"):
-        SparseSequence(nets, masks)
+
+
+def test_without_the_extension_everything_says_so():
+    """As where no C compiler was: the module cannot be imported."""
+    program = """
+import sys
+sys.modules["mast_train.native._train"] = None
+from mast_train import native
+from mast_train.networks.agents import AgentNets
+assert not native.available() and native.levels() == () and "not built" in native.status()
+try:
+    native.SparseSequence(AgentNets(2, 8, 16, 4), {})
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "native training: not built" in done.stdout and not done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -335,7 +352,7 @@ def test_networks_of_several_seeds_side_by_side_are_each_what_they_are_alone(lev
     alone = [make(groups, 9, 20, 5, seed=seed) for seed in range(seeds)]
     members = copy.deepcopy(alone)
     own = [net for net, _ in members]
-    wholes = {name: lay_out([getattr(net, name) for net in own]) for name in PARAMETERS}
+    wholes = {name: lay_out([getattr(net, name) for net in own]) for name, _ in own[0].named_parameters()}
     nets = joined(own, wholes)
     masks = {name: lay_out([worn[name] for _, worn in members]).flatten(0, 1) for name in WEIGHTS}
     x, lengths = torch.randn(t, seeds * b, agents, 9), torch.randint(1, t + 1, (seeds * b,))

@@ -1,4 +1,4 @@
-"""The training extension under the address and undefined behaviour sanitizers, on odd sizes."""
+"""The training extension under the address and undefined behaviour sanitizers, on odd sizes and on what is wrong."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-import mast_train.native
 from mast_train import native
+from mast_train.native.extension import extension
 
-ROOT = Path(mast_train.native.__file__).parents[2]
+ROOT = Path(native.__file__).parents[2]
 FLAGS = ["-c", "-fPIC", "-std=c11", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 @pytest.mark.skipif(not native.available(), reason=native.status())
 def test_the_calls_run_without_sanitizers():
     """So that a failure below is the sanitizers' finding."""
-    runpy.run_path(str(Path(__file__).with_name("native_calls.py")))["main"](native.extension().__file__)
+    runpy.run_path(str(Path(__file__).with_name("native_calls.py")))["main"](extension().__file__)
 
 
 def test_address_and_undefined_sanitizers(tmp_path):
@@ -41,8 +41,8 @@ def test_address_and_undefined_sanitizers(tmp_path):
         objects = [tmp_path / f"{source.stem}.o" for source in sources]
         pairs = zip(sources, objects, strict=True)
         built = list(pool.map(lambda pair: run(["gcc", *FLAGS, *include, pair[0], "-o", pair[1]]), pairs))
-    extension = tmp_path / "_train.abi3.so"
-    built.append(run(["gcc", "-shared", "-fsanitize=address,undefined", *objects, "-lm", "-lpthread", "-o", extension]))
+    library = tmp_path / "_train.abi3.so"
+    built.append(run(["gcc", "-shared", "-fsanitize=address,undefined", *objects, "-lm", "-lpthread", "-o", library]))
     assert not any(done.returncode for done in built), "".join(done.stderr for done in built)
     environment = {
         "LD_PRELOAD": runtime,
@@ -51,7 +51,7 @@ def test_address_and_undefined_sanitizers(tmp_path):
         "OPENBLAS_NUM_THREADS": "1",
     }
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("native_calls.py")), str(extension)],
+        [sys.executable, str(Path(__file__).with_name("native_calls.py")), str(library)],
         env=environment,
         capture_output=True,
         text=True,

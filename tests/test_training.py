@@ -110,11 +110,10 @@ def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates()
     loop = Loop([trainer])
     play_once, learn = loop._play, loop._learn
 
-    def played(policy):
-        actor = policy._agents
+    def played(actor, exploration):
         nets = getattr(actor, "nets", actor)
         acted.append((nets.weight_hh.clone(), nets is not agents))
-        return play_once(policy)
+        return play_once(actor, exploration)
 
     loop._play = played
     before, worn = [], []
@@ -133,7 +132,7 @@ def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates()
     engine = loop._update.engine
     if isinstance(engine.actor, SparseSequence):
         frozen = engine.frozen_actor()
-        assert frozen.structure() is frozen.structure() is not engine.actor.structure()
+        assert frozen.structure.current() is frozen.structure.current() is not engine.actor.structure.current()
         observed = torch.randn(4, 2, agents.inputs), agents.initial_hidden(4, 2)
         assert torch.equal(frozen.step(*observed)[0], engine.actor.step(*observed)[0])
 

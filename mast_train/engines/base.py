@@ -144,10 +144,12 @@ def of_seeds(rows: Rows, values: Tensor) -> Tensor:
         shape = len(rows.sizes), -1
         real = rows.real.view(-1, *[1] * (values.dim() - 1)).expand_as(values).reshape(shape)
         return values.reshape(shape).masked_fill(~real, 0.0).sum(1) / real.sum(1)
+    if len(rows.sizes) == 1:
+        return mean_of(values, rows.real).unsqueeze(0)
     parts = zip(rows.split(values), rows.split_any(rows.real), strict=True)
     return torch.stack([mean_of(part, real) for part, real in parts])
 
 
 def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
     """What is differentiated: the sum over goals and seeds of losses [K]."""
-    return total([loss.sum() for loss in losses.values()])
+    return total(list(losses.values())).sum()

@@ -37,13 +37,15 @@ class NativeEngine:
         """Raises ValueError for parameters or optimisers that C cannot work on."""
         self._config, self._spec, self._parts = config, spec, list(parts)
         self._agents: dict[str, SparseSequence] = {}
+        self._masks: dict[str, Mapping[str, Tensor] | None] = {}
         self._mixers: dict[str, list[SparseMixer]] = {}
         self._handed: list[tuple[Tensor, Sequence[Tensor]]] = []
         self._frozen: Frozen | None = None
         for key, module in parts[0].networks.items():
             masks = [part.masks[key].state_dict() if key in part.masks else None for part in parts]
             if isinstance(module, AgentNets):
-                self._agents[key] = SparseSequence(*self._joint_agents(key, masks))
+                nets, self._masks[key] = self._joint_agents(key, masks)
+                self._agents[key] = SparseSequence(nets, self._masks[key])
             elif isinstance(module, MonotonicMixer):
                 own = [cast(MonotonicMixer, part.networks[key]) for part in parts]
                 self._mixers[key] = [SparseMixer(mixer, mask) for mixer, mask in zip(own, masks, strict=True)]
@@ -87,13 +89,15 @@ class NativeEngine:
         masks = [part.masks["agents"].state_dict() for part in parts]
         if len(own) == 1:
             return SparseSequence(own[0], masks[0])
-        wholes = {name: torch.stack([getattr(nets, name).detach() for nets in own]) for name in native.PARAMETERS}
+        wholes = {
+            name: torch.stack([getattr(nets, name).detach() for nets in own]) for name, _ in own[0].named_parameters()
+        }
         return SparseSequence(
             joined(own, wholes), {name: torch.cat([mask[name] for mask in masks]) for name in masks[0]}
         )
 
     def frozen_actor(self) -> Actor:
-        self._frozen = self._frozen or Frozen(self.actor.nets, self.actor.masks or {}, SparseSequence)
+        self._frozen = self._frozen or Frozen(self.actor.nets, self._masks["agents"] or {}, SparseSequence)
         return self._frozen.refreshed()
 
     def schedule(self, schedule: Schedule) -> None:
@@ -141,12 +145,10 @@ class NativeEngine:
     def returns(self, batch: EpisodeBatch, rows: Rows, following: Tensor) -> Tensor:
         c, gamma, given = self._config.target, self._config.train.gamma, (batch.reward, batch.terminated)
         if c.returns != "n_step":
-            lambdas = self._schedule.lambdas
-            by_lambda = {
-                lam: native_targets.td_lambda(batch.reward, following, batch.terminated, batch.filled, gamma, lam)
-                for lam in set(lambdas)
-            }
-            return self._each(rows, [by_lambda[lam] for lam in lambdas])
+            lambdas = torch.tensor(self._schedule.lambdas)
+            one, each = len(set(self._schedule.lambdas)) == 1, len(batch.reward) // self.seeds
+            lam = self._schedule.lambdas[0] if one else lambdas.repeat_interleave(each)
+            return native_targets.td_lambda(batch.reward, following, batch.terminated, batch.filled, gamma, lam)
         value = torch.zeros_like(batch.reward).flatten().scatter(0, rows.transition, following).view_as(batch.reward)
         y = {
             True: lambda: targets.one_step(given[0], value, given[1], gamma),
@@ -189,7 +191,8 @@ class NativeEngine:
             means.append(found)
         values.backward(None, torch.cat(gradients) if len(gradients) > 1 else gradients[0])
         names = (name, "q_taken", "q_tot", "target", *(["weight"] if goal.weighted else []))
-        return dict(zip(names, torch.stack(means, 1).unbind(), strict=False))
+        each = torch.stack(means, 1) if len(means) > 1 else means[0].unsqueeze(1)
+        return dict(zip(names, each.unbind(), strict=False))
 
     def clear_gradients(self) -> None:
         for part in self._parts:
@@ -204,7 +207,8 @@ class NativeEngine:
                 joint.grad = None
 
     def optimise(self, max_norm: float) -> Tensor:
-        return torch.stack([step.step(max_norm) for step in self._steps])
+        norms = [step.step(max_norm) for step in self._steps]
+        return torch.stack(norms) if len(norms) > 1 else norms[0].unsqueeze(0)
 
 
 def _connections(part: Parts) -> dict:

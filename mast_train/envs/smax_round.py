@@ -14,8 +14,8 @@ from mast_train.envs import smax_jax
 
 
 class Shape(NamedTuple):
-    """What a program is compiled for. in_lanes: see smax_jax.joint_programs; graphs: with smax_jax.GRAPHS; last_action,
-    agent_id: what the networks see beside the observation."""
+    """What a program is compiled for. in_lanes, graphs: see smax_jax.joint_programs; last_action, agent_id: what the
+    networks see beside the observation."""
 
     map_name: str
     num_envs: int
@@ -121,9 +121,17 @@ def _begin(joint: smax_jax.Carry, hidden: Any, limit: int) -> Playing:
     import jax.numpy as jnp
 
     view, (*wide, n, _) = joint.view, joint.view.avail_actions.shape
-    seen = (view.obs, view.state, view.avail_actions)
-    observed = [_put(jnp.zeros((*wide, limit + 1, *x.shape[2:]), x.dtype), x, 0) for x in seen]
-    written = Written(*observed, jnp.zeros((*wide, limit, n), jnp.int32), jnp.zeros((*wide, limit), jnp.float32))
+
+    def room(first: Any) -> Any:
+        return _put(jnp.zeros((*wide, limit + 1, *first.shape[2:]), first.dtype), first, 0)
+
+    written = Written(
+        room(view.obs),
+        room(view.state),
+        room(view.avail_actions),
+        jnp.zeros((*wide, limit, n), jnp.int32),
+        jnp.zeros((*wide, limit), jnp.float32),
+    )
     nothing_done, lengths = jnp.full((*wide, n), -1, jnp.int32), jnp.zeros(wide, jnp.int32)
     return Playing(jnp.int32(0), joint, hidden, nothing_done, lengths, written, ~_over(joint).all())
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
+from mast_train.experience.exploration import Exploration, Explorer
 from mast_train.experience.transfer import Flags
 from mast_train.settings.errors import UserError
 
@@ -52,12 +54,50 @@ class Rollout:
         return cls(episodes, state.get("won"), state["returns"])
 
 
+class Rollouts(Sequence[Rollout]):
+    """One round of several seeds: each seed's Rollout, over episodes that lie together, the seeds in equal parts."""
+
+    def __init__(self, episodes: EpisodeBatch, won: Tensor | None, ends: Sequence[int]) -> None:
+        """episodes: [B,...] of all. won: [B]. ends: the steps of each seed's longest episode."""
+        self.episodes, self.won, self._ends = episodes, won, ends
+
+    @classmethod
+    def of(cls, alone: Rollout) -> Rollouts:
+        """A round of one seed."""
+        return cls(alone.episodes, alone.won, [alone.episodes.filled.shape[1]])
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: Any) -> Any:
+        parts = {name: tensor.tensor_split(len(self))[index] for name, tensor in vars(self.episodes).items()}
+        episodes = crop(EpisodeBatch(**parts), self._ends[index])
+        won = None if self.won is None else self.won.tensor_split(len(self))[index]
+        return Rollout(episodes, won, episodes.reward.sum(1))
+
+    @cached_property
+    def steps(self) -> list[int]:
+        """Environment steps that each seed took."""
+        return self.episodes.lengths.view(len(self), -1).sum(1).tolist()
+
+    def means(self) -> list[dict[str, float]]:
+        """For the log of each seed: the mean return, and the share of episodes won where that is said."""
+        rewards = self.episodes.reward.cpu().tensor_split(len(self))
+        rows = [
+            {"train_return": float(own[:, :end].sum(1).mean())} for own, end in zip(rewards, self._ends, strict=True)
+        ]
+        if self.won is not None:
+            for row, own in zip(rows, self.won.cpu().tensor_split(len(self)), strict=True):
+                row["train_win_rate"] = float(own.float().mean())
+        return rows
+
+
 def rollout(env: Stepped, policy: Policy) -> Rollout:
     """Play one episode in every environment. Environments that finish early wait, unrecorded."""
     return rollouts(env, policy, 1)[0]
 
 
-def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
+def rollouts(env: Stepped, policy: Policy, seeds: int) -> Rollouts:
     """`rollout` in the environments of several seeds at once; the result of each is as long as its own episodes."""
     storage = _allocate(env.spec, env.num_envs, env.device)
     observation = env.reset()
@@ -79,10 +119,9 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> list[Rollout]:
         t += 1
         ends = [end + plays for plays, end in zip(playing, ends, strict=True)]
         _record(storage, t, observation)
-    _blank_afterwards(crop(storage, t))
-    wins = [None] * seeds if won is None else won.clone().tensor_split(seeds)
-    parts = zip(storage.split(seeds), wins, ends, strict=True)
-    return [Rollout(crop(part, end), won, part.reward[:, :end].sum(1)) for part, won, end in parts]
+    episodes = crop(storage, t)
+    _blank_afterwards(episodes)
+    return Rollouts(episodes, None if won is None else won.clone(), ends)
 
 
 def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:
@@ -158,13 +197,6 @@ class Actor(Protocol):
     def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
-class Exploration(NamedTuple):
-    """The share of one seed's actions that are random, and the stream that they are drawn from."""
-
-    epsilon: float
-    generator: torch.Generator
-
-
 class AgentPolicy:
     """Epsilon-greedy decisions of the agents' networks; keeps the recurrent state and last actions of an episode."""
 
@@ -172,7 +204,7 @@ class AgentPolicy:
         self, agents: Actor, inputs: Callable[[Tensor, Tensor], Tensor], exploration: Sequence[Exploration] = ()
     ) -> None:
         """exploration: of each seed; none: greedy."""
-        self._agents, self._inputs, self._exploration = agents, inputs, exploration
+        self._agents, self._inputs, self._explore = agents, inputs, Explorer(exploration)
         self.seconds = 0.0
 
     @torch.no_grad()
@@ -185,20 +217,6 @@ class AgentPolicy:
             self._last = torch.full((e, n), -1, device=avail.device)
         q, self._hidden = self._agents.step(self._inputs(observation.obs, self._last), self._hidden)
         self._last = q.masked_fill(~avail, -torch.inf).argmax(-1)
-        if self._exploration:
-            each = e // len(playing)
-            parts = zip(self._exploration, avail.split(each), self._last.split(each), playing, strict=True)
-            # A seed whose episodes are over draws no more numbers: its stream goes on as it would without the others.
-            self._last = torch.cat(
-                [_explore(own, free, greedy) if plays else greedy for own, free, greedy, plays in parts]
-            )
+        self._last = self._explore(t, avail, self._last, playing)
         self.seconds += time.perf_counter() - started
         return self._last
-
-
-def _explore(exploration: Exploration, avail: Tensor, greedy: Tensor) -> Tensor:
-    epsilon, generator = exploration
-    if epsilon <= 0.0:
-        return greedy
-    explore = torch.rand(greedy.shape, generator=generator, device=generator.device).to(avail.device)
-    return torch.where(explore < epsilon, random_actions(avail, generator), greedy)

@@ -16,7 +16,8 @@ from mast_train.envs.base import VecEnv
 from mast_train.envs.smax import SmaxEnv, SmaxRounds
 from mast_train.envs.together import together
 from mast_train.experience.episodes import EpisodeBatch
-from mast_train.experience.rollout import Actor, AgentPolicy, Exploration, Rollout, crop, rollouts, too_many
+from mast_train.experience.exploration import Exploration
+from mast_train.experience.rollout import Actor, AgentPolicy, Rollouts, crop, rollouts, too_many
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs
 from mast_train.settings.config import Config
@@ -37,7 +38,7 @@ class Rounds:
         self.acting = 0.0
         """Seconds of the last round that decisions took; 0.0 where they are part of a program."""
 
-    def play(self, actor: Actor, exploration: Sequence[Exploration] = ()) -> list[Rollout]:
+    def play(self, actor: Actor, exploration: Sequence[Exploration] = ()) -> Rollouts:
         """One round of each seed. exploration: of each; none: greedy. Raises UserError for more than memory holds.
 
         Networks that run in C act step by step. In a program a seed with epsilon above 0 draws, for all steps that its
@@ -56,16 +57,12 @@ class Rounds:
         self.acting = policy.seconds
         return played
 
-    def _compiled(self, program: SmaxRounds, nets: AgentNets, exploration: Sequence[Exploration]) -> list[Rollout]:
+    def _compiled(self, program: SmaxRounds, nets: AgentNets, exploration: Sequence[Exploration]) -> Rollouts:
         epsilons = [own.epsilon for own in exploration] or [0.0] * len(self._envs)
         recorded, steps = program.play(dict(nets.named_parameters()), epsilons, self._noise(exploration))
-        whole = {field.name: getattr(recorded, field.name) for field in fields(EpisodeBatch)}
+        whole = {field.name: getattr(recorded, field.name).flatten(0, 1) for field in fields(EpisodeBatch)}
         whole["actions"] = whole["actions"].long()
-        returns = whole["reward"].sum(2)
-        return [
-            Rollout(crop(EpisodeBatch(**{name: value[k] for name, value in whole.items()}), end), won, own)
-            for k, (end, won, own) in enumerate(zip(steps, recorded.won, returns, strict=True))
-        ]
+        return Rollouts(crop(EpisodeBatch(**whole), max(steps)), recorded.won.flatten(), steps)
 
     def _noise(self, exploration: Sequence[Exploration]) -> Tensor:
         """Numbers in [0, 1) [K,T,E,N,1+A], each seed's from its own stream."""

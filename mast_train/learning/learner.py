@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -19,22 +18,13 @@ from mast_train.learning.flops import Model
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import new_masks
 from mast_train.settings.config import Config
-from mast_train.sparse.schedule import drop_fraction, evolves_at
+from mast_train.sparse.schedule import evolves_at
 
 
 def stream_seed(seed: int, purpose: str) -> int:
     """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
     entropy = [seed, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-
-
-@dataclass(frozen=True)
-class Scores:
-    """By which the topology changes: the gradients of all weights, by module and parameter, before any was masked, and
-    the share of the connections whose gradient was 0."""
-
-    gradients: dict[str, dict[str, Tensor]]
-    idle: float
 
 
 class Learner:
@@ -108,23 +98,6 @@ class Learner:
         delayed = env_steps < target.start * train.total_steps
         lam = 0.0 if delayed or target.returns == "one_step" else target.td_lambda
         return train.lr * (1.0 + progress * (train.lr_end_factor - 1.0)), lam, delayed
-
-    def scores(self) -> Scores:
-        """By the gradients as they are now."""
-        gradients = {key: masks.dense_gradients() for key, masks in self.masks.items()}
-        counts = [masks.idle(gradients[key]) for key, masks in self.masks.items()]
-        idle, judged = map(sum, zip(*counts, strict=True))
-        return Scores(gradients, idle / max(1, judged))
-
-    def evolve(self, scores: Scores, env_steps: int) -> int:
-        """Drop and grow connections; how many changed."""
-        sparse = self.config.sparse
-        progress = env_steps / self.config.train.total_steps
-        fraction = drop_fraction(progress, sparse.drop_fraction, sparse.stop_fraction)
-        return sum(
-            masks.evolve(sparse.drop, sparse.grow, scores.gradients[key], fraction, self.generator, self.optimizer)
-            for key, masks in self.masks.items()
-        )
 
     def advance(self) -> None:
         """Count an update; the target networks follow where it is their turn."""

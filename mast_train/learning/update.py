@@ -13,7 +13,8 @@ from mast_train.engines.base import Schedule
 from mast_train.engines.choice import make_engine
 from mast_train.engines.graph import Recorder
 from mast_train.experience.episodes import EpisodeBatch
-from mast_train.learning.learner import Learner, Scores
+from mast_train.learning import evolution
+from mast_train.learning.learner import Learner
 from mast_train.learning.losses import total
 
 Log = dict[str, Tensor]
@@ -47,9 +48,10 @@ class Update:
             log["changed"] = torch.zeros(len(due))
         else:
             log = self._gradients(batch, evolving=any(due))
-            scores = [learner.scores() if now else None for learner, now in zip(self.learners, due, strict=True)]
+            own = [k for k, now in enumerate(due) if now]
+            found = evolution.scores([self.learners[k] for k in own]) if own else None
             log |= self._optimise()
-            log |= self._evolve(scores, env_steps)
+            log |= self._evolve(own, found, env_steps)
         for learner in self.learners:
             learner.advance()
         return log
@@ -83,12 +85,12 @@ class Update:
     def _optimise(self) -> Log:
         return {"grad_norm": self.engine.optimise(self._clip)}
 
-    def _evolve(self, scores: Sequence[Scores | None], env_steps: Sequence[int]) -> Log:
+    def _evolve(self, due: Sequence[int], found: evolution.Scores | None, env_steps: Sequence[int]) -> Log:
         """Change the topology of the learners that are due. "idle" is the share of connections that carried nothing,
         not a number for those that are not."""
-        pairs = zip(self.learners, scores, env_steps, strict=True)
-        changed = [0 if own is None else learner.evolve(own, steps) for learner, own, steps in pairs]
-        log = {"changed": torch.tensor(changed, dtype=torch.float32)}
-        if any(scores):
-            log["idle"] = torch.tensor([math.nan if own is None else own.idle for own in scores])
+        log = {"changed": torch.zeros(self.engine.seeds)}
+        if found:
+            changed = evolution.evolve([self.learners[k] for k in due], found, [env_steps[k] for k in due])
+            log["idle"] = torch.full((self.engine.seeds,), math.nan)
+            log["changed"][due], log["idle"][due] = torch.stack([changed, found.idle]).cpu()
         return log

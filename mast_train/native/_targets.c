@@ -1,51 +1,112 @@
-/* The targets' part of the extension module. */
+/* The targets' calls of the extension module. Letters: A actions, B episodes, L transitions of the longest,
+ * R transitions, * rows. */
 #include "calls.h"
+#include "levels.h"
+#include "panels.h"
 #include "targets.h"
 
-/* soft_mellowmax(level, threads, (rows, actions), q, select, avail, alpha, omega, value) */
-PyObject *mellow_values(PyObject *self, PyObject *args)
+typedef struct {
+    const train_level *level;
+    int32_t threads;
+    mellow_call call;
+} mellow_arguments;
+
+#define HERE(member) offsetof(mellow_arguments, member)
+static argument MELLOW[] = {
+    {"level", LEVEL_OF, NULL, 0, HERE(level)},
+    {"threads", COUNT, NULL, 0, HERE(threads)},
+    {"q", FLOATS, "* A", 0, HERE(call.q)},
+    {"select", FLOATS, "* A", 0, HERE(call.select)},
+    {"avail", BOOLS, "* A", 0, HERE(call.avail)},
+    {"alpha", SINGLE, NULL, 0, HERE(call.alpha)},
+    {"omega", SINGLE, NULL, 0, HERE(call.omega)},
+    {"value", FLOATS, "*", 0, HERE(call.value)},
+    {0},
+};
+
+FUNCTION(call_soft_mellowmax)
 {
     (void)self;
-    const char *level;
-    int threads, done;
-    mellow_call c = {0};
-    unsigned long long q, select, avail, value;
-    if (!PyArg_ParseTuple(args, "si(ii)KKKffK", &level, &threads, &c.rows, &c.actions, &q, &select, &avail, &c.alpha,
-                          &c.omega, &value))
-        return NULL;
-    c.q = address(q), c.select = address(select), c.avail = address(avail), c.value = address(value);
-    Py_BEGIN_ALLOW_THREADS
-    done = train_run(train_level(level)->soft_mellowmax, &c, (c.rows + TRAIN_LANES - 1) / TRAIN_LANES,
-                     5 * (size_t)c.actions * TRAIN_LANES, threads);
-    Py_END_ALLOW_THREADS
-    return done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    reading r;
+    mellow_arguments a = {0};
+    mellow_call *const c = &a.call;
+    int done = 0;
+    int read = read_call(&r, "soft_mellowmax", MELLOW, given, count, names, &a);
+    if (read) {
+        c->rows = size_of(&r, '*'), c->actions = size_of(&r, 'A');
+        read = bounded(&r, "values", c->actions, (int64_t)c->rows + TRAIN_LANES);
+    }
+    if (read) {
+        const int32_t tiles = (c->rows + TRAIN_LANES - 1) / TRAIN_LANES;
+        Py_BEGIN_ALLOW_THREADS
+        done = train_run(a.level->soft_mellowmax, c, tiles, 5 * (size_t)c->actions * TRAIN_LANES, a.threads);
+        Py_END_ALLOW_THREADS
+    }
+    end_reading(&r);
+    return !read ? NULL : done ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
-/* td_lambda((B, T), reward, next value, terminated, filled, gamma, lambda, targets): [B,T], next values and targets of
- * the filled ones alone, in their order */
-PyObject *lambda_returns(PyObject *self, PyObject *args)
+typedef struct {
+    const float *reward, *next_value;   /* [B, L]; of the filled ones, in their order [R] */
+    const uint8_t *terminated, *filled; /* [B, L] */
+    float gamma;
+    const float *lambda; /* [B] */
+    float *target;       /* [R] */
+} lambda_arguments;
+
+#undef HERE
+#define HERE(member) offsetof(lambda_arguments, member)
+static argument RETURNS[] = {
+    {"reward", FLOATS, "B L", 0, HERE(reward)},
+    {"next_value", FLOATS, "R", 0, HERE(next_value)},
+    {"terminated", BOOLS, "B L", 0, HERE(terminated)},
+    {"filled", BOOLS, "B L", 0, HERE(filled)},
+    {"gamma", SINGLE, NULL, 0, HERE(gamma)},
+    {"lam", FLOATS, "B", 0, HERE(lambda)},
+    {"target", FLOATS, "R", 0, HERE(target)},
+    {0},
+};
+
+static int32_t length_of(const lambda_arguments *a, int32_t first, int32_t steps)
 {
-    (void)self;
-    int episodes, steps;
-    unsigned long long at[5];
-    float gamma, lambda;
-    if (!PyArg_ParseTuple(args, "(ii)KKKKffK", &episodes, &steps, &at[0], &at[1], &at[2], &at[3], &gamma, &lambda,
-                          &at[4]))
-        return NULL;
-    const float *reward = address(at[0]), *value = address(at[1]);
-    const uint8_t *terminated = address(at[2]), *filled = address(at[3]);
-    float *target = address(at[4]);
-    for (int b = 0, row = 0; b < episodes; b++) {
-        const int first = b * steps;
-        int count = 0;
-        while (count < steps && filled[first + count])
-            count++;
+    int32_t count = 0;
+    while (count < steps && a->filled[first + count])
+        count++;
+    return count;
+}
+
+static void take_returns(const lambda_arguments *a, int32_t episodes, int32_t steps)
+{
+    for (int32_t b = 0, row = 0; b < episodes; b++) {
+        const int32_t first = b * steps, count = length_of(a, first, steps);
         float keep = 0.0f, following = 0.0f; /* nothing follows the last transition */
-        for (int t = count - 1; t >= 0; t--, keep = lambda) {
-            const float mixed = (1.0f - keep) * value[row + t] + keep * following;
-            target[row + t] = following = reward[first + t] + gamma * (terminated[first + t] ? 0.0f : mixed);
+        for (int32_t t = count - 1; t >= 0; t--, keep = a->lambda[b]) {
+            const float mixed = (1.0f - keep) * a->next_value[row + t] + keep * following;
+            following = a->reward[first + t] + a->gamma * (a->terminated[first + t] ? 0.0f : mixed);
+            a->target[row + t] = following;
         }
         row += count;
     }
-    return Py_NewRef(Py_None);
+}
+
+FUNCTION(call_td_lambda)
+{
+    (void)self;
+    reading r;
+    lambda_arguments a;
+    int read = read_call(&r, "td_lambda", RETURNS, given, count, names, &a);
+    if (read) {
+        const int32_t episodes = size_of(&r, 'B'), steps = size_of(&r, 'L');
+        int64_t rows = 0;
+        read = bounded(&r, "transitions", episodes, steps);
+        for (int32_t b = 0; read && b < episodes; b++)
+            rows += length_of(&a, b * steps, steps);
+        if (read && rows != size_of(&r, 'R'))
+            read = refuse(&r, "next_value is [%d], expected [%lld], the filled transitions", size_of(&r, 'R'),
+                          (long long)rows);
+        if (read)
+            take_returns(&a, episodes, steps);
+    }
+    end_reading(&r);
+    return read ? Py_NewRef(Py_None) : NULL;
 }

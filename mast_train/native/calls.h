@@ -1,21 +1,19 @@
-/* The parts of the extension module: addresses and sizes in. Callers check shapes; see the Python beside. */
+/* The calls of the extension module, each in the file of its subject. */
 #ifndef MAST_TRAIN_CALLS_H
 #define MAST_TRAIN_CALLS_H
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "arguments.h"
 
-#include "train.h"
-
-/* The kernels of an instruction set that `levels` named. */
-const train_kernels *train_level(const char *name);
-
-static inline void *address(unsigned long long value) { return (void *)(uintptr_t)value; }
-
-PyObject *mixer_structure(PyObject *self, PyObject *args);
-PyObject *mixer_values(PyObject *self, PyObject *args);
-PyObject *mixer_gradients(PyObject *self, PyObject *args);
-PyObject *optimizer_step(PyObject *self, PyObject *args);
-PyObject *mellow_values(PyObject *self, PyObject *args);
-PyObject *lambda_returns(PyObject *self, PyObject *args);
-PyObject *episode_rows(PyObject *self, PyObject *args);
+FUNCTION(call_agents_build);
+FUNCTION(call_agents_saved);
+FUNCTION(call_agents_forward);
+FUNCTION(call_agents_backward);
+FUNCTION(call_mixer_build);
+FUNCTION(call_mixer_forward);
+FUNCTION(call_mixer_backward);
+FUNCTION(call_mixer_fit);
+FUNCTION(call_positions);
+FUNCTION(call_step);
+FUNCTION(call_soft_mellowmax);
+FUNCTION(call_td_lambda);
+FUNCTION(call_episodes);
 #endif

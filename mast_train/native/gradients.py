@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,26 +17,30 @@ class Gradients:
     set to None; where a gradient is there already, it adds to it.
     """
 
-    def __init__(self) -> None:
-        self._tensors: list[Tensor] = []
+    def __init__(self, parameters: Mapping[str, Tensor]) -> None:
+        self._parameters = parameters
+        self._tensors: dict[str, Tensor] = {}
         self._structure: Any = None
 
-    def write(self, parameters: Sequence[Tensor], structure: Any, fill: Callable[[Sequence[Tensor]], None]) -> None:
+    def write(self, structure: Any, fill: Callable[[dict[str, Tensor]], None]) -> None:
         """Let `fill` write into tensors that are 0 off the connections of `structure`; make them the gradients."""
-        fresh = all(parameter.grad is None for parameter in parameters)
-        tensors = self._cleared(parameters, structure) if fresh else [torch.zeros_like(p) for p in parameters]
+        fresh = all(parameter.grad is None for parameter in self._parameters.values())
+        tensors = self._cleared(structure) if fresh else self._zeros()
         fill(tensors)
-        for parameter, tensor in zip(parameters, tensors, strict=True):
+        for name, parameter in self._parameters.items():
             if parameter.grad is None:
-                parameter.grad = tensor
+                parameter.grad = tensors[name]
             else:
-                parameter.grad += tensor
+                parameter.grad += tensors[name]
 
-    def _cleared(self, parameters: Sequence[Tensor], structure: Any) -> list[Tensor]:
+    def _zeros(self) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(parameter) for name, parameter in self._parameters.items()}
+
+    def _cleared(self, structure: Any) -> dict[str, Tensor]:
         if not self._tensors:
-            self._tensors = [torch.zeros_like(parameter) for parameter in parameters]
+            self._tensors = self._zeros()
         elif self._structure is not structure:
-            for tensor in self._tensors:
+            for tensor in self._tensors.values():
                 tensor.zero_()
         self._structure = structure
         return self._tensors

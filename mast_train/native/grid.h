@@ -1,8 +1,8 @@
-/* The connections of a matrix, gathered from masks: what topology.c makes panels of. */
+/* The connections of a matrix, gathered from masks: what panels.c makes panels of. */
 #ifndef MAST_TRAIN_GRID_H
 #define MAST_TRAIN_GRID_H
-#include <stddef.h>
-#include <stdint.h>
+#include "panels.h"
+
 #include <stdlib.h>
 
 /* A connection's column, and where its value is in its layer's weights. */
@@ -17,12 +17,6 @@ typedef struct {
     cell *cells;
 } grid;
 
-/* A mask [rows, columns] (NULL: full) at row + ..., column + ... of a grid; positions count from `position`. */
-typedef struct {
-    const uint8_t *mask;
-    int32_t rows, columns, row, column, position;
-} grid_part;
-
 static int grid_alloc(grid *g, int32_t rows, int32_t columns, int32_t segment, size_t cells)
 {
     *g = (grid){rows, columns, segment, calloc((size_t)rows + 1, sizeof(int32_t)), malloc((cells + 1) * sizeof(cell))};
@@ -36,17 +30,17 @@ static void grid_free(grid *g)
 }
 
 /* Parts of the same rows come in the order of their columns. */
-static int grid_make(grid *g, int32_t rows, int32_t columns, int32_t segment, const grid_part *part, int parts)
+static int grid_make(grid *g, int32_t rows, int32_t columns, int32_t segment, const train_part *part, int parts)
 {
     size_t count = 0;
-    for (const grid_part *p = part; p < part + parts; p++)
+    for (const train_part *p = part; p < part + parts; p++)
         for (size_t i = 0, cells = (size_t)p->rows * (size_t)p->columns; i < cells; i++)
             count += !p->mask || p->mask[i];
     if (!grid_alloc(g, rows, columns, segment, count))
         return 0;
     cell *next = g->cells;
     for (int32_t r = 0; r < rows; r++) {
-        for (const grid_part *p = part; p < part + parts; p++) {
+        for (const train_part *p = part; p < part + parts; p++) {
             const int32_t own = r - p->row;
             if (own < 0 || own >= p->rows)
                 continue;

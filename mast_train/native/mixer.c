@@ -81,7 +81,7 @@ void mixer_free(mixer_network *network)
     free(network);
 }
 
-void mixer_collect(const mixer_call *c, float *const weight[MIXER_LAYERS], float *const bias[MIXER_LAYERS])
+void mixer_collect(const mixer_call *c, const mixer_parameters *gradients)
 {
     const size_t size = mixer_gradient_size(c->gradients);
     float *sum = c->partial;
@@ -91,8 +91,8 @@ void mixer_collect(const mixer_call *c, float *const weight[MIXER_LAYERS], float
     for (int l = 0; l < MIXER_LAYERS; l++) {
         const train_matrix *m = &c->gradients->layer[l];
         const int32_t outputs = mixer_outputs(c->gradients, l);
-        train_scatter(m, sum, weight[l], NULL, INT32_MAX);
-        memcpy(bias[l], sum + m->values, (size_t)outputs * sizeof(float));
+        train_scatter(m, sum, gradients->weight[l], NULL, INT32_MAX);
+        memcpy(gradients->bias[l], sum + m->values, (size_t)outputs * sizeof(float));
         sum += m->values + outputs;
     }
 }

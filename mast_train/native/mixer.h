@@ -1,11 +1,11 @@
 /* QMIX's mixing network and hypernetworks on the connections of their masks, forward and backward (mast_train.networks.mixers).
  *
- * Rows (transitions) are lanes. A task is MIXER_CHUNK tiles, whose weight gradients are taken together. The backward pass
- * computes the forward pass anew: that costs less than keeping it.
+ * Rows (transitions) are lanes. A task is MIXER_CHUNK tiles, whose weight gradients are taken together. The backward
+ * pass computes the forward pass anew: that costs less than keeping it.
  */
 #ifndef MAST_TRAIN_MIXER_H
 #define MAST_TRAIN_MIXER_H
-#include "train.h"
+#include "panels.h"
 
 enum { W1_IN, W1_OUT, W2_IN, W2_OUT, B1, B2_IN, B2_OUT, MIXER_LAYERS };
 enum { MIXER_CHUNK = 4 };
@@ -17,10 +17,14 @@ typedef struct {
 } mixer_network;
 
 typedef struct {
+    float *weight[MIXER_LAYERS], *bias[MIXER_LAYERS];
+} mixer_parameters;
+
+typedef struct {
     const mixer_network *network;
     const mixer_network *gradients; /* where weight gradients are wanted: network, or a full one; NULL: forward */
     int32_t rows, repeats;
-    const float *weight[MIXER_LAYERS], *bias[MIXER_LAYERS];
+    mixer_parameters parameters;
     const float *state;  /* [..., states] */
     const int64_t *row;  /* [rows] where each row's state is, or NULL: in order */
     const float *q;      /* [repeats, rows, agents] */
@@ -34,7 +38,7 @@ typedef struct {
     float *partial;      /* [tasks, gradient_size] */
 } mixer_call;
 
-/* Where a tile keeps the inputs, outputs and output gradients of each layer, q and its gradient; `size` floats in all. */
+/* Where a tile keeps the inputs, outputs and output gradients of each layer, q and its gradient; `size` floats. */
 typedef struct {
     size_t in[MIXER_LAYERS], out[MIXER_LAYERS], delta[MIXER_LAYERS], q, grad_q, size;
 } mixer_layout;
@@ -62,5 +66,5 @@ enum { MIXER_MEANS = 5 };
 void mixer_means(const mixer_call *call, float mean[MIXER_MEANS]);
 
 /* Sums of the tasks' gradients in their order, into the parameters' gradients, at the connections only. */
-void mixer_collect(const mixer_call *call, float *const weight[MIXER_LAYERS], float *const bias[MIXER_LAYERS]);
+void mixer_collect(const mixer_call *call, const mixer_parameters *gradients);
 #endif

@@ -1,4 +1,4 @@
-/* The mixer's kernels; included by kernels.c, once for each instruction set. */
+/* The mixer's kernels; included by kernels.h. */
 #include "mixer.h"
 
 INLINE vec16 abs16(vec16 a) { return max16(a, mul16(a, set16(-1.0f))); }
@@ -45,7 +45,7 @@ static void hypernetworks(const mixer_call *c, const mixer_layout *at, const mix
     to_lanes(c->state, rows->state, 0, c->network->states, tile, TRAIN_LANES);
     for (int l = 0; l < MIXER_LAYERS; l++) {
         const train_matrix *m = &c->network->layer[l];
-        multiply(m, values, tile + at->in[l], c->bias[l], tile + at->out[l], TRAIN_LANES);
+        multiply(m, values, tile + at->in[l], c->parameters.bias[l], tile + at->out[l], TRAIN_LANES);
         if (l == W1_IN || l == W2_IN || l == B2_IN)
             rectify(tile + at->out[l], mixer_outputs(c->network, l), TRAIN_LANES);
         values += m->values;
@@ -122,7 +122,7 @@ static float *pack_mixer(const mixer_call *c, float *values, int32_t *packed)
         back += n->layer[l].values;
     for (int l = 0; l < MIXER_LAYERS; l++) {
         if (!known) {
-            pack(&n->layer[l], c->weight[l], NULL, INT32_MAX, values);
+            pack(&n->layer[l], c->parameters.weight[l], NULL, INT32_MAX, values);
             pack(&n->back[l], values, NULL, INT32_MAX, back);
         }
         values += n->layer[l].values;

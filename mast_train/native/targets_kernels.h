@@ -1,4 +1,4 @@
-/* Soft Mellowmax over rows; included by kernels.c, once for each instruction set. */
+/* Soft Mellowmax over rows; included by kernels.h. */
 #include "targets.h"
 
 #include <math.h>

@@ -14,8 +14,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import torch
 
-from mast_train.experience.replay import gather
-from mast_train.experience.rollout import Actor, Exploration, Rollout
+from mast_train.experience.exploration import Exploration
+from mast_train.experience.replay import add, gather, share
+from mast_train.experience.rollout import Actor, Rollouts
 from mast_train.experience.rounds import Rounds
 from mast_train.learning.update import Log, Update
 from mast_train.runs.events import Event, Progress
@@ -39,6 +40,8 @@ class Loop:
             raise UserError("train.overlap is for one seed: a thread plays ahead of one run; leave it out with --seeds")
         threads = (self.config.threads,)
         self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, threads)
+        if len(runs) > 1 and runs[0].device.type != "cpu":
+            share([run.replay for run in runs])
         self._active: list[Run] = []
         self._batch_memory: dict[str, torch.Tensor] = {}
         self._form(self.runs)
@@ -55,6 +58,7 @@ class Loop:
             for run in finished:
                 if run.folder:
                     yield run, run.save("finished")
+                run.replay.release()
             active = [run for run in active if not run.finished]
             self._form(active)
             if time.monotonic() - saved_at > 60 * self.config.train.save_minutes:
@@ -94,11 +98,11 @@ class Loop:
         """One episode in every environment, then the updates they pay for; with `train.overlap` also the next round's
         episodes, by the agents as they are before these updates."""
         runs, engine = self._active, self._update.engine
-        ahead = [run.ahead for run in runs if run.ahead is not None]
-        played = ahead or self._play(engine.actor, self._exploration())
-        for run, own in zip(runs, played, strict=True):
+        ahead = runs[0].ahead
+        played = self._play(engine.actor, self._exploration()) if ahead is None else Rollouts.of(ahead)
+        for run, steps in zip(runs, played.steps, strict=True):
             run.ahead = None
-            run.step += own.steps
+            run.step += steps
         if not self.config.train.overlap or runs[0].finished:
             metrics = self._learn(played)
         else:
@@ -112,7 +116,7 @@ class Loop:
     def _exploration(self) -> list[Exploration]:
         return [Exploration(run.epsilon, run.exploration) for run in self._active]
 
-    def _play(self, actor: Actor, exploration: Sequence[Exploration]) -> list[Rollout]:
+    def _play(self, actor: Actor, exploration: Sequence[Exploration]) -> Rollouts:
         """Touches only the environments, the exploration's random streams and two fields of the clocks."""
         started = time.perf_counter()
         played = self._rounds.play(actor, exploration)
@@ -122,11 +126,10 @@ class Loop:
             run.clock.environment += share * (time.perf_counter() - started - seconds)
         return played
 
-    def _learn(self, played: Sequence[Rollout]) -> list[dict[str, float]]:
+    def _learn(self, played: Rollouts) -> list[dict[str, float]]:
         """Store a round of episodes and take its updates; returns means for the log of each run. Raises UserError."""
         c, runs, started, logs = self.config, self._active, time.perf_counter(), []
-        for run, own in zip(runs, played, strict=True):
-            run.replay.add(own.episodes)
+        add([run.replay for run in runs], played.episodes)
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
             if runs[0].replay.can_sample():
@@ -137,10 +140,8 @@ class Loop:
                     run.adapt_replay()
         metrics = _means(logs, len(runs))
         self._check_finite(metrics)
-        for run, own, row in zip(runs, played, metrics, strict=True):
-            row["train_return"] = float(own.returns.mean())
-            if own.won is not None:
-                row["train_win_rate"] = float(own.won.float().mean())
+        for run, means, row in zip(runs, played.means(), metrics, strict=True):
+            row |= means
             run.clock.learning += (time.perf_counter() - started) / len(runs)
         return metrics
 

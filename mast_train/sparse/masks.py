@@ -1,7 +1,8 @@
-"""Masks and the parameters that wear them: creation, gradients, evolution, optimiser moments."""
+"""Masks and the parameters that wear them. sparse/evolution.py changes them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mast_train.sparse.allocation import ALLOCATIONS, Shape, with_floors
-from mast_train.sparse.topology import evolve, random_mask, spread_mask
+from mast_train.sparse.topology import random_mask, spread_mask
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,10 @@ class MaskedLayer:
         return min(1.0, self.input_floor / block_rows)
 
 
-def grouped(tensor: Tensor) -> Tensor:
-    """A weight as [G, out, in]; a plain matrix is one group."""
-    return tensor if tensor.dim() == 3 else tensor.unsqueeze(0)
-
-
 def _shape(weight: Tensor) -> Shape:
-    g, outputs, inputs = grouped(weight).shape
-    return g, outputs, inputs
+    """[G, out, in]; a plain matrix is one group."""
+    *groups, outputs, inputs = weight.shape
+    return math.prod(groups), outputs, inputs
 
 
 class Masks:
@@ -62,15 +59,15 @@ class Masks:
         """given: parameter name -> mask to start from instead. Raises ValueError when names or shapes differ."""
         self.layers = layers if sparsity > 0.0 else []
         parameters = dict(module.named_parameters())
-        self._weights = {layer.name: parameters[layer.name] for layer in self.layers}
-        shapes = [_shape(weight) for weight in self._weights.values()]
+        self.weights = {layer.name: parameters[layer.name] for layer in self.layers}
+        shapes = [_shape(weight) for weight in self.weights.values()]
         floors = [layer.floor(outputs) for layer, (_, outputs, _) in zip(self.layers, shapes, strict=True)]
         densities = with_floors(ALLOCATIONS[allocation], shapes, sparsity, floors)
-        self._masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self._weights.items()}
+        self._masks = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
         if given is not None:
             self.load_state_dict(given)
         for layer, shape, density in zip(self.layers, shapes, densities, strict=True):
-            weight, mask = self._weights[layer.name], self._masks[layer.name]
+            weight, mask = self.weights[layer.name], self._masks[layer.name]
             if given is None:
                 draw = spread_mask if layer.input_floor > 0.0 else random_mask
                 mask.copy_(draw(shape, density, layer.rows, layer.segments, generator).view(weight.shape))
@@ -88,7 +85,7 @@ class Masks:
 
     def connections(self) -> dict[nn.Parameter, Tensor]:
         """Masked parameter -> its mask, the tensor that evolution changes in place."""
-        return {self._weights[name]: mask for name, mask in self._masks.items()}
+        return {self.weights[name]: mask for name, mask in self._masks.items()}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Replace the masks. Raises ValueError when names or shapes differ."""
@@ -101,55 +98,9 @@ class Masks:
 
     def apply_to_gradients(self) -> None:
         """Zero the gradient of every absent connection, so that neither clipping nor the optimiser sees it."""
-        for name, weight in self._weights.items():
+        for name, weight in self.weights.items():
             if weight.grad is not None:
                 weight.grad.mul_(self._masks[name])
-
-    def dense_gradients(self) -> dict[str, Tensor]:
-        """Copies of the gradients before masking: the score by which connections grow."""
-        return {name: weight.grad.clone() for name, weight in self._weights.items() if weight.grad is not None}
-
-    def idle(self, gradients: Mapping[str, Tensor]) -> tuple[int, int]:
-        """Connections whose gradient is exactly 0, which in no step of the batch carried anything to the loss; and of
-        how many: those of actions' values are not judged."""
-        judged = [gradients[layer.name][self._masks[layer.name]] for layer in self.layers if not layer.actions]
-        return sum(int((values == 0.0).sum()) for values in judged), sum(values.numel() for values in judged)
-
-    @torch.no_grad()
-    def evolve(
-        self,
-        drop: str,
-        grow: str,
-        gradients: Mapping[str, Tensor],
-        fraction: float,
-        generator: torch.Generator,
-        optimizer: torch.optim.Optimizer,
-    ) -> int:
-        """Drop by magnitude, grow by |gradient| or at random; new weights start at 0. Returns connections changed.
-
-        drop "idle": a connection whose gradient is exactly 0 counts as a weight of 0. Its input was 0 at every step of
-        the batch, or nothing that it leads to was active: its weight does not move, however large it began.
-        """
-        changed = 0
-        for layer in self.layers:
-            weight, mask = self._weights[layer.name], self._masks[layer.name]
-            if grow == "random":
-                score = torch.rand(weight.shape, generator=generator).to(weight.device)
-            else:
-                score = gradients[layer.name].abs()
-            worth = weight.abs()
-            if drop == "idle" and not layer.actions:
-                worth = worth.masked_fill(gradients[layer.name] == 0.0, 0.0)
-            new = evolve(grouped(mask), grouped(worth), grouped(score), fraction, layer.rows, layer.segments).view(
-                mask.shape
-            )
-            different = (new ^ mask).flatten().nonzero().squeeze(1)
-            changed += different.numel()
-            mask.copy_(new)
-            moments = optimizer.state.get(weight, {}).values()
-            for tensor in (weight, *(m for m in moments if isinstance(m, Tensor) and m.shape == weight.shape)):
-                tensor.view(-1)[different] = 0.0
-        return changed
 
     @property
     def nnz(self) -> int:
@@ -158,5 +109,5 @@ class Masks:
     @property
     def sparsity(self) -> float:
         """Share of absent weights in the masked layers; biases are not counted. 0 without masks."""
-        total = sum(weight.numel() for weight in self._weights.values())
+        total = sum(weight.numel() for weight in self.weights.values())
         return 1.0 - self.nnz / total if total else 0.0

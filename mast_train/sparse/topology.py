@@ -82,6 +82,44 @@ def evolve(
     return from_blocks(new.view(shape), rows, segments, mask.shape[1])
 
 
+def evolve_all(
+    masks: Tensor, drop_scores: Tensor, grow_scores: Tensor, fractions: Tensor, rows: int = 1, segments: int = 1
+) -> Tensor:
+    """`evolve` of K layers of one shape: masks bool, scores float, all [K, G, out, in], fractions float64 [K].
+
+    On a GPU all layers at once, and nothing is read back.
+    """
+    if masks.is_cpu:
+        each = zip(masks, drop_scores, grow_scores, fractions.tolist(), strict=True)
+        return torch.stack([evolve(*layer, rows, segments) for layer in each])
+    return _evolve_by_rank(masks, drop_scores, grow_scores, fractions, rows, segments)
+
+
+def _evolve_by_rank(
+    masks: Tensor, drop_scores: Tensor, grow_scores: Tensor, fractions: Tensor, rows: int, segments: int
+) -> Tensor:
+    k, _, outputs, inputs = masks.shape
+    layers = masks.flatten(0, 1)
+    alive = (layers if rows == 1 else to_blocks(layers, rows, segments) > 0).reshape(k, -1)
+    scores = (
+        _block_means(values.flatten(0, 1), rows, segments).reshape(k, -1) for values in (drop_scores, grow_scores)
+    )
+    drop, grow = scores
+    living = alive.sum(1)
+    counts = torch.minimum((fractions * living).long(), alive.shape[1] - living)
+    grown = _first(grow.masked_fill(alive, -torch.inf), counts, descending=True)
+    dropped = _first(drop.masked_fill(~alive, torch.inf), counts, descending=False)
+    new = (alive | grown) & ~dropped
+    return from_blocks(new.view(len(layers), -1, inputs), rows, segments, outputs).view_as(masks)
+
+
+def _first(scores: Tensor, counts: Tensor, descending: bool) -> Tensor:
+    """Which counts [K] of the scores [K,n] come first in their order: bool [K,n]. Of equal ones the first are."""
+    order = scores.sort(dim=1, descending=descending, stable=True).indices
+    chosen = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
+    return torch.empty_like(chosen).scatter_(1, order, chosen)
+
+
 def _block_means(values: Tensor, rows: int, segments: int) -> Tensor:
     if rows == 1:
         return values

@@ -1,7 +1,8 @@
-/* What training's kernels need beyond mast_vector.h: tiles of rows as lanes and back, and folding sums. */
+/* What training's kernels need beyond mast_vector.h: tiles of rows as lanes and back, and folding sums; included by
+ * kernels.h. */
 #include "../../mast_runtime/native/mast_vector.h"
 
-#include "train.h"
+#include "panels.h"
 
 #include <string.h>
 

@@ -1,5 +1,6 @@
-/* Products over panels: forward, back through the transposed matrix, and the gradients of the weights. */
-#include "train_vector.h"
+/* Products over panels: forward, back through the transposed matrix, and the gradients of the weights; included by
+ * kernels.h. */
+#include "vector.h"
 
 /* What fits the registers: rows of a panel at a time, vectors of lanes beside them, deltas of a row held over steps. */
 #if defined(MAST_V4)

@@ -1,17 +1,8 @@
-/* The kernels, for the instruction set that mast_vector.h is told to use. */
-#include "train_products.h"
-#include "train_tile.h"
+/* The agents' kernels, and what the mixer's share with them; included by kernels.h. */
+#include "products.h"
+#include "tile.h"
 
 #include <string.h>
-
-#ifndef TRAIN_KERNELS
-#define TRAIN_KERNELS train_generic
-#if defined(__ARM_NEON) && defined(__aarch64__)
-#define TRAIN_LEVEL "neon"
-#else
-#define TRAIN_LEVEL "scalar"
-#endif
-#endif
 
 static void pack(const train_matrix *m, const float *weight, const float *rest, int32_t split, float *values)
 {
@@ -21,7 +12,7 @@ static void pack(const train_matrix *m, const float *weight, const float *rest, 
     }
 }
 
-static const float *parameter(const train_call *c, int32_t group, int which)
+static const float *parameter(const agents_call *c, int32_t group, int which)
 {
     const size_t h = (size_t)c->network->hidden, i = (size_t)c->network->inputs, a = (size_t)c->network->actions;
     const size_t size[PARAMETERS] = {h * i, 3 * h * h, 3 * h * h, a * h, h, 3 * h, 3 * h, a};
@@ -68,9 +59,9 @@ static void activate(float *gates, const float *state, float *next, int32_t h, i
     }
 }
 
-static void pack_forward(const train_call *c, int32_t group, float *values, float *bias)
+static void pack_forward(const agents_call *c, int32_t group, float *values, float *bias)
 {
-    const train_topology *t = train_topology_of(c->network, group);
+    const agents_topology *t = agents_topology_of(c->network, group);
     const int32_t h = c->network->hidden;
     const float *x = parameter(c, group, BIAS_IH), *hidden = parameter(c, group, BIAS_HH);
     pack(&t->fc1, parameter(c, group, FC1_WEIGHT), NULL, INT32_MAX, values);
@@ -85,32 +76,32 @@ static void pack_forward(const train_call *c, int32_t group, float *values, floa
 
 /* One of the networks that a forward pass carries through a tile's steps. */
 typedef struct {
-    const train_call *call;
-    const train_topology *topology;
+    const agents_call *call;
+    const agents_topology *topology;
     tile_rows rows;
     float *bias, *values, *q, *saved, *now; /* now: the record of the step that comes */
     float *records;                         /* two, where nothing is saved */
 } carried;
 
-/* work: train_work_size floats; x [inputs][lane] is where it begins. */
-static void begin(const train_call *c, int32_t group, int32_t tile, float *work, int packed, carried *p)
+/* work: agents_work_size floats; x [inputs][lane] is where it begins. */
+static void begin(const agents_call *c, int32_t group, int32_t tile, float *work, int packed, carried *p)
 {
-    const train_network *n = c->network;
-    const size_t record = train_record(n), gate = (size_t)n->hidden * TRAIN_LANES;
-    const size_t own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
+    const agents_network *n = c->network;
+    const size_t record = agents_record(n), gate = (size_t)n->hidden * TRAIN_LANES;
+    const size_t own = (size_t)group * (size_t)agents_tiles(c) + (size_t)tile;
     p->call = c;
-    p->topology = train_topology_of(n, group);
+    p->topology = agents_topology_of(n, group);
     p->records = work + (size_t)n->inputs * TRAIN_LANES;
     p->q = p->records + 2 * record;
     p->bias = p->q + n->actions * TRAIN_LANES;
     p->values = p->bias + 4 * n->hidden;
-    p->saved = c->saved ? c->saved + own * train_saved_size(n, c->steps) : NULL;
+    p->saved = c->saved ? c->saved + own * agents_saved_size(n, c->steps) : NULL;
     p->now = p->saved ? p->saved : p->records;
     find_rows(c, group, tile, &p->rows);
     if (!packed)
         pack_forward(c, group, p->values, p->bias);
     if (p->saved)
-        memcpy(p->saved + (size_t)(c->steps + 1) * record, p->values, train_values(p->topology) * sizeof(float));
+        memcpy(p->saved + (size_t)(c->steps + 1) * record, p->values, agents_values(p->topology) * sizeof(float));
     if (c->initial)
         to_lanes(c->initial, p->rows.hidden, 0, n->hidden, p->now + gate, TRAIN_LANES);
     else
@@ -119,10 +110,10 @@ static void begin(const train_call *c, int32_t group, int32_t tile, float *work,
 
 static void forward_step(carried *p, int32_t group, int32_t step, const float *x, int32_t lanes)
 {
-    const train_call *c = p->call;
-    const train_topology *t = p->topology;
+    const agents_call *c = p->call;
+    const agents_topology *t = p->topology;
     const int32_t h = c->network->hidden, gate = h * TRAIN_LANES;
-    const size_t record = train_record(c->network);
+    const size_t record = agents_record(c->network);
     float *const now = p->now, *const next = p->saved ? now + record : p->records + (step % 2 ? 0 : record);
     multiply(&t->fc1, p->values, x, parameter(c, group, FC1_BIAS), now, lanes);
     rectify(now, h, lanes);
@@ -130,19 +121,20 @@ static void forward_step(carried *p, int32_t group, int32_t step, const float *x
         fetch_to_write(now + record, 6 * h, lanes);
     multiply(&t->gru, p->values + t->fc1.values, now, p->bias, now + 2 * gate, lanes);
     activate(now + 2 * gate, now + gate, next + gate, h, lanes);
-    multiply(&t->fc2, p->values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), p->q, lanes);
+    multiply(&t->fc2, p->values + t->fc1.values + t->gru.values, next + gate, parameter(c, group, FC2_BIAS), p->q,
+             lanes);
     store_values(c, &p->rows, step, p->q);
     p->now = next;
 }
 
-static void forward(const void *call, int32_t index, float *work, int32_t *packed_group)
+static void agents_forward(const void *call, int32_t index, float *work, int32_t *packed_group)
 {
-    const train_call *c = call;
-    const int32_t group = index / train_tiles(c), tile = index % train_tiles(c);
+    const agents_call *c = call;
+    const int32_t group = index / agents_tiles(c), tile = index % agents_tiles(c);
     carried pass[TRAIN_PASSES];
     int passes = 0;
     float *const x = work;
-    for (const train_call *one = c; one; work += train_work_size(one), one = one->beside)
+    for (const agents_call *one = c; one; work += agents_work_size(one), one = one->beside)
         begin(one, group, tile, work, *packed_group == group, &pass[passes++]);
     *packed_group = group;
     const tile_rows *rows = &pass[0].rows;
@@ -186,17 +178,17 @@ static void rectify_back(const float *y, float *grad, int32_t rows, int32_t lane
 }
 
 /* Floats of a step in a chunk: gradients of the gates, of y, of the state, of q. */
-static ptrdiff_t train_delta(const train_network *n) { return (ptrdiff_t)(6 * n->hidden + n->actions) * TRAIN_LANES; }
+static ptrdiff_t agents_delta(const agents_network *n) { return (ptrdiff_t)(6 * n->hidden + n->actions) * TRAIN_LANES; }
 
 /* Weight and bias gradients of a chunk of steps, the last of them in `record`, inputs and deltas in the order they were
  * made. */
-static void add_gradients(const train_call *c, int32_t group, const float *record, const float *x, const float *delta,
+static void add_gradients(const agents_call *c, int32_t group, const float *record, const float *x, const float *delta,
                           int32_t steps, int32_t lanes, float *sums)
 {
-    const train_network *n = c->network;
-    const train_topology *t = train_topology_of(c->gradients, group);
+    const agents_network *n = c->network;
+    const agents_topology *t = agents_topology_of(c->gradients, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
-    const ptrdiff_t in_step = -(ptrdiff_t)train_record(n), delta_step = train_delta(n);
+    const ptrdiff_t in_step = -(ptrdiff_t)agents_record(n), delta_step = agents_delta(n);
     const float *q = delta + 6 * gate;
     const outer_range gru = {delta, record, delta_step, in_step, steps, lanes};
     const outer_range fc1 = {delta + 4 * gate, x, delta_step, (ptrdiff_t)n->inputs * TRAIN_LANES, steps, lanes};
@@ -219,23 +211,23 @@ static void fold(const float *sums, size_t count, float *to)
         to[i] = (sums[4 * i] + sums[4 * i + 1]) + (sums[4 * i + 2] + sums[4 * i + 3]);
 }
 
-static void backward(const void *call, int32_t index, float *work, int32_t *packed_group)
+static void agents_backward(const void *call, int32_t index, float *work, int32_t *packed_group)
 {
-    const train_call *c = call;
+    const agents_call *c = call;
     /* The last group first: what the forward pass saved of it may still be in the cache. */
-    const int32_t group = c->groups - 1 - index / train_tiles(c), tile = index % train_tiles(c);
-    const train_network *n = c->network;
-    const train_topology *t = train_topology_of(n, group);
+    const int32_t group = c->groups - 1 - index / agents_tiles(c), tile = index % agents_tiles(c);
+    const agents_network *n = c->network;
+    const agents_topology *t = agents_topology_of(n, group);
     const int32_t h = n->hidden, gate = h * TRAIN_LANES;
-    const size_t record = train_record(n), own = (size_t)group * (size_t)train_tiles(c) + (size_t)tile;
-    const size_t gradients = train_gradient_size(n, train_topology_of(c->gradients, group));
-    const size_t delta_step = (size_t)train_delta(n), x_step = (size_t)n->inputs * TRAIN_LANES;
-    const int32_t chunk = train_chunk(n);
+    const size_t record = agents_record(n), own = (size_t)group * (size_t)agents_tiles(c) + (size_t)tile;
+    const size_t gradients = agents_gradient_size(n, agents_topology_of(c->gradients, group));
+    const size_t delta_step = (size_t)agents_delta(n), x_step = (size_t)n->inputs * TRAIN_LANES;
+    const int32_t chunk = agents_chunk(n);
     float *const x = work + (size_t)chunk * delta_step, *const sums = x + (size_t)chunk * x_step;
     float *const values = sums + 4 * gradients;
     tile_rows rows;
     find_rows(c, group, tile, &rows);
-    const float *saved = c->saved + own * train_saved_size(n, c->steps);
+    const float *saved = c->saved + own * agents_saved_size(n, c->steps);
     if (*packed_group != group) {
         const float *from = saved + (size_t)(c->steps + 1) * record + t->fc1.values;
         pack(&t->gru_back, from, NULL, INT32_MAX, values);
@@ -270,10 +262,3 @@ static void backward(const void *call, int32_t index, float *work, int32_t *pack
     }
     fold(sums, gradients, c->partial + own * c->partial_size);
 }
-
-#include "mixer_kernels.h"
-#include "optimizer_kernels.h"
-#include "targets_kernels.h"
-
-const train_kernels TRAIN_KERNELS = {TRAIN_LEVEL, forward, backward, mixer_forward, mixer_backward, soft_mellowmax,
-                                     square_norm, adam, rmsprop};

@@ -1,13 +1,15 @@
-/* From masks to panels: once per topology. */
+/* From masks to panels, whenever connections change. */
+#include "panels.h"
+
 #include "grid.h"
-#include "train.h"
 
 #include <stdlib.h>
 
 /* Measured time of one column of a panel by its height, in units of an eighth of a dense panel's. */
 static const float COST[TRAIN_PANEL + 1] = {[1] = 2.2f, [2] = 3.0f, [4] = 4.6f, [8] = 8.0f};
 
-/* The columns that a panel's rows from `row` on use, one entry each: one bit a row. seen [columns] is 0 between calls. */
+/* The columns that a panel's rows from `row` on use, one entry each: one bit a row. seen [columns] is 0 between
+ * calls. */
 typedef struct {
     int32_t row, end, used;
     int32_t *column;
@@ -156,52 +158,20 @@ static int make_back(const grid *g, train_matrix *m)
     return made;
 }
 
-/* One matrix of the parts, its transpose where `back` is given. */
-static int make_both(int32_t rows, int32_t columns, int32_t segment, const grid_part *part, int parts, train_matrix *m,
-                     train_matrix *back)
+int train_matrix_join(int32_t rows, int32_t columns, int32_t segment, const train_part *part, int parts,
+                      train_matrix *matrix, train_matrix *back)
 {
     grid g;
-    const int made = grid_make(&g, rows, columns, segment, part, parts) && make_matrix(&g, m)
+    const int made = grid_make(&g, rows, columns, segment, part, parts) && make_matrix(&g, matrix)
                      && (!back || make_back(&g, back));
     grid_free(&g);
     return made;
 }
 
-static int make_topology(train_topology *t, int32_t inputs, int32_t h, int32_t actions, const uint8_t *const mask[4])
+int train_matrix_build(const uint8_t *mask, int32_t rows, int32_t columns, train_matrix *matrix, train_matrix *back)
 {
-    const int32_t square = h * h;
-    const uint8_t *hidden_n = mask[WEIGHT_HH] ? mask[WEIGHT_HH] + 2 * (size_t)square : NULL;
-    const grid_part gru[] = {{mask[WEIGHT_IH], 3 * h, h, 0, 0, 0},
-                             {mask[WEIGHT_HH], 2 * h, h, 0, h, 3 * square},
-                             {hidden_n, h, h, 3 * h, h, 5 * square}};
-    return train_matrix_build(mask[FC1_WEIGHT], h, inputs, &t->fc1, NULL)
-           && make_both(4 * h, 2 * h, h, gru, 3, &t->gru, &t->gru_back)
-           && train_matrix_build(mask[FC2_WEIGHT], actions, h, &t->fc2, &t->fc2_back);
-}
-
-train_network *train_build(int32_t groups, int32_t inputs, int32_t hidden, int32_t actions,
-                           const uint8_t *const mask[4])
-{
-    const int32_t topologies = mask[0] ? groups : 1;
-    const size_t size[4] = {(size_t)hidden * (size_t)inputs, 3 * (size_t)hidden * (size_t)hidden,
-                            3 * (size_t)hidden * (size_t)hidden, (size_t)actions * (size_t)hidden};
-    train_network *n = calloc(1, sizeof(train_network) + (size_t)topologies * sizeof(train_topology));
-    if (!n)
-        return NULL;
-    n->topologies = topologies;
-    n->inputs = inputs;
-    n->hidden = hidden;
-    n->actions = actions;
-    for (int32_t g = 0; g < topologies; g++) {
-        const uint8_t *own[4];
-        for (int i = 0; i < 4; i++)
-            own[i] = mask[i] ? mask[i] + (size_t)g * size[i] : NULL;
-        if (!make_topology(&n->topology[g], inputs, hidden, actions, own)) {
-            train_free(n);
-            return NULL;
-        }
-    }
-    return n;
+    const train_part whole = {mask, rows, columns, 0, 0, 0};
+    return train_matrix_join(rows, columns, rows, &whole, 1, matrix, back);
 }
 
 void train_matrix_free(train_matrix *matrix)
@@ -211,12 +181,6 @@ void train_matrix_free(train_matrix *matrix)
     free(matrix->position);
 }
 
-int train_matrix_build(const uint8_t *mask, int32_t rows, int32_t columns, train_matrix *matrix, train_matrix *back)
-{
-    const grid_part whole = {mask, rows, columns, 0, 0, 0};
-    return make_both(rows, columns, rows, &whole, 1, matrix, back);
-}
-
 void train_scatter(const train_matrix *m, const float *values, float *weight, float *rest, int32_t split)
 {
     for (int32_t i = 0; i < m->values; i++) {
@@ -224,35 +188,4 @@ void train_scatter(const train_matrix *m, const float *values, float *weight, fl
         if (p >= 0)
             *(p < split ? weight + p : rest + (p - split)) = values[i];
     }
-}
-
-void train_free(train_network *network)
-{
-    for (int32_t g = 0; g < network->topologies; g++) {
-        train_topology *t = &network->topology[g];
-        train_matrix *matrix[] = {&t->fc1, &t->gru, &t->fc2, &t->gru_back, &t->fc2_back};
-        for (size_t i = 0; i < sizeof matrix / sizeof *matrix; i++)
-            train_matrix_free(matrix[i]);
-    }
-    free(network);
-}
-
-/* Forward: two records, x, q, biases of the GRU, packed weights. Backward: per step of a chunk the gradients of the
- * gates, of y, of the state, of q, and x; then four partial sums of each gradient, packed weights. */
-size_t train_work_size(const train_call *call)
-{
-    const train_network *n = call->network;
-    size_t most = 0;
-    for (int32_t g = 0; g < call->groups; g++) {
-        const train_topology *t = train_topology_of(n, g);
-        const size_t h = (size_t)n->hidden, a = (size_t)n->actions;
-        size_t forward = train_values(t) + 4 * h;
-        forward += 2 * train_record(n) + ((size_t)n->inputs + a) * TRAIN_LANES;
-        size_t backward = (size_t)t->gru_back.values + (size_t)t->fc2_back.values;
-        backward += (size_t)train_chunk(n) * (6 * h + a + (size_t)n->inputs) * TRAIN_LANES;
-        backward += call->gradients ? 4 * train_gradient_size(n, train_topology_of(call->gradients, g)) : 0;
-        most = most > forward ? most : forward;
-        most = most > backward ? most : backward;
-    }
-    return (most + TRAIN_LANES - 1) / TRAIN_LANES * TRAIN_LANES;
 }
