@@ -54,7 +54,7 @@ def summary() -> str:
              times(ratio["unstructured"])],
             [f"the same, recurrent layer in 16x1 blocks, hidden {hidden}", us(found["dense"]), us(found["mixed"]),
              times(ratio["mixed"])],
-            [f"the same network in ONNX Runtime, hidden {hidden}", us(found["onnxruntime"]), "it multiplies the zeros", ""],
+            [f"in ONNX Runtime, which multiplies the zeros, hidden {hidden}", us(found["onnxruntime"]), "as dense", ""],
         ]  # fmt: skip
     code = _named(measured("instructions")["rows"], "network")
     few, many = (code[name]["cortex_m4_instructions"] for name in ("unstructured", "dense"))
