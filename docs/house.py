@@ -37,17 +37,20 @@ def rooms() -> str:
     return table(["room", "holds", "imports"], rows)
 
 
-def source(path: str, name: str, language: str = "python") -> str:
-    """A function or class of a file, or with an empty name the file, as a block of code. name: "f" or "Class.f"."""
+def source(path: str, *names: str) -> str:
+    """Functions or classes of a file, or without names the file, as a block of code. names: "f" or "Class.f"."""
     text = (ROOT / path).read_text(encoding="utf-8")
-    if name:
-        node: ast.AST = ast.parse(text)
-        for part in name.split("."):
-            node = next(child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == part)
-        assert isinstance(node, ast.FunctionDef | ast.ClassDef) and node.end_lineno is not None
-        lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
-        text = "\n".join(line[node.col_offset :] for line in lines)
-    return f"```{language}\n{text.strip()}\n```"
+    shown = "\n\n".join(_definition(text, name) for name in names) or text.strip()
+    return f"```python\n{shown}\n```"
+
+
+def _definition(text: str, name: str) -> str:
+    node: ast.AST = ast.parse(text)
+    for part in name.split("."):
+        node = next(child for child in ast.iter_child_nodes(node) if getattr(child, "name", None) == part)
+    assert isinstance(node, ast.FunctionDef | ast.ClassDef) and node.end_lineno is not None
+    lines = text.splitlines()[node.lineno - 1 : node.end_lineno]
+    return "\n".join(line[node.col_offset :] for line in lines)
 
 
 def _room(module: str) -> str:
