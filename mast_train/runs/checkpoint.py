@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from mast_runtime.bundle import write_atomically
-from mast_train.settings.config import Config, flatten, override
 from mast_train.envs.base import EnvSpec
+from mast_train.settings.config import Config, flatten, override
 from mast_train.settings.errors import UserError
 
 FORMAT = "mast-checkpoint-1"

@@ -169,7 +169,9 @@ def _means(logs: Sequence[Log], runs: int) -> list[dict[str, float]]:
         for name, values in log.items():
             found.setdefault(name, []).append(values)
     # Run by run: a mean over all at once would round differently beside other runs.
-    means = {name: [row.nanmean() if name == SOMETIMES else row.mean() for row in torch.stack(values, 1).cpu()]
-             for name, values in found.items()}
+    means = {
+        name: [row.nanmean() if name == SOMETIMES else row.mean() for row in torch.stack(values, 1).cpu()]
+        for name, values in found.items()
+    }
     each = [{name: float(values[k]) for name, values in means.items()} for k in range(runs)]
     return [{name: mean for name, mean in row.items() if name != SOMETIMES or mean == mean} for row in each]

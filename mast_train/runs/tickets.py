@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from mast_train.envs.base import EnvSpec
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config, flatten
-from mast_train.envs.base import EnvSpec
 from mast_train.settings.errors import UserError
 
 
