@@ -10,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 COG := $(VENV)/bin/cog -P -I . -I docs -I tests -p "import figures, house, scores" --verbosity=1
 PAGES := README.md benchmarks/README.md $(wildcard docs/*.md)
-SOURCES := $(wildcard mast_*/native/*.[ch] mast_*/native/*.def)
+SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/engines/native/*.[ch] mast_runtime/native/*.def mast_train/engines/native/*.def)
 
 .PHONY: demo lint figures quick test release install clean
 
@@ -48,4 +48,4 @@ $(VENV)/installed: pyproject.toml setup.py constraints.txt $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info mast_runtime/native/*.so mast_train/native/*.so
+	rm -rf $(VENV) build dist *.egg-info mast_runtime/native/*.so mast_train/engines/native/*.so

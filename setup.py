@@ -10,7 +10,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 NATIVE = "mast_runtime/native/"
-TRAIN = "mast_train/native/"
+TRAIN = "mast_train/engines/native/"
 LIMITED_API = "0x030B0000"
 """CPython 3.11: one binary serves every later version."""
 
@@ -46,7 +46,7 @@ setup(
             optional=True,
         ),
         Extension(
-            "mast_train.native._train",
+            "mast_train.engines.native._train",
             sources=sources(TRAIN),
             depends=[*headers(TRAIN), NATIVE + "mast_vector.h"],
             define_macros=[("Py_LIMITED_API", LIMITED_API)],

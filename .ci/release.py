@@ -18,14 +18,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 POLICY = ROOT / "tests" / "data" / "3m.mast"
-KERNELS = ("mast_runtime/native/_native.abi3.so", "mast_train/native/_train.abi3.so")
+KERNELS = ("mast_runtime/native/_native.abi3.so", "mast_train/engines/native/_train.abi3.so")
 LOADED = """
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 import mast_runtime, mast_runtime.native
 assert find_spec("cli") is None, "the name cli is taken"
-file = Path(find_spec("mast_train").origin).parent / "native" / "_train.abi3.so"  # its package would need torch
+# By its file: its package would need torch.
+file = Path(find_spec("mast_train").origin).parent / "engines" / "native" / "_train.abi3.so"
 training = module_from_spec(spec_from_file_location("_train", file))
 policy = mast_runtime.load(sys.argv[1])
 agent, oracle = policy.agent(0), policy.agent(0, "reference")

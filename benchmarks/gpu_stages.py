@@ -19,7 +19,7 @@ import torch
 from gpu_rows import Options, Row, Rows
 
 from mast_runtime.measure.machine import describe_machine
-from mast_train import native
+from mast_train.engines import native
 from mast_train.envs import smax_jax
 from mast_train.envs.smax import SmaxEnv
 from mast_train.experience.rollout import AgentPolicy, Exploration, Rollout, random_policy, rollout

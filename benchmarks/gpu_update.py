@@ -13,7 +13,7 @@ import torch
 import update as one_update
 from gpu_rows import Options, Row, Rows
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.engines.choice import KERNELS
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.learning.learner import Learner

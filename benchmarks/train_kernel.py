@@ -21,8 +21,8 @@ from time import perf_counter
 import torch
 
 from mast_runtime.measure.machine import describe_machine
-from mast_train import native
-from mast_train.native import SparseSequence
+from mast_train.engines import native
+from mast_train.engines.native import SparseSequence
 from mast_train.networks.agents import WEIGHTS, AgentNets
 from mast_train.sparse.topology import random_mask
 

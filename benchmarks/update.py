@@ -24,17 +24,17 @@ from typing import cast
 import torch
 
 from mast_runtime.measure.machine import describe_machine
-from mast_train import native
+from mast_train.engines import native
 from mast_train.engines.base import Wanted
+from mast_train.engines.native import SparseSequence
+from mast_train.engines.native.inputs import plain
+from mast_train.engines.native.mixer import SparseMixer
 from mast_train.engines.torch_engine import TorchValues
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.learning.learner import Learner
 from mast_train.learning.losses import Goal
 from mast_train.learning.update import Update
-from mast_train.native import SparseSequence
-from mast_train.native.inputs import plain
-from mast_train.native.mixer import SparseMixer
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs
 from mast_train.networks.mixers import MonotonicMixer

@@ -210,17 +210,50 @@ def machine_share() -> str:
     return table(head, rows)
 
 
+def gpu_updates() -> str:
+    """gpu.md: an update of 3m on a GPU, all seeds together, beside our C pass on the CPU of the same machine."""
+    ways = {"fused, 95 % sparse": "mast-active fused", "fused, dense": "dense fused",
+            "graph, 95 % sparse": "mast-active graph", "C pass, one thread": "mast-active native",
+            "C pass, eight threads": "mast-active native/8"}  # fmt: skip
+    found, rows = measured("gpu-h100")["stages"]["update"]["rows"], []
+    for hidden in (64, 256):
+        for text, way in ways.items():
+            cells = [found.get(f"{hidden} {way} {seeds}") for seeds in (1, 8, 64)]
+            if any(cells):
+                rows.append([str(hidden), text, *(digits(cell["ms"]) if cell else "" for cell in cells)])
+    return table(["hidden", "kernel", "1 seed", "8 seeds", "64 seeds"], rows)
+
+
 def recurrence() -> str:
-    """training-speed.md: the recurrence alone on a GPU, the fastest variant of each way."""
-    columns = {"eager": "torch", "graph": "torch, CUDA graph", "ieee": "fused, float32",
-               "tf32x3": "fused, three TF32 products", "sparse": "fused, connections alone"}  # fmt: skip
+    """gpu.md: the recurrence alone, the fastest variant of each way: forward / with all gradients."""
+    columns = {"graph": "torch, graph", "tf32x3": "dense, tf32x3", "sparse": "sparse, 95 %",
+               "cudnn": "cuDNN, one shared network"}  # fmt: skip
     rows = []
     for cell in measured("gpu-kernels-h100")["cells"]:
-        best = {name: min((row["all_us"] for row in cell["rows"] if row["column"] == name), default=None)
-                for name in columns}  # fmt: skip
-        rows.append([str(cell["hidden"]), str(cell["groups"]),
-                     *("–" if us is None else f"{us / 1000:.2f}" for us in best.values())])  # fmt: skip
+        best = [min((row for row in cell["rows"] if row["column"] == name), key=lambda row: row["all_us"])
+                for name in columns]  # fmt: skip
+        both = [f"{row['forward_us']:,.0f} / {row['all_us']:,.0f}" for row in best]
+        rows.append([str(cell["hidden"]), str(cell["groups"]), *both])
     return table(["hidden", "groups", *columns.values()], rows)
+
+
+def gpu_rounds() -> str:
+    """gpu.md: SMAX 3m, a round in one program."""
+    rows = measured("gpu-h100")["stages"]["smax"]["rows"].items()
+    found = [[f"{int(name.split()[1]):,}", digits(row["ms"]), f"{row['steps_per_s']:,.0f}"]
+             for name, row in rows if name.startswith("training ")]  # fmt: skip
+    return table(["battles", "ms a step", "steps/s"], found)
+
+
+def gpu_training() -> str:
+    """gpu.md: training 3m end to end."""
+    rows = measured("gpu-h100")["stages"]["train"]["rows"]
+    found = []
+    for seeds in (1, 8, 64):
+        row = rows[f"3m {seeds}"]
+        shares = f"{100 * row['share_environment']:.0f} %, {100 * row['share_learning']:.0f} %"
+        found.append([str(seeds), f"{row['env_steps_per_s']:,.0f}", shares, digits(row["minutes_to_2m"])])
+    return table(["seeds", "steps/s of all", "environment, learning", "minutes to 2M steps a seed"], found)
 
 
 def _reached(ratio: float, target: float) -> str:

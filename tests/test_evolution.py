@@ -10,6 +10,7 @@ from test_graphs import Recording, as_recorded, joined, learners
 from test_learner import episodes
 
 from mast_train.learning import evolution as learning
+from mast_train.learning.learner import sync_targets
 from mast_train.sparse import evolution, topology
 from mast_train.sparse.memory import beside, clear_each, copy_each, stacked
 from mast_train.sparse.topology import evolve, random_mask
@@ -100,6 +101,26 @@ def test_changing_the_topology_takes_as_many_operations_for_any_number_of_seeds(
             forced.setattr(evolution, "evolve_all", topology._evolve_by_rank)
             learning.evolve(own, learning.scores(own), [0] * seeds)
         found.append(counted.operations)
+    assert found[0] == found[1]
+
+
+def test_target_networks_of_all_seeds_follow_in_as_many_copies_as_those_of_one():
+    found = []
+    for seeds in (2, 5):
+        own = learners("mast", {"train.target_interval": 3, "sparse.grow": "none"}, seeds)
+        update = as_recorded(own)
+        for number in range(2):
+            update(joined([episodes(10 * number + seed) for seed in range(seeds)]), [0] * seeds)
+        watched = [learner.targets["target_agents"].get_parameter("weight_hh") for learner in own]
+        versions = [parameter._version for parameter in watched]
+        with Counting() as counted:
+            sync_targets(own)
+        assert all(parameter._version > before for parameter, before in zip(watched, versions, strict=True))
+        found.append(counted.operations)
+        for learner in own:
+            for target, name in zip(learner.targets.values(), learner.algorithm.critic, strict=True):
+                state = learner.online[name].state_dict()
+                assert all(torch.equal(value, state[key]) for key, value in target.state_dict().items())
     assert found[0] == found[1]
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from mast_train import native
-from mast_train.native import Inputs, SparseSequence, Wanted, together
-from mast_train.native import targets as native_targets
-from mast_train.native.extension import extension
-from mast_train.native.mixer import SparseMixer
-from mast_train.native.optimizer import SparseStep
+from mast_train.engines import native
+from mast_train.engines.native import Inputs, SparseSequence, Wanted, together
+from mast_train.engines.native import targets as native_targets
+from mast_train.engines.native.extension import extension
+from mast_train.engines.native.mixer import SparseMixer
+from mast_train.engines.native.optimizer import SparseStep
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.mixers import MonotonicMixer
 from mast_train.settings.config import MixerConfig

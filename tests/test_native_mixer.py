@@ -7,9 +7,9 @@ import copy
 import pytest
 import torch
 
-from mast_train import native
+from mast_train.engines import native
+from mast_train.engines.native.mixer import SparseMixer
 from mast_train.learning.losses import optimistic_weight, td_loss
-from mast_train.native.mixer import SparseMixer
 from mast_train.networks.mixers import MonotonicMixer
 from mast_train.settings.config import MixerConfig
 from mast_train.sparse.topology import random_mask

@@ -9,9 +9,9 @@ import torch
 from learning import change
 from torch import nn
 
-from mast_train import native
-from mast_train.native.extension import extension
-from mast_train.native.optimizer import SparseStep
+from mast_train.engines import native
+from mast_train.engines.native.extension import extension
+from mast_train.engines.native.optimizer import SparseStep
 from mast_train.sparse.evolution import dense_gradients
 from mast_train.sparse.masks import MaskedLayer, Masks
 

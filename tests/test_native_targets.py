@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mast_train import native
+from mast_train.engines import native
+from mast_train.engines.native import targets as native_targets
 from mast_train.learning import targets
-from mast_train.native import targets as native_targets
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=native.status())
 

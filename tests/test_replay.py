@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import resource
-from collections import deque
+from collections import Counter, deque
 
 import pytest
 import torch
@@ -222,3 +222,20 @@ def test_bad_contents_are_refused():
     state["length"] = torch.tensor([99])
     with pytest.raises(ValueError, match="do not fit"):
         replay.load_state_dict(state)
+
+
+def test_every_set_of_episodes_is_drawn_as_often():
+    """4 of 6: each of the 15 sets, and no episode twice."""
+    replay, generator = buffer(), torch.Generator().manual_seed(0)
+    replay.add(batch([1] * 6))
+    drawn = Counter(tuple(sorted(replay.draw(generator).tolist())) for _ in range(6000))
+    assert len(drawn) == 15 and all(len(set(ages)) == 4 for ages in drawn)
+    assert all(300 < count < 500 for count in drawn.values())
+
+
+def test_fewer_recent_episodes_than_asked_for_repeat():
+    replay, generator = buffer(batch=6, recent_batch=3, recent_capacity=2), torch.Generator().manual_seed(0)
+    replay.add(batch([1] * 7))
+    for _ in range(20):
+        ages = replay.draw(generator).tolist()
+        assert len(set(ages[:3])) == 3 and len(ages) == 6 and set(ages[3:]) <= {0, 1}

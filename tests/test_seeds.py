@@ -8,7 +8,7 @@ import pytest
 import torch
 from learning import events, update
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.envs import make_env, matrix
 from mast_train.envs.matrix import END, Game, MatrixEnv
 from mast_train.envs.together import InTurn

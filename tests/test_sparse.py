@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from learning import change
 
-from mast_train import native
-from mast_train.native import SparseSequence
+from mast_train.engines import native
+from mast_train.engines.native import SparseSequence
 from mast_train.networks.agents import AgentNets
 from mast_train.sparse import evolution
 from mast_train.sparse.allocation import erdos_renyi, uniform, with_floors

@@ -12,7 +12,7 @@ from test_replay import SPEC, STORED, batch, buffer, random_batch
 from test_seeds import _game, assert_same_state, config, separately  # noqa: F401
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.experience import storage as storage_module
 from mast_train.experience.replay import EpisodeBuffer, add, gather, share
 from mast_train.experience.storage import Storage
@@ -199,3 +199,38 @@ def test_runs_that_share_a_replay_are_what_they_are_alone_to_the_bit(grows, monk
         assert all(torch.equal(tensor, kept[name]) for name, tensor in left[run.replay].items())
         run.replay = alone.replay
         assert_same_state(alone, run)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_batches_of_one_length_lie_at_one_address_padded_as_asked(shared):
+    """Over what longer and shorter batches left there, of fewer seeds too."""
+    generator, memory, addresses = torch.Generator().manual_seed(0), {}, {}
+    buffers = [buffer() for _ in range(3)]
+    if shared:
+        share(buffers)
+    add(buffers, random_batch([6, 1, 2, 5, 3, 1, 4, 2, 2, 1, 1, 4], generator))
+    for ages in ([0, 3], [1, 2], [3, 1], [2, 2], [0, 1]):
+        for count in (3, 2):
+            given = buffers[:count], [torch.tensor(ages)] * count
+            plain = gather(*given)
+            found = gather(*given, memory, lambda steps: -(-steps // 3) * 3)
+            assert found.filled.shape[1] == -(-plain.filled.shape[1] // 3) * 3
+            assert_same_batches(found, plain.padded(found.filled.shape[1]))
+            at = {name: value.data_ptr() for name, value in vars(found).items()}
+            assert addresses.setdefault(found.filled.shape, at) == at and len(set(at.values())) == 8
+    assert {length for _, length in addresses} == {3, 6}
+
+
+def test_a_batch_in_the_memory_of_another_is_not_copied():
+    class Copies(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func is not torch.ops.aten.copy_.default
+            return func(*args, **(kwargs or {}))
+
+    own, memory = buffer(), {}
+    own.add(batch([6, 2, 3, 1]))
+    first = gather([own], [torch.arange(4)], memory)
+    with Copies():
+        first.padded(6).copy_(gather([own], [torch.arange(4)], memory))
+    with pytest.raises(AssertionError), Copies():
+        first.copy_(gather([own], [torch.arange(4)]))

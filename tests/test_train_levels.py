@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from mast_train import native
+from mast_train.engines import native
 
-ROOT = Path(native.__file__).parents[2]
+ROOT = Path(native.__file__).parents[3]
 PROGRAM = """
 import runpy, sys
 calls = runpy.run_path(sys.argv[1])
@@ -33,9 +33,9 @@ for number, call in enumerate(calls["targets"](other, 1, 33, 7, 3, 5)):
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc")
 def test_one_file_and_one_line(tmp_path, monkeypatch):
     """Plain C under another name, best of all."""
-    for folder in ("mast_train/native", "mast_runtime/native"):
+    for folder in ("mast_train/engines/native", "mast_runtime/native"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    own = tmp_path / "mast_train" / "native"
+    own = tmp_path / "mast_train" / "engines" / "native"
     plain = (own / "level_scalar.c").read_text().replace("#ifndef TRAIN_NEON", "#if 1")
     (own / "level_mine.c").write_text(plain.replace("scalar", "mine"))
     table = (own / "levels.def").read_text()
@@ -45,8 +45,10 @@ def test_one_file_and_one_line(tmp_path, monkeypatch):
     setups = []
     monkeypatch.setattr(setuptools, "setup", lambda **settings: setups.append(settings))
     runpy.run_path(str(ROOT / "setup.py"))
-    (sources,) = [module.sources for module in setups[0]["ext_modules"] if module.name == "mast_train.native._train"]
-    assert "mast_train/native/level_mine.c" in sources
+    (sources,) = [
+        module.sources for module in setups[0]["ext_modules"] if module.name == "mast_train.engines.native._train"
+    ]
+    assert "mast_train/engines/native/level_mine.c" in sources
     library, include = tmp_path / "_train.abi3.so", f"-I{sysconfig.get_path('include')}"
     build = ["gcc", "-shared", "-fPIC", "-std=c11", "-O0", "-DPy_LIMITED_API=0x030B0000", include, *sources]
     done = subprocess.run([*build, "-lm", "-lpthread", "-o", str(library)], capture_output=True, text=True)

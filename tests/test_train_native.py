@@ -10,9 +10,9 @@ import pytest
 import torch
 from learning import change
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.engines.joint import joined, lay_out
-from mast_train.native import Inputs, SparseSequence, Wanted, together
+from mast_train.engines.native import Inputs, SparseSequence, Wanted, together
 from mast_train.networks.agents import WEIGHTS, AgentNets
 from mast_train.sparse import evolution
 from mast_train.sparse.masks import MaskedLayer, Masks
@@ -331,8 +331,8 @@ def test_without_the_extension_everything_says_so():
     """As where no C compiler was: the module cannot be imported."""
     program = """
 import sys
-sys.modules["mast_train.native._train"] = None
-from mast_train import native
+sys.modules["mast_train.engines.native._train"] = None
+from mast_train.engines import native
 from mast_train.networks.agents import AgentNets
 assert not native.available() and native.levels() == () and "not built" in native.status()
 try:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from mast_train import native
-from mast_train.native.extension import extension
+from mast_train.engines import native
+from mast_train.engines.native.extension import extension
 
-ROOT = Path(native.__file__).parents[2]
+ROOT = Path(native.__file__).parents[3]
 FLAGS = ["-c", "-fPIC", "-std=c11", "-O0", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
@@ -32,7 +32,7 @@ def test_address_and_undefined_sanitizers(tmp_path):
     if not Path(runtime).is_file():
         pytest.skip("gcc has no address sanitizer here")
     include = ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
-    sources = sorted((ROOT / "mast_train" / "native").glob("*.c"))
+    sources = sorted((ROOT / "mast_train" / "engines" / "native").glob("*.c"))
 
     def run(command):
         return subprocess.run([str(part) for part in command], capture_output=True, text=True)

@@ -15,10 +15,10 @@ from rich.console import Console
 from mast_runtime import bundle as bundle_module
 from mast_train.commands import session
 from mast_train.commands.evaluate import wilson
+from mast_train.engines.native import SparseSequence
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.envs.matrix import MatrixEnv
 from mast_train.experience.rollout import AgentPolicy, rollout
-from mast_train.native import SparseSequence
 from mast_train.networks.build import agent_inputs
 from mast_train.runs import checkpoint
 from mast_train.runs import run as trainer_module
@@ -203,6 +203,7 @@ def test_the_value_estimate_is_the_mixed_greedy_value_and_the_realised_one_its_d
 
 def test_sparse_recurrent_team_learns_to_recall():
     settings = {
+        "seed": 1,
         "env.map": "recall",
         "train.total_steps": 6000,
         "net.hidden": 32,

@@ -152,7 +152,7 @@ def _native_kernel() -> Finding:
 
 
 def _training_kernel() -> Finding:
-    from mast_train.native import available, status
+    from mast_train.engines.native import available, status
 
     return ("ok" if available() else "warn"), status()
 

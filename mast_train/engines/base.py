@@ -13,10 +13,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mast_train.engines.native import Wanted
 from mast_train.experience.episodes import EpisodeBatch, Rows
 from mast_train.experience.rollout import Actor
 from mast_train.learning.losses import Goal, mean_of, total
-from mast_train.native import Wanted
 from mast_train.sparse.masks import Masks
 
 __all__ = ["Engine", "Parts", "Schedule", "Values", "Wanted", "of_seeds", "total_loss"]

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import torch
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.engines.base import Engine, Parts
 from mast_train.engines.native_engine import NativeEngine
 from mast_train.engines.torch_engine import TorchEngine

@@ -1,8 +1,8 @@
 """Updates as CUDA graphs: one launch for the networks, the targets, the gradients and the optimisers' steps.
 
-A graph repeats recorded kernels on recorded addresses: batches are padded to a few lengths and copied into buffers that
-stay where they are, every shape follows from a batch's own, and nothing between the batch and the new weights is read
-back by the host.
+A graph repeats recorded kernels on recorded addresses: batches are padded to a few lengths and lie where the first of
+their length lay, or are copied there, every shape follows from a batch's own, and nothing between the batch and the new
+weights is read back by the host.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Recorder:
         """
         if version != self._version:
             self._recorded, self._version = {}, version
-        padded = batch.padded(padded_steps(batch.filled.shape[1], self._limit))
+        padded = batch.padded(self.steps(batch.filled.shape[1]))
         length = padded.filled.shape[1]
         if length not in self._recorded:
             self._recorded[length] = self._record(padded, gradients, steps)
@@ -56,6 +56,10 @@ class Recorder:
         recorded.batch.copy_(padded)
         recorded.graph.replay()
         return {name: value.clone() for name, value in recorded.log.items()}
+
+    def steps(self, steps: int) -> int:
+        """The length that a batch of so many steps is padded to."""
+        return padded_steps(steps, self._limit)
 
     def _record(self, batch: EpisodeBatch, gradients: Gradients, steps: Steps) -> _Recorded:
         self._stream.wait_stream(torch.cuda.current_stream())

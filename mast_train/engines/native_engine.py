@@ -8,20 +8,20 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mast_train import native
+from mast_train.engines import native
 from mast_train.engines.base import Parts, Schedule, Values, Wanted, of_seeds, total_loss
 from mast_train.engines.frozen import Frozen
 from mast_train.engines.joint import joined, lay_out
+from mast_train.engines.native import SparseSequence
+from mast_train.engines.native import targets as native_targets
+from mast_train.engines.native.inputs import arranged, plain
+from mast_train.engines.native.mixer import SparseMixer
+from mast_train.engines.native.optimizer import SparseStep
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch, Rows, pick
 from mast_train.experience.rollout import Actor
 from mast_train.learning import targets
 from mast_train.learning.losses import Goal
-from mast_train.native import SparseSequence
-from mast_train.native import targets as native_targets
-from mast_train.native.inputs import arranged, plain
-from mast_train.native.mixer import SparseMixer
-from mast_train.native.optimizer import SparseStep
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs
 from mast_train.networks.mixers import MonotonicMixer

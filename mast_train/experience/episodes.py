@@ -95,14 +95,17 @@ class EpisodeBatch:
         return [EpisodeBatch(**{name: piece[k] for name, piece in pieces.items()}) for k in range(parts)]
 
     def padded(self, steps: int) -> EpisodeBatch:
-        """The same episodes as a new batch of `steps` transitions."""
+        """The same episodes as a batch of `steps` transitions: itself where it has as many."""
+        if steps == self.filled.shape[1]:
+            return self
         fields = vars(self).items()
         return EpisodeBatch(**{name: _pad(value, steps + (name in OBSERVED), name) for name, value in fields})
 
     def copy_(self, other: EpisodeBatch) -> None:
-        """Take over the values of a batch of the same shape, in place."""
+        """Take over the values of a batch of the same shape, in place. What lies in the same memory is there."""
         for name, value in vars(other).items():
-            getattr(self, name).copy_(value)
+            if getattr(self, name).data_ptr() != value.data_ptr():
+                getattr(self, name).copy_(value)
 
     def rows(self, seeds: int = 1) -> Rows:
         """Where the real transitions are; on a GPU, whose host would wait to read their number, `all_rows`."""

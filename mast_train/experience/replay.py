@@ -7,7 +7,7 @@ pass where they share a storage. Letters: K buffers, B episodes of all.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -46,17 +46,11 @@ class EpisodeBuffer:
 
     def draw(self, generator: torch.Generator) -> Tensor:
         """Which episodes a sample takes: their ages [replay.batch], for `gather`."""
-        recent = self.config.recent_batch
-        newest = min(self.size, self.config.recent_capacity)
-        ages = [torch.randperm(self.size, generator=generator)[: self.config.batch - recent]]
-        if recent:
-            repeat = newest < recent
-            ages.append(
-                torch.randint(newest, (recent,), generator=generator)
-                if repeat
-                else torch.randperm(newest, generator=generator)[:recent]
-            )
-        return torch.cat(ages)
+        recent, newest = self.config.recent_batch, min(self.size, self.config.recent_capacity)
+        ages = _distinct(self.size, self.config.batch - recent, generator)
+        if newest < recent:
+            return torch.cat([torch.tensor(ages), torch.randint(newest, (recent,), generator=generator)])
+        return torch.tensor(ages + _distinct(newest, recent, generator))
 
     def gather(self, ages: Tensor) -> EpisodeBatch:
         """The episodes that many additions old (0: the newest) as one padded batch."""
@@ -136,36 +130,61 @@ def add(buffers: Sequence[EpisodeBuffer], episodes: EpisodeBatch) -> None:
 
 
 def gather(
-    buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor], memory: dict[str, Tensor] | None = None
+    buffers: Sequence[EpisodeBuffer],
+    ages: Sequence[Tensor],
+    memory: dict[str, Tensor] | None = None,
+    steps: Callable[[int], int] = int,
 ) -> EpisodeBatch:
     """Equally many episodes of each of K buffers, by age as of EpisodeBuffer.gather, as one padded batch.
 
-    memory: what the batch is written into, kept by the caller for the next one. New memory of this size would be given
-    back to the system every time, and its pages be cleared again.
+    memory: what the batch is written into, kept by the caller for the next one; batches of one shape lie at one
+    address. New memory of this size would be given back to the system every time, and its pages be cleared again.
+    steps: how many the batch has, of its longest episode's, at most the map's limit.
     """
-    memory, device, groups = {} if memory is None else memory, buffers[0].device, _sharing(buffers)
+    device, groups = buffers[0].device, _sharing(buffers)
     if len(groups) == 1:
         stored = [(buffers[0].storage, _slots(buffers, ages))]
     else:
         stored = [(buffer.storage, buffer._slots(own)) for buffer, own in zip(buffers, ages, strict=True)]
     length = torch.cat([storage.lengths[own] for storage, own in stored])
-    t = int(length.max())
-    rows = [sent(storage.rows[own, : t + 1], device) for storage, own in stored]
-    data = {}
-    for name, first in stored[0][0].data.items():
-        steps = t + (name in OBSERVED)
-        count = length.numel() * steps
+    t = steps(int(length.max()))
+    memory, longest = ({}, t) if memory is None else (memory, buffers[0].spec.episode_limit)
+
+    def place(name: str, like: Tensor, entry: Sequence[int]) -> Tensor:
+        more = name in OBSERVED
+        count = len(length) * (t + more)
         if name not in memory or len(memory[name]) < count:
-            memory[name] = first.new_empty(count, *first.shape[1:])
-        data[name] = memory[name][:count].view(length.numel(), steps, *first.shape[1:])
-        places = data[name].flatten(0, 1).tensor_split(len(stored))
-        for (storage, _), index, place in zip(stored, rows, places, strict=True):
-            torch.index_select(storage.data[name], 0, index[:, :steps].reshape(-1), out=place)
-    terminates = sent(torch.cat([storage.terminated[own] for storage, own in stored]), device)
-    step, length = torch.arange(t, device=device), sent(length, device)
-    filled, ended = step < length[:, None], step == length[:, None] - 1
-    terminated = ended & terminates[:, None]
-    return EpisodeBatch(**data, terminated=terminated, truncated=ended & ~terminated, filled=filled)
+            memory[name] = like.new_empty(len(length) * (longest + more), *entry)
+        return memory[name][:count].view(len(length), t + more, *entry)
+
+    rows = [sent(storage.rows[own, : t + 1], device) for storage, own in stored]
+    observed, acted = ([own[:, : t + more].reshape(-1) for own in rows] for more in (1, 0))
+    data = {name: place(name, whole, whole.shape[1:]) for name, whole in stored[0][0].data.items()}
+    for name, whole in data.items():
+        parts = whole.flatten(0, 1).tensor_split(len(stored))
+        for (storage, _), index, part in zip(stored, observed if name in OBSERVED else acted, parts, strict=True):
+            torch.index_select(storage.data[name], 0, index, out=part)
+    terminates = sent(torch.cat([storage.terminated[own] for storage, own in stored]), device)[:, None]
+    step, length = torch.arange(t, device=device), sent(length, device)[:, None]
+    ended = step == length - 1
+    filled, terminated, truncated = (place(name, ended, ()) for name in ("filled", "terminated", "truncated"))
+    torch.lt(step, length, out=filled)
+    torch.logical_and(ended, terminates, out=terminated)
+    torch.gt(ended, terminates, out=truncated)
+    return EpisodeBatch(**data, terminated=terminated, truncated=truncated, filled=filled)
+
+
+def _distinct(n: int, k: int, generator: torch.Generator) -> list[int]:
+    """k different numbers below n, at most n, every set of them as likely: k draws whatever n is (Bentley and Floyd,
+    Programming Pearls: A sample of brilliance, 1987)."""
+    k = min(k, n)
+    chosen: dict[int, None] = {}
+    for last, share in zip(
+        range(n - k, n), torch.rand(k, generator=generator, dtype=torch.float64).tolist(), strict=True
+    ):
+        number = int(share * (last + 1))
+        chosen[last if number in chosen else number] = None
+    return list(chosen)
 
 
 def _sharing(buffers: Sequence[EpisodeBuffer]) -> list[Sequence[EpisodeBuffer]]:

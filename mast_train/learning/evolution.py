@@ -27,7 +27,8 @@ def scores(learners: Sequence[Learner]) -> Scores:
     """By the gradients as they are now."""
     masks = {key: [learner.masks[key] for learner in learners] for key in learners[0].masks}
     gradients = {key: evolution.dense_gradients(own) for key, own in masks.items()}
-    idle, judged = torch.stack([evolution.idle(own, gradients[key]) for key, own in masks.items()]).sum(0)
+    counts = [evolution.idle(own, gradients[key]) for key, own in masks.items() if own[0].layers]
+    idle, judged = torch.stack(counts).sum(0)
     return Scores(gradients, idle / judged.clamp(min=1))
 
 

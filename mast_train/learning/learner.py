@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from mast_train.learning.flops import Model
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import new_masks
 from mast_train.settings.config import Config
+from mast_train.sparse.memory import copy_each, stacked
 from mast_train.sparse.schedule import evolves_at
 
 
@@ -99,17 +100,10 @@ class Learner:
         lam = 0.0 if delayed or target.returns == "one_step" else target.td_lambda
         return train.lr * (1.0 + progress * (train.lr_end_factor - 1.0)), lam, delayed
 
-    def advance(self) -> None:
-        """Count an update; the target networks follow where it is their turn."""
+    def advance(self) -> bool:
+        """Count an update; whether it is the target networks' turn to follow."""
         self.updates += 1
-        if self.updates % self.config.train.target_interval == 0:
-            self.sync_targets()
-
-    @torch.no_grad()
-    def sync_targets(self) -> None:
-        """Copy the online networks, masks and all, into the target networks."""
-        for target, name in zip(self.targets.values(), self.algorithm.critic, strict=True):
-            target.load_state_dict(self.online[name].state_dict())
+        return self.updates % self.config.train.target_interval == 0
 
     def sparsity(self) -> dict[str, float]:
         """Share of absent weights per masked module (biases are not counted)."""
@@ -159,6 +153,19 @@ class Learner:
             self.optimizer.state[parameter][key] = tensor.to(parameter.device).clone()
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
+
+
+@torch.no_grad()
+def sync_targets(learners: Sequence[Learner]) -> None:
+    """Copy the online networks, masks and all, into the target networks: one copy a parameter where those of all
+    learners lie in one memory."""
+    if not learners:
+        return
+    for target, name in zip(learners[0].targets, learners[0].algorithm.critic, strict=True):
+        online = [list(learner.online[name].parameters()) for learner in learners]
+        copies = [list(learner.targets[target].parameters()) for learner in learners]
+        for to, values in zip(zip(*copies, strict=True), zip(*online, strict=True), strict=True):
+            copy_each(to, stacked(values))
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from mast_train.engines.choice import make_engine
 from mast_train.engines.graph import Recorder
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.learning import evolution
-from mast_train.learning.learner import Learner
+from mast_train.learning.learner import Learner, sync_targets
 from mast_train.learning.losses import total
 
 Log = dict[str, Tensor]
@@ -36,6 +36,10 @@ class Update:
         self.engine, graphs = make_engine(first.config, first.spec, first.device, [each.parts for each in learners])
         self._recorder = Recorder(first.spec.episode_limit) if graphs else None
 
+    def steps(self, longest: int) -> int:
+        """How many steps a batch is best padded to, of its longest episode's."""
+        return self._recorder.steps(longest) if self._recorder else longest
+
     def __call__(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> Log:
         """One step of every learner on its equal part of the episodes; env_steps: where each learner's run is."""
         due = [learner.evolves(steps) for learner, steps in zip(self.learners, env_steps, strict=True)]
@@ -52,8 +56,7 @@ class Update:
             found = evolution.scores([self.learners[k] for k in own]) if own else None
             log |= self._optimise()
             log |= self._evolve(own, found, env_steps)
-        for learner in self.learners:
-            learner.advance()
+        sync_targets([learner for learner in self.learners if learner.advance()])
         return log
 
     def _in_turn(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> Log:

@@ -134,7 +134,7 @@ class Loop:
             # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
             if runs[0].replay.can_sample():
                 ages = [run.replay.draw(run.sampling) for run in runs]
-                batch = gather([run.replay for run in runs], ages, self._batch_memory)
+                batch = gather([run.replay for run in runs], ages, self._batch_memory, self._update.steps)
                 logs.append(self._update(batch, [run.step for run in runs]))
                 for run in runs:
                     run.adapt_replay()

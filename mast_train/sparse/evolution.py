@@ -30,13 +30,13 @@ def dense_gradients(masks: Sequence[Masks]) -> dict[str, Tensor]:
 def idle(masks: Sequence[Masks], gradients: Mapping[str, Tensor]) -> Tensor:
     """[2,K]: connections whose gradient is exactly 0, which in no step of the batch carried anything to the loss; and
     of how many: those of actions' values are not judged."""
-    counts = [torch.zeros(2, len(masks), dtype=torch.int64)]
+    counts = []
     for layer in masks[0].layers:
         if not layer.actions:
             worn, gradient = stacked([own[layer.name] for own in masks]), gradients[layer.name]
             still = worn & (gradient == 0.0)
             counts.append(torch.stack([_number(still), _number(worn)]))
-    return torch.stack([each.to(counts[-1].device) for each in counts]).sum(0)
+    return torch.stack(counts).sum(0)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mast_train.native.extension import check_level, extension
+from mast_train.engines.native.extension import check_level, extension
 
 _UNSUPPORTED = ("weight_decay", "amsgrad", "maximize", "momentum", "centered", "decoupled_weight_decay")
 

@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const char POSITIONS[] = "mast_train.native.positions";
+static const char POSITIONS[] = "mast_train.engines.native.positions";
 
 /* Those of `size` values that take part, ascending. */
 typedef struct {

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-static const char NETWORK[] = "mast_train.native.agents";
+static const char NETWORK[] = "mast_train.engines.native.agents";
 
 typedef struct {
     const train_level *level;

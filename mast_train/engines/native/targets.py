@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mast_train.native.extension import check_level, extension
+from mast_train.engines.native.extension import check_level, extension
 
 
 def soft_mellowmax(q: Tensor, avail: Tensor, alpha: float, omega: float, q_select: Tensor | None = None) -> Tensor:

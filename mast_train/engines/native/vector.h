@@ -1,6 +1,6 @@
 /* What training's kernels need beyond mast_vector.h: tiles of rows as lanes and back, and folding sums; included by
  * kernels.h. */
-#include "../../mast_runtime/native/mast_vector.h"
+#include "../../../mast_runtime/native/mast_vector.h"
 
 #include "panels.h"
 

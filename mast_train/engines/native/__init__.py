@@ -4,9 +4,9 @@ agents: the agents over whole sequences; mixer, optimizer and targets: what foll
 takes tensors by name and checks them all: what does not fit is a TypeError or ValueError, never a fault of memory.
 """
 
-from mast_train.native.agents import SparseSequence, Values, Wanted, together
-from mast_train.native.extension import available, check_level, levels, status
-from mast_train.native.inputs import Inputs, arranged, plain
+from mast_train.engines.native.agents import SparseSequence, Values, Wanted, together
+from mast_train.engines.native.extension import available, check_level, levels, status
+from mast_train.engines.native.inputs import Inputs, arranged, plain
 
 __all__ = [
     "Inputs",

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-static const char MIXER[] = "mast_train.native.mixer";
+static const char MIXER[] = "mast_train.engines.native.mixer";
 
 typedef struct {
     const train_level *level;

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mast_train.native.extension import check_level, extension
-from mast_train.native.gradients import Gradients
-from mast_train.native.structure import Structure
+from mast_train.engines.native.extension import check_level, extension
+from mast_train.engines.native.gradients import Gradients
+from mast_train.engines.native.structure import Structure
 from mast_train.networks.mixers import MonotonicMixer
 
 MEANS = 5

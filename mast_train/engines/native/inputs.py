@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mast_train.engines.native.extension import extension
 from mast_train.experience.episodes import Rows
-from mast_train.native.extension import extension
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 try:
-    _train: Any = import_module("mast_train.native._train")
+    _train: Any = import_module("mast_train.engines.native._train")
     _missing = ""
 except ImportError as error:
     _train, _missing = None, str(error)

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mast_train.native.extension import check_level, extension
-from mast_train.native.gradients import Gradients
-from mast_train.native.inputs import Inputs, plain
-from mast_train.native.structure import Structure
+from mast_train.engines.native.extension import check_level, extension
+from mast_train.engines.native.gradients import Gradients
+from mast_train.engines.native.inputs import Inputs, plain
+from mast_train.engines.native.structure import Structure
 from mast_train.networks.agents import WEIGHTS, AgentNets
 
 
@@ -56,8 +56,8 @@ class SparseSequence:
         networks.agent_inputs. lengths [B] int64: each episode's steps; q is undefined, and its gradient ignored, from
         there on. Inputs made of them may be given in their place.
         Differentiable in the parameters, once, unless gradients are off: the backward pass sets their .grad itself
-        (mast_train.native.gradients). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for
-        updates that grow connections. Raises ValueError.
+        (gradients.py). Weight gradients are 0 off the masks; with dense_gradients they are torch's, for updates that
+        grow connections. Raises ValueError.
         """
         learning = torch.is_grad_enabled()
         inputs = x if isinstance(x, Inputs) else Inputs.of(x, actions, lengths, self.nets.seeds)
