@@ -184,3 +184,19 @@ def test_an_unknown_key_is_told_where_to_look(key, advice):
 def test_a_mistake_in_a_file_names_the_file():
     with pytest.raises(UserError, match=r"^mine\.toml: unknown config key 'trian\.lr'"):
         parse_toml("[trian]\nlr = 1", source="mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("False", False), ("True", True), ("TRUE", True), ("false", False), ("[True, False]", [True, False]),
+     ("{'a': True}", {"a": True}), ("(1, 2)", [1, 2]), ("8m", "8m"), ("1e-3", 1e-3), ("'8m'", "8m"), ("01", "01")],
+)  # fmt: skip
+def test_values_are_read_as_toml_or_python_writes_them(text, value):
+    read = parse_assignments([f"env.options.x={text}"])["env.options.x"]
+    assert read == value and type(read) is type(value)
+
+
+@pytest.mark.parametrize("text", ["None", "[1, None]", "{'a': [None]}"])
+def test_none_is_refused(text):
+    with pytest.raises(UserError, match="cannot be None"):
+        parse_assignments([f"env.options.x={text}"])

@@ -151,7 +151,7 @@ def versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    source = Path(__file__).resolve().parent.parent
+    source = Path(__file__).resolve().parents[2]
     if (source / ".git").exists():
         try:
             git = ["git", "-C", str(source), "describe", "--always", "--dirty"]

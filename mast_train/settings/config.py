@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
@@ -228,17 +229,40 @@ def load_toml(path: Path, base: Config | None = None) -> Config:
 
 
 def parse_assignments(items: Iterable[str]) -> dict[str, Any]:
-    """["train.lr=1e-3", "env.map=8m"] -> {"train.lr": 0.001, "env.map": "8m"}; values are TOML, bare words are text."""
+    """["train.lr=1e-3", "env.map=8m"] -> {"train.lr": 0.001, "env.map": "8m"}.
+
+    Values are TOML or as Python writes them, bare words are text. Raises UserError, also for None.
+    """
     values = {}
     for item in items:
         key, separator, text = item.partition("=")
         if not separator or not key.strip():
             raise UserError(f"--set {item!r}: expected key=value, for example --set train.lr=1e-3")
-        try:
-            values[key.strip()] = tomllib.loads(f"x = {text.strip()}")["x"]
-        except tomllib.TOMLDecodeError:
-            values[key.strip()] = text.strip()
+        values[key.strip()] = value = _parsed(text.strip())
+        if _has_none(value):
+            raise UserError(
+                f'--set {item!r}: a setting cannot be None; leave it out, or write "None" in quotes for text'
+            )
     return values
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        pass
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _has_none(value: Any) -> bool:
+    inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return value is None or any(map(_has_none, inside))
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:

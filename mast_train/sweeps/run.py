@@ -51,14 +51,14 @@ Launch = Callable[[Cell, Path], Worker]
 
 
 class LocalWorker:
-    """`mast train` in a process of its own, out of reach of the terminal's Ctrl-C: the sweep passes it on."""
+    """A cell in a process of its own, out of reach of the terminal's Ctrl-C: the sweep passes it on."""
 
     def __init__(self, cell: Cell, folder: Path) -> None:
         self._run, self._score = folder / cell.name, cell.config.train.score
         environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)}
         with (folder / f"{cell.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
-                train_command(cell.name, folder, self._run),
+                train_command(cell.name, folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -74,12 +74,14 @@ class LocalWorker:
             self._process.kill() if now else self._process.terminate()
 
 
-def train_command(name: str, folder: Path, run: Path) -> list[str]:
-    """What trains FOLDER/NAME.toml into FOLDER/NAME: from its checkpoint where `run` has one."""
-    program = [sys.executable, str(Path(__file__).resolve().parent.parent / "cli.py"), "train"]
-    if (run / "checkpoint.safetensors").is_file():
-        return [*program, "--resume", "--name", name, "--runs", str(folder)]
-    return [*program, "--config", str(folder / f"{name}.toml"), "--name", name, "--runs", str(folder)]
+ROOT = Path(__file__).resolve().parents[2]
+"""Where this package is found: a cell's process looks there first."""
+START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mast_train.sweeps.cell import main; main()"
+
+
+def train_command(name: str, folder: Path) -> list[str]:
+    """What trains FOLDER/NAME.toml into FOLDER/NAME: from its checkpoint where there is one."""
+    return [sys.executable, "-c", START, str(ROOT), name, str(folder)]
 
 
 @dataclass
