@@ -1,5 +1,6 @@
 # make demo      train a sparse team, export it, run it without torch, measure it, serve it
-# make lint      style and types
+# make lint      style, types, and the figures in the documents
+# make figures   write the figures that the documents quote, from the files that measured them
 # make quick     style, and the tests that a small change should pass: under a minute
 # make test      lint and every test, in an environment built from this clone
 # make release   sdist and wheel into dist/, tried in an empty environment
@@ -7,9 +8,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+COG := $(VENV)/bin/cog -P -I . -I docs -I tests -p "import figures, house, scores" --verbosity=1
+PAGES := README.md benchmarks/README.md $(wildcard docs/*.md)
 SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/engines/native/*.[ch] mast_runtime/native/*.def mast_train/engines/native/*.def)
 
-.PHONY: demo lint quick test release install clean
+.PHONY: demo lint figures quick test release install clean
 
 demo: install
 	$(BIN)/python examples/demo.py
@@ -18,6 +21,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(COG) --check --check-fail-msg="make figures writes them" $(PAGES)
+
+figures: install
+	$(COG) -r $(PAGES)
 
 quick: install
 	$(BIN)/ruff check .

@@ -26,7 +26,10 @@ SLOW = {
     "test_native": ("test_address_and_undefined_sanitizers", "test_lanes_as_reference", "test_nothing_leaks"),
     "test_train_native": ("test_sizes", "test_masks_and_groups"),
     "test_pettingzoo": ("test_the_example_is_learned",),
-    "test_recipes": ("test_an_instruction_set_is_one_file_and_one_line",),
+    "test_recipes": (
+        "test_an_instruction_set_is_one_file_and_one_line", "test_a_method_row_is_one_line",
+        "test_an_algorithm_is_one_file_and_one_line", "test_an_environment_is_one_file_and_one_line",
+    ),
     "test_serve_errors": ("test_fuzzed_bodies_never_break_the_server",),
 }  # fmt: skip
 """File -> the tests of it that take long; none named: all."""

@@ -10,7 +10,10 @@ import pytest
 import typer
 
 import cli
+from mast_train.algorithms import ALGORITHMS
+from mast_train.engines.choice import KERNELS
 from mast_train.settings.config import Config, flatten
+from mast_train.settings.methods import METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md")
@@ -36,16 +39,40 @@ def test_commands_and_options_exist(page):
         assert used <= options, f"{page.name}: mast {name} has no {used - options}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    headings = [re.sub(r"[`*]", "", heading) for heading in re.findall(r"^#+ (.+)$", text, re.M)]
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_resolve(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(linked), f"{page.name}: no heading for {target}"
 
 
-def test_every_command_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
+def test_headings_become_anchors(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# RES: operator\n\n```sh\n# not one\n```\n\n## How to read `mast bench`\n\n### What is 12x\n")
+    assert anchors(page) == {"res-operator", "how-to-read-mast-bench", "what-is-12x"}
+
+
+def test_every_command_has_its_place():
+    text = (ROOT / "docs" / "commands.md").read_text()
     assert all(f"mast {name}" in text for name in COMMANDS)
+
+
+def test_every_algorithm_and_kernel_is_in_the_methods():
+    text = (ROOT / "docs" / "methods.md").read_text()
+    first = ", ".join(re.findall(r"^\| ([a-z2, -]+) \|", text, re.M)).split(", ")
+    assert {*ALGORITHMS, *KERNELS, *METHODS} <= set(first)
 
 
 def test_settings_named_in_the_methods_exist():

@@ -160,7 +160,8 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """One run. `method` and `recipe` record which preset the values came from; they switch nothing by themselves.
+    """One run. `method` and `recipe` are the rows of settings/methods.py that the other values were decided by: asking
+    for others, in a file or on the command line, decides them anew. Training reads the values, not the names.
 
     `kernel`: what carries updates: our C passes (native, on a CPU), our CUDA kernels (fused) or torch in CUDA graphs
     (graph), or torch. `threads`: of torch, of the C pass and of SMAX on a CPU.
