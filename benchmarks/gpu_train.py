@@ -27,7 +27,7 @@ SHARES = {("3m", 8): 0.35, ("3m", 64): 0.65, ("3m", 1): 0.9, ("2s3z", 8): 0.95}
 
 def stage_train(rows: Rows, options: Options) -> None:
     if options.tiny:
-        given = {"env.name": "matrix", "env.map": "climbing", "replay.batch": 4}
+        given = {"env.name": "matrix", "env.map": "climbing", "replay.batch": 4, "replay.recent_batch": 1}
         return rows.measure("tiny 2", lambda: train(rows, "tiny 2", given, 2, 1.5, options))
     for (name, seeds), share in SHARES.items():
         cell, seconds = f"{name} {seeds}", share * rows.left_s
