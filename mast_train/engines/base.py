@@ -161,6 +161,11 @@ def of_seeds(rows: Rows, values: Tensor) -> Tensor:
     return torch.stack([mean_of(part, real) for part, real in parts])
 
 
-def total_loss(losses: Mapping[str, Tensor]) -> Tensor:
-    """What is differentiated: the sum over goals and seeds of losses [K]."""
-    return total(list(losses.values())).sum()
+def fitted(rows: Rows, goals: Mapping[str, Goal], q_taken: Tensor, q_tot: Tensor) -> dict[str, Tensor]:
+    """Engine.fit by autograd: q_tot [R,...] is what the mixer makes of q_taken [R,N]."""
+    losses = {name: of_seeds(rows, goal.error(q_tot)) for name, goal in goals.items()}
+    total(list(losses.values())).sum().backward()
+    first = next(iter(goals.values()))
+    means = {"q_taken": q_taken, "q_tot": q_tot, "target": first.y, "weight": first.weight_at(q_tot)}
+    log = losses | {name: of_seeds(rows, value) for name, value in means.items() if value is not None}
+    return {name: value.detach() for name, value in log.items()}

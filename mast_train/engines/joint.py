@@ -50,3 +50,12 @@ def chosen(joint: AgentNets, seeds: Sequence[int]) -> AgentNets:
         for name, value in joint.named_parameters()
     }
     return some
+
+
+def hand_out(handed: Sequence[tuple[Tensor, Sequence[Tensor]]]) -> None:
+    """The gradients of joint parameters become those of the seeds' own; handed: a joint one, and its K parts."""
+    for joint, own in handed:
+        if joint.grad is not None:
+            for parameter, gradient in zip(own, joint.grad.unflatten(0, (len(own), -1)), strict=True):
+                parameter.grad = gradient
+            joint.grad = None

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from mast_train.engines import native
-from mast_train.engines.base import Parts, Schedule, Values, Wanted, of_seeds, total_loss
+from mast_train.engines.base import Parts, Schedule, Values, Wanted, fitted
 from mast_train.engines.frozen import Frozen
-from mast_train.engines.joint import joined, lay_out
+from mast_train.engines.joint import hand_out, joined, lay_out
 from mast_train.engines.native import SparseSequence
 from mast_train.engines.native import targets as native_targets
 from mast_train.engines.native.inputs import arranged, plain
@@ -173,11 +173,7 @@ class NativeEngine:
         q_taken = values.differentiable()[1]
         assert q_taken is not None
         q_tot = self._mix(mixer, q_taken, batch.state, rows, rows.now, evolving)
-        losses = {name: of_seeds(rows, goal.error(q_tot)) for name, goal in goals.items()}
-        total_loss(losses).backward()
-        means = {"q_taken": q_taken, "q_tot": q_tot, "target": goal.y, "weight": goal.weight_at(q_tot)}
-        log = losses | {name: of_seeds(rows, value) for name, value in means.items() if value is not None}
-        return {name: value.detach() for name, value in log.items()}
+        return fitted(rows, goals, q_taken, q_tot)
 
     def _fit_in_c(
         self, mixer: str, values: native.Values, batch: EpisodeBatch, rows: Rows, name: str, goal: Goal, evolving: bool
@@ -200,11 +196,7 @@ class NativeEngine:
                 parameter.grad = None
 
     def hand_out_gradients(self) -> None:
-        for joint, own in self._handed:
-            if joint.grad is not None:
-                for parameter, gradient in zip(own, joint.grad.unflatten(0, (self.seeds, -1)), strict=True):
-                    parameter.grad = gradient
-                joint.grad = None
+        hand_out(self._handed)
 
     def optimise(self, max_norm: float) -> Tensor:
         norms = [step.step(max_norm) for step in self._steps]

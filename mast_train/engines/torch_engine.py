@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mast_train.engines.base import Parts, Schedule, Values, Wanted, of_seeds, total_loss
+from mast_train.engines.base import Parts, Schedule, Values, Wanted, fitted
 from mast_train.engines.frozen import Frozen
-from mast_train.engines.joint import chosen, joined, lay_out
+from mast_train.engines.joint import chosen, hand_out, joined, lay_out
 from mast_train.engines.optimise import Flat, InTurn
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch, Rows, pick, taken
@@ -183,22 +183,13 @@ class TorchEngine:
     ) -> dict[str, Tensor]:
         assert values.taken is not None
         q_tot = self.mix(mixer, values.taken, batch.state, rows, rows.now)
-        losses = {name: of_seeds(rows, goal.error(q_tot)) for name, goal in goals.items()}
-        total_loss(losses).backward()
-        first = next(iter(goals.values()))
-        means = {"q_taken": values.taken, "q_tot": q_tot, "target": first.y, "weight": first.weight_at(q_tot)}
-        log = losses | {name: of_seeds(rows, value) for name, value in means.items() if value is not None}
-        return {name: value.detach() for name, value in log.items()}
+        return fitted(rows, goals, values.taken, q_tot)
 
     def clear_gradients(self) -> None:
         self._optimise.clear()
 
     def hand_out_gradients(self) -> None:
-        for joint, own in self._handed:
-            if joint.grad is not None:
-                for parameter, gradient in zip(own, joint.grad.unflatten(0, (self.seeds, -1)), strict=True):
-                    parameter.grad = gradient
-                joint.grad = None
+        hand_out(self._handed)
 
     def optimise(self, max_norm: float) -> Tensor:
         return self._optimise.step(max_norm)
