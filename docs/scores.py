@@ -95,8 +95,8 @@ def by_map() -> str:
     """README: dense beside the default row on every map."""
     lines = []
     for folder, text in MAPS.items():
-        if (RESULTS / folder).is_dir():
-            found = by_name(folder)
+        found = by_name(folder) if (RESULTS / folder).is_dir() else {}
+        if {"dense", "mast-active"} <= found.keys():
             dense, sparse = found["dense"], found["mast-active"]
             lines.append([
                 f"[{text}](docs/results.md#{folder})", f"{dense.steps:,}", f"{len(dense.scores)}, {len(sparse.scores)}",
@@ -107,17 +107,19 @@ def by_map() -> str:
 
 
 def scores(folder: str, names: Sequence[str] = (), beside: str = "dense") -> str:
-    """A comparison, best first; names: these rows only, in this order. Shares are of the row `beside`."""
+    """A comparison, best first; names: these rows only, in this order. Shares are of the row `beside`, where there is
+    one."""
     found = [row for row in rows(folder) if not names or row.name in names]
     several = len({row.algorithm for row in found}) > 1
     reference = {row.algorithm: row for row in found if row.name == beside}
     found.sort(key=lambda row: names.index(row.name) if names else -row.mean)
     lines = [
         [f"{row.name}, {row.algorithm}" if several else row.name, f"{row.rate:g}",
-         " ".join(_value(x, row.measure) for x in row.scores), row.text, share(row, reference[row.algorithm])]
+         " ".join(_value(x, row.measure) for x in row.scores), row.text,
+         *([share(row, reference[row.algorithm])] if reference else [])]
         for row in found
     ]  # fmt: skip
-    return table(["row", "learning rate", "each seed", "mean", f"of {beside}"], lines)
+    return table(["row", "learning rate", "each seed", "mean", *([f"of {beside}"] if reference else [])], lines)
 
 
 def sparsities() -> str:

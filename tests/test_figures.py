@@ -15,7 +15,13 @@ import figures  # noqa: E402
 import house  # noqa: E402
 import scores  # noqa: E402
 
-REPORTS = sorted((ROOT / "docs" / "results").glob("*/report.md"))
+
+def maps(report: Path) -> set[str]:
+    return set(re.findall(r"^## (\S+), ", report.read_text(), re.MULTILINE))
+
+
+REPORTS = [path for path in sorted((ROOT / "docs" / "results").glob("*/report.md")) if len(maps(path)) == 1]
+"""Those of one map, which scores.py quotes."""
 
 
 def cells(line: str) -> list[str]:
