@@ -17,10 +17,10 @@ from mast_train.engines import native
 from mast_train.learning import targets
 from mast_train.learning.flops import Schedule, training_cost
 from mast_train.learning.losses import central_weight, optimistic_weight, td_error
-from mast_train.networks.build import agent_inputs
+from mast_train.networks.build import agent_inputs, tiny_widths
 from mast_train.networks.mixers import CentralMixer, MonotonicMixer
 from mast_train.runs.run import Evaluation, Run
-from mast_train.settings.methods import METHODS, preset, tiny_widths
+from mast_train.settings.methods import METHODS, preset
 
 NEW = ["owqmix", "cwqmix", "res"]
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from mast_train.envs.base import EnvSpec
+from mast_train.networks.build import tiny_widths
 from mast_train.settings.config import Config, flatten, override, parse_assignments, parse_toml, to_toml
 from mast_train.settings.errors import UserError
 from mast_train.settings.limits import validate
-from mast_train.settings.methods import METHODS, RECIPES, preset, resolve, tiny_widths
+from mast_train.settings.methods import METHODS, RECIPES, preset, resolve
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -90,6 +90,46 @@ def test_arrows_between_packages(package, allowed):
     assert used <= allowed
 
 
+PURE = {f"mast_train.learning.{name}" for name in ("flops", "losses", "targets")}
+TABLES = {"mast_train.envs", "mast_train.algorithms", "mast_train.engines.choice", "mast_train.sparse.allocation"}
+"""What settings know of the rest: tables that import none of what they name."""
+ARROWS = {
+    "settings": "",
+    "sparse": "",
+    "envs": "settings",
+    "networks": "settings envs sparse",
+    "experience": "settings envs networks",
+    "engines": "settings envs sparse networks experience",
+    "algorithms": "settings envs networks experience engines",
+    "learning": "settings envs sparse networks experience engines algorithms",
+    "runs": "settings envs networks experience learning",
+    "report": "settings runs",
+    "commands": "settings envs networks experience engines learning runs report",
+    "sweeps": "settings runs report commands",
+}
+"""Room of mast_train -> the rooms that it may import, beside PURE; settings may import TABLES."""
+
+
+def room_of(module: str) -> str:
+    return [*module.split("."), ""][1]
+
+
+@pytest.mark.parametrize("room", ARROWS)
+def test_arrows_between_rooms(room):
+    graph, allowed = import_graph(["mast_train"]), {room, *ARROWS[room].split()}
+    also = TABLES if room == "settings" else PURE
+    wrong = {
+        (name, other)
+        for name, imports in graph.items() if room_of(name) == room
+        for other in imports - also if room_of(other) not in allowed | {""}
+    }  # fmt: skip
+    assert not wrong
+
+
+def test_every_room_has_its_arrows():
+    assert {room_of(name) for name in import_graph(["mast_train"])} - {""} == ARROWS.keys()
+
+
 def test_one_file_of_the_export_knows_training():
     graph = import_graph(OURS)
     users = {name for name in modules(["mast_export"]) if any(x.startswith("mast_train") for x in graph[name])}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mast_train.envs.base import EnvSpec
 from mast_train.networks.agents import AgentNets
-from mast_train.settings.config import Config
+from mast_train.settings.config import Config, override
 from mast_train.sparse.masks import MaskedLayer, Masks
 
 
@@ -65,3 +65,43 @@ def new_masks(
         matrices = [name for name, parameter in module.named_parameters() if parameter.dim() == 2]
         layers, sparsity = [MaskedLayer(name, sparse.block.mixer) for name in matrices], sparse.mixer_sparsity
     return Masks(module, layers, sparsity, sparse.allocation, sparse.rescale_init, generator, given)
+
+
+def tiny_widths(config: Config, spec: EnvSpec) -> Config:
+    """Dense networks with about as many weights as the sparse row keeps (paper: "Tiny").
+
+    Widths shrink together: the largest hidden size whose agents have at most (1 - 95 %) of the dense weights, and the
+    mixer's widths likewise. `sparse.tiny_of` is the sparsity that is matched; it is 0 in the result, which is complete.
+    """
+    inputs = spec.obs_dim + spec.n_actions * config.net.last_action + spec.n_agents * config.net.shared
+    keep = 1.0 - config.sparse.tiny_of
+
+    def agent(h: int) -> int:
+        return h * inputs + 6 * h * h + spec.n_actions * h
+
+    def mixer(scale: float) -> int:
+        e, k = max(1, round(config.mixer.embed * scale)), max(1, round(config.mixer.hypernet_hidden * scale))
+        s = spec.state_dim
+        return s * k + k * spec.n_agents * e + s * k + k * e + s * e + s * e + e
+
+    def central(e: int) -> int:
+        return (spec.n_agents + 2 * spec.state_dim + 2) * e + 2 * e * e
+
+    hidden = max(
+        h for h in range(1, config.net.hidden + 1) if agent(h) <= max(keep * agent(config.net.hidden), agent(1))
+    )
+    embed = max(
+        e for e in range(1, config.wqmix.embed + 1) if central(e) <= max(keep * central(config.wqmix.embed), central(1))
+    )
+    scales = [k / 1000 for k in range(1, 1001)]
+    scale = max(x for x in scales if mixer(x) <= max(keep * mixer(1.0), mixer(scales[0])))
+    return override(
+        config,
+        {
+            "sparse.tiny_of": 0.0,
+            "net.hidden": hidden,
+            "wqmix.embed": embed,
+            "mixer.embed": max(1, round(config.mixer.embed * scale)),
+            "mixer.hypernet_hidden": max(1, round(config.mixer.hypernet_hidden * scale)),
+        },
+    )

@@ -19,13 +19,12 @@ from mast_train.experience.replay import EpisodeBuffer
 from mast_train.experience.rollout import Policy, Rollout, rollout
 from mast_train.learning.flops import Schedule, TrainingComparison, compare
 from mast_train.learning.learner import Learner, part, stream_seed
-from mast_train.networks.build import agent_inputs
+from mast_train.networks.build import agent_inputs, tiny_widths
 from mast_train.runs import checkpoint
 from mast_train.runs.events import Clock, Evaluation, Progress, Saved
 from mast_train.runs.tickets import ticket, warm_start
 from mast_train.settings.config import Config, EnvConfig
 from mast_train.settings.errors import UserError
-from mast_train.settings.methods import tiny_widths
 
 TRACE_STEPS = 200
 """Recorded observations on which every export is verified (docs/format.md)."""
