@@ -28,8 +28,10 @@ class InTurn:
                 group["lr"] = rate
 
     def clear(self) -> None:
-        for part in self._parts:
-            part.optimizer.zero_grad(set_to_none=True)
+        for part in self._parts:  # by hand: torch's zero_grad takes 0.1 ms for its hooks
+            for group in part.optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad = None
 
     def step(self, max_norm: float) -> Tensor:
         """Mask the gradients, clip each seed's by their global norm, step; the norms before clipping [K]."""
