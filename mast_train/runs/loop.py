@@ -121,10 +121,10 @@ class Loop:
         """Touches only the environments, the exploration's random streams and two fields of the clocks."""
         started = time.perf_counter()
         played = self._rounds.play(actor, exploration)
-        seconds, share = self._rounds.acting, 1 / len(self._active)
+        seconds, each = self._rounds.acting, 1 / len(self._active)
         for run in self._active:
-            run.clock.acting += share * seconds
-            run.clock.environment += share * (time.perf_counter() - started - seconds)
+            run.clock.acting += each * seconds
+            run.clock.environment += each * (time.perf_counter() - started - seconds)
         return played
 
     def _learn(self, played: Rollouts) -> list[dict[str, float]]:
