@@ -74,9 +74,11 @@ def train(
     if resume:
         from mast_train.commands.session import resume as resume_run
 
-        if flags or set_ or config or from_ or seeds > 1:
-            raise fail("--resume continues a run as it was started; it takes --name and --runs only")
-        resume_run(find_unfinished(name, runs), console)
+        if set_ or config or from_ or flags.keys() - {"seed"} or (seeds == 1 and seed is not None):
+            raise fail(
+                "--resume continues a run as it was started; it takes --name, --runs, and --seeds from --seed on"
+            )
+        resume_run(find_unfinished(name, runs, seeds, seed or 0), console)
         return
     source = None if from_ is None else find_run(from_, runs)
     resolved = validate(resolve(config, flags, set_ or [], source))
@@ -271,7 +273,11 @@ def doctor(
 @command
 def sweep(
     file: Annotated[Path, typer.Argument(help="Sweep file (docs/sweeps.md).")],
-    jobs: Annotated[int | None, typer.Option(min=1, help="Cells at once (default: a core each).")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once (default: a core each).")] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(min=1, help="Most cells of a process: they differ in seed and rate alone (default: 1)."),
+    ] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the cells on.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what they would cost.")] = False,
     runs: RunsOption = shell.RUNS,
@@ -293,9 +299,9 @@ def sweep(
         from mast_train.sweeps.on_ray import cluster
 
         with cluster(ray, plan) as (launch, cluster_jobs):
-            outcome = run_sweep(plan, runs, jobs or cluster_jobs, launch, console)
+            outcome = run_sweep(plan, runs, jobs or cluster_jobs, launch, console, together)
     else:
-        outcome = run_sweep(plan, runs, jobs or default_jobs(plan), LocalWorker, console)
+        outcome = run_sweep(plan, runs, jobs or default_jobs(plan), LocalWorker, console, together)
     print_outcome(outcome, runs / plan.name, console)
     raise typer.Exit(outcome.exit_code)
 

@@ -57,7 +57,8 @@ def test_inputs_are_observation_last_action_and_id():
 )
 def test_one_update_equals_a_plain_recomputation(operator, double):
     """Loss by explicit loops over steps and agents, then gradients by autograd: the same weights after the step."""
-    config = small("dense", **{"target.operator": operator, "target.double_q": double, "train.optimizer": "rmsprop"})
+    settings = {"target.operator": operator, "target.double_q": double, "train.optimizer": "rmsprop"}
+    config = small("dense", **settings, **{"train.lr_end_factor": 1.0})
     fast, batch = learner(config), episodes()
     with torch.no_grad():
         for parameter in fast.targets["target_agents"].parameters():
@@ -199,7 +200,7 @@ def test_rows_change_their_topology_or_keep_it():
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_the_rate_falls_linearly_over_the_run(kernel, optimizer):
     settings = {"train.lr": 1e-2, "train.total_steps": 1000, "train.optimizer": optimizer, "kernel": kernel}
-    annealed, end = learner(small(**settings, **{"train.lr_end_factor": 0.1})), learner(small(**settings))
+    annealed, end = (learner(small(**settings, **{"train.lr_end_factor": factor})) for factor in (0.1, 1.0))
     before = [p.detach().clone() for p in annealed.parameters]
     for steps, rate in ((0, 1e-2), (500, 5.5e-3), (1000, 1e-3), (1200, 1e-3)):
         assert annealed.stage(steps).rate == pytest.approx(rate)

@@ -60,15 +60,16 @@ map = "recall"
 
 
 class Trained:
-    """A cell that was trained in this process."""
+    """Cells that were trained in this process."""
 
-    def __init__(self, cell, folder):
-        from mast_train.commands.session import start
+    def __init__(self, cells, folder):
+        from mast_train.commands.session import begin
 
-        start(cell.config, folder, cell.name, Console(quiet=True))
+        self.cells = cells
+        begin([cell.config for cell in cells], [cell.name for cell in cells], folder, Console(quiet=True))
 
     def poll(self):
-        return Status(), 0
+        return [Status()] * len(self.cells), 0
 
     def stop(self, now=False):
         raise AssertionError("nothing asked for a stop")

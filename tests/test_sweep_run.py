@@ -43,20 +43,20 @@ class Instant:
     def __init__(self, ends=None, win_rates=None):
         self.ends, self.win_rates, self.launched, self.most, self.running = ends or {}, win_rates or {}, [], 0, 0
 
-    def __call__(self, cell, folder):
-        self.launched.append(cell.name)
+    def __call__(self, cells, folder):
+        self.launched.append([cell.name for cell in cells])
         self.running += 1
         self.most = max(self.most, self.running)
-        code = self.ends.get(cell.name, 0)
-        (folder / f"{cell.name}.log").write_text("line\nerror: the reason\n")
-        if code == 0:
+        code = max(self.ends.get(cell.name, 0) for cell in cells)
+        (folder / f"{cells[0].name}.log").write_text("line\nerror: the reason\n")
+        for cell in cells if code == 0 else ():
             finish(cell, folder, self.win_rates.get(cell.config.train.lr, 1.0))
         outer = self
 
         class Done:
             def poll(self):
                 outer.running -= 1
-                return Status(), code
+                return [Status()] * len(cells), code
 
             def stop(self, now=False):
                 raise AssertionError("nothing asked for a stop")
@@ -75,7 +75,7 @@ def test_finished_cells_are_not_run_again_and_failures_do_not_stop_the_others(tm
     finish(cells[0], tmp_path / "s")
     launch = Instant({cells[1].name: 3})
     outcome = run_sweep(sweep, tmp_path, 1, launch, Console(quiet=True))
-    assert launch.launched == [cells[1].name, cells[2].name] and launch.most == 1
+    assert launch.launched == [[cells[1].name], [cells[2].name]] and launch.most == 1
     assert outcome.finished == [cells[0].name, cells[2].name] and outcome.exit_code == 1
     assert outcome.failed == {cells[1].name: "line\nerror: the reason"}
     again = run_sweep(sweep, tmp_path, 2, Instant(), Console(quiet=True))
@@ -87,7 +87,7 @@ def test_a_sweep_tunes_first_and_records_its_choices(tmp_path, quick):
     launch = Instant(win_rates={1e-3: 0.25, 5e-4: 0.75})
     outcome = run_sweep(parsed(TUNED), tmp_path, 2, launch, Console(quiet=True))
     assert launch.most == 2 and outcome.exit_code == 0
-    assert all(name.startswith("tune-") for name in launch.launched[:4]) and len(launch.launched) == 16
+    assert all(name.startswith("tune-") for (name,) in launch.launched[:4]) and len(launch.launched) == 16
     plan = json.loads((tmp_path / "file" / "sweep.json").read_text())
     scores = {"0.001": [0.25, 0.25], "0.0005": [0.75, 0.75]}
     assert plan["choices"] == {"3m/qmix/mast": {"rate": 5e-4, "measure": "win_rate", "scores": scores}}

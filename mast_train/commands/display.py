@@ -28,13 +28,15 @@ class _Rate(ProgressColumn):
 class TrainingDisplay:
     """Steps, steps per second, win rate or return, epsilon and time remaining; a live line of 80 for each seed."""
 
-    def __init__(self, console: Console, total: int, start: int, seeds: Sequence[int] = (0,)) -> None:
-        self._console, self._total, self._several = console, total, len(seeds) > 1
-        self._seeds, self._steps = list(seeds), [start] * len(seeds)
-        self._measure, self._scores = "win rate", ["-"] * len(seeds)
+    def __init__(self, console: Console, total: int, starts: Sequence[int], names: Sequence[str]) -> None:
+        """total: steps of each run. starts: where they are; names: what tells them apart, shown of several."""
+        self._console, self._total = console, total
+        self._names = [f"{name} " for name in names] if len(names) > 1 else [""]
+        self._steps = list(starts)
+        self._measure, self._scores = "win rate", ["-"] * len(names)
         self._printed, self._printed_steps = time.monotonic(), sum(self._steps)
         self._live = Progress(
-            TextColumn("{task.fields[seed]}{task.completed:,}/{task.total:,}", table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[run]}{task.completed:,}/{task.total:,}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
             _Rate(table_column=Column(no_wrap=True)),
             TextColumn(
@@ -47,8 +49,11 @@ class TrainingDisplay:
             disable=not console.is_terminal,
             speed_estimate_period=20.0,
         )
-        shown = {"total": total, "completed": start, "score": "win rate -", "epsilon": 1.0}
-        self._tasks = [self._live.add_task("train", seed=self._name(seed), **shown) for seed in seeds]
+        shown = {"total": total, "score": "win rate -", "epsilon": 1.0}
+        self._tasks = [
+            self._live.add_task("train", completed=step, run=name, **shown)
+            for step, name in zip(starts, self._names, strict=True)
+        ]
 
     def round(self, event: Round, run: int = 0) -> None:
         """After a round of episodes of the run of that number."""
@@ -59,8 +64,8 @@ class TrainingDisplay:
             rate = (steps - self._printed_steps) / (now - self._printed)
             left = self._total * len(self._steps) - steps
             done = f"{event.step:,}/{self._total:,} steps"
-            if self._several:
-                done = f"{min(self._steps):,} to {max(self._steps):,} of {self._total:,} steps of every seed"
+            if len(self._steps) > 1:
+                done = f"{min(self._steps):,} to {max(self._steps):,} of {self._total:,} steps of every run"
             self._console.print(
                 f"{done}, {rate:,.0f} steps/s, {self._measure} {' '.join(self._scores)}, "
                 f"epsilon {event.epsilon:.2f}, ETA {left / max(rate, 1e-9):,.0f} s"
@@ -75,12 +80,9 @@ class TrainingDisplay:
         self._live.update(self._tasks[run], score=f"{self._measure} {self._scores[run]}")
         won = "" if rate is None else f"win rate {rate:.3f}, "
         self._live.console.print(
-            f"  {self._name(self._seeds[run])}step {event.step:>9,}: {won}return {event.return_mean:.2f}, "
+            f"  {self._names[run]}step {event.step:>9,}: {won}return {event.return_mean:.2f}, "
             f"length {event.length_mean:.1f} over {event.episodes} greedy episodes"
         )
-
-    def _name(self, seed: int) -> str:
-        return f"seed {seed} " if self._several else ""
 
     def __enter__(self) -> TrainingDisplay:
         self._live.__enter__()

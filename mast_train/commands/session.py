@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,35 +35,45 @@ def start(
     A name is that of one run; several get their seed appended. watch: is shown every event; where it returns False the
     runs are saved and end, as by Ctrl-C. Raises UserError.
     """
-    for seed in (config.seed, config.seed + seeds - 1):
-        validate(replace(config, seed=seed))
+    configs = [replace(config, seed=config.seed + k) for k in range(seeds)]
+    names = [f"{name}-seed{own.seed}" if name and seeds > 1 else name for own in configs]
+    return begin(configs, names, root, console, watch)
+
+
+def begin(
+    configs: Sequence[Config], names: Sequence[str | None], root: Path, console: Console, watch: Watch | None = None
+) -> list[Path]:
+    """Train new runs in one process, which may differ in seed and learning rate; as `start`. Raises UserError."""
+    for config in configs:
+        validate(config)
     keep_freed_memory()
     with ExitStack() as stack:
-        stack.enter_context(threads(config.threads))
-        configs = [replace(config, seed=config.seed + k) for k in range(seeds)]
-        runs = [stack.enter_context(closing(Run(own))) for own in configs]
+        stack.enter_context(threads(configs[0].threads))
+        runs = [stack.enter_context(closing(Run(config))) for config in configs]
         loop = stack.enter_context(closing(Loop(runs)))
-        for k, run in enumerate(runs):
-            own = f"{name}-seed{config.seed + k}" if name and seeds > 1 else name
-            run.folder = new_run(root, configs[k], own)
+        for run, config, name in zip(runs, configs, names, strict=True):
+            run.folder = new_run(root, config, name)
             stack.callback(_remove_unless_begun, run.folder)
             stack.enter_context(locked(run.folder))
         _train(loop, console, resumed=False, watch=watch)
     return [run.folder for run in runs if run.folder]
 
 
-def resume(folder: Path, console: Console) -> Path:
-    """Continue a run exactly where it was saved; returns its folder. Raises UserError."""
+def resume(folders: Sequence[Path], console: Console) -> None:
+    """Continue runs exactly where each was saved, in one process; several may differ in seed and learning rate.
+
+    Raises UserError, also for a run that has finished.
+    """
     keep_freed_memory()
-    with (
-        threads(load_toml(folder / "config.toml").threads),
-        locked(folder),
-        closing(Run.resume(folder)) as run,
-        closing(Loop([run])) as loop,
-    ):
-        console.print(f"resuming {folder} at step {run.step:,}")
+    with ExitStack() as stack:
+        stack.enter_context(threads(load_toml(folders[0] / "config.toml").threads))
+        for folder in folders:
+            stack.enter_context(locked(folder))
+        runs = [stack.enter_context(closing(Run.resume(folder))) for folder in folders]
+        loop = stack.enter_context(closing(Loop(runs)))
+        for run in runs:
+            console.print(f"resuming {run.folder} at step {run.step:,}")
         _train(loop, console, resumed=True)
-    return folder
 
 
 def _remove_unless_begun(folder: Path) -> None:
@@ -73,15 +83,14 @@ def _remove_unless_begun(folder: Path) -> None:
 
 def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = None) -> None:
     runs, config, spec = loop.runs, loop.config, loop.runs[0].spec
-    several, seeds = len(runs) > 1, [run.config.seed for run in runs]
+    names = _names([run.config for run in runs])
     sparsity = runs[0].learner.sparsity()["agents"]
     console.print(
         f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
         f"actions {spec.n_actions}, state {spec.state_dim}; {f'sparsity {sparsity:.1%}' if sparsity else 'dense'}; "
-        f"{'seeds' if several else 'seed'} "
-        f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
+        f"{', '.join(names)}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
-    display = TrainingDisplay(console, config.train.total_steps, runs[0].step, seeds)
+    display = TrainingDisplay(console, config.train.total_steps, [run.step for run in runs], names)
     with ExitStack() as stack:
         logs = [stack.enter_context(_log(run, resumed)) for run in runs]
         stack.enter_context(display)
@@ -97,6 +106,12 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
                 runs[0].stop_requested = True
     for run, log in zip(runs, logs, strict=True):
         console.print(_outcome(run, log), end="")
+
+
+def _names(configs: Sequence[Config]) -> list[str]:
+    """What tells the runs apart: "seed 3", or "seed 3 lr 0.001" where rates differ."""
+    rates = len({config.train.lr for config in configs}) > 1
+    return [f"seed {config.seed}" + f" lr {config.train.lr:g}" * rates for config in configs]
 
 
 def _log(run: Run, resumed: bool) -> RunLog:

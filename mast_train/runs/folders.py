@@ -72,13 +72,22 @@ def find_run(given: str | None, root: Path) -> Path:
     return runs[-1].parent
 
 
-def find_unfinished(name: str | None, root: Path) -> Path:
-    """The named run, or the newest one that has not finished. Raises UserError."""
+def find_unfinished(name: str | None, root: Path, seeds: int = 1, seed: int = 0) -> list[Path]:
+    """The named run, or the newest one that has not finished; of several seeds, from `seed` on, of runs that were
+    named together those that have not. Raises UserError."""
+    if seeds > 1:
+        if name is None:
+            raise UserError(f"--resume --seeds {seeds}: which runs? give the --name that they were started with")
+        found = [find_run(f"{name}-seed{seed + k}", root) for k in range(seeds)]
+        left = [run for run in found if _read_info(run).get("status") != "finished"]
+        if not left:
+            raise UserError(f"{found[0]} to {found[-1]}: all of them have finished; start new ones")
+        return left
     if name is not None:
-        return find_run(name, root)
+        return [find_run(name, root)]
     for path in sorted(root.glob("*/run.json"), key=lambda path: path.stat().st_mtime, reverse=True):
         if _read_info(path.parent).get("status") != "finished" and not _is_locked(path.parent):
-            return path.parent
+            return [path.parent]
     raise UserError(f"no unfinished run under {root}/")
 
 

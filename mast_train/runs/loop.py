@@ -1,4 +1,4 @@
-"""The training loop, of one run or of several that differ in their seed alone: a generator of events.
+"""The training loop, of one run or of several that differ in seed and learning rate alone: a generator of events.
 
 Each run is what it would be by itself: networks, replay, optimiser and random streams are its own, and what the runs do
 together keeps to that: stepping environments (envs/together.py), acting (experience/rounds.py), updates
@@ -22,8 +22,11 @@ from mast_train.experience.rounds import Rounds
 from mast_train.learning.update import Log, Update
 from mast_train.runs.events import Event, Progress
 from mast_train.runs.run import Run
+from mast_train.settings.config import flatten
 from mast_train.settings.errors import UserError
 
+OWN = ("seed", "train.lr")
+"""The settings that each of several runs has for itself."""
 SOMETIMES = "idle"
 """What only updates that change the topology report: not a number in the others."""
 
@@ -35,8 +38,11 @@ class Loop:
     """
 
     def __init__(self, runs: Sequence[Run]) -> None:
-        """Raises UserError for several runs with train.overlap, and for a kernel that cannot run here."""
+        """Raises UserError for runs that differ in more, for several with train.overlap, and for a kernel that cannot
+        run here."""
         self.runs, self.config = list(runs), runs[0].config
+        for run in self.runs[1:]:
+            _alike(self.runs[0], run)
         if len(runs) > 1 and self.config.train.overlap:
             raise UserError("train.overlap is for one seed: a thread plays ahead of one run; leave it out with --seeds")
         threads = (self.config.threads,)
@@ -171,6 +177,17 @@ class Loop:
             f"{seed}the loss became {loss} at step {run.step:,}: lower train.lr (now {run.config.train.lr:g}); "
             f"the last checkpoint is untouched{others}"
         )
+
+
+def _alike(first: Run, other: Run) -> None:
+    """Raises UserError for a setting in which runs that train together may not differ."""
+    settings, others = flatten(first.config), flatten(other.config)
+    for key in settings:
+        if key not in OWN and settings[key] != others[key]:
+            raise UserError(
+                f"{first.folder or 'the first run'} has {key} = {settings[key]!r} and {other.folder or 'another'} "
+                f"{others[key]!r}: runs train together where they differ in {' and '.join(OWN)} alone; give them apart"
+            )
 
 
 def _means(logs: Sequence[Log], runs: int) -> list[dict[str, float]]:

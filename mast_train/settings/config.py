@@ -142,7 +142,7 @@ class TrainConfig:
     total_steps: int = 500_000
     optimizer: str = "adam"
     lr: float = 5e-4
-    lr_end_factor: float = 1.0
+    lr_end_factor: float = 0.1
     gamma: float = 0.99
     grad_clip: float = 10.0
     episodes_per_update: float = 1.0

@@ -75,6 +75,7 @@ _PAPER = {
     "train.episodes_per_update": 1.0,
     "train.optimizer": "rmsprop",
     "train.lr": 5e-4,
+    "train.lr_end_factor": 1.0,
     "train.target_interval": 200,
     "train.total_steps": 2_000_000,
     "train.eval_interval": 10_000,

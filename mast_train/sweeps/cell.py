@@ -1,8 +1,9 @@
-"""One cell of a sweep in a process of its own: `main` with the arguments NAME FOLDER."""
+"""Cells of a sweep in a process of their own: `main` with the arguments FOLDER NAME..."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -12,20 +13,19 @@ from mast_train.settings.errors import UserError
 
 
 def main() -> None:
-    """Train FOLDER/NAME.toml into FOLDER/NAME. User mistakes end in one line and exit code 2."""
+    """Train each FOLDER/NAME.toml into FOLDER/NAME, together. User mistakes end in one line and exit code 2."""
     try:
-        shell.guarded(train, "train", lambda: (UserError,))(sys.argv[1], Path(sys.argv[2]))
+        shell.guarded(train, "train", lambda: (UserError,))(Path(sys.argv[1]), sys.argv[2:])
     except typer.Exit as ended:
         raise SystemExit(ended.exit_code) from None
 
 
-def train(name: str, folder: Path) -> None:
-    """From its checkpoint where there is one. Raises UserError."""
+def train(folder: Path, names: Sequence[str]) -> None:
+    """From their checkpoints where there are some: all of them have one, or none. Raises UserError."""
     from mast_train.commands import session
     from mast_train.settings.config import load_toml
-    from mast_train.settings.limits import validate
 
-    if (folder / name / "checkpoint.safetensors").is_file():
-        session.resume(folder / name, shell.console)
+    if (folder / names[0] / "checkpoint.safetensors").is_file():
+        session.resume([folder / name for name in names], shell.console)
     else:
-        session.start(validate(load_toml(folder / f"{name}.toml")), folder, name, shell.console)
+        session.begin([load_toml(folder / f"{name}.toml") for name in names], names, folder, shell.console)

@@ -117,7 +117,7 @@ class SweepDisplay:
             return None
         running = [row.left_s or 0.0 for row in self._rows.values()]
         queued = self._queued_steps / (sum(rates) / len(rates))
-        return max(max(running), (sum(running) + queued) / self._jobs)
+        return max(max(running), (sum(running) + queued) / max(self._jobs, len(running)))
 
     def _summary(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""

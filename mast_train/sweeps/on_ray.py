@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,61 +27,68 @@ from mast_train.sweeps.run import Launch, LocalWorker
 from mast_train.sweeps.sweep import Cell, Sweep
 
 
-class RemoteCell:
-    """On a node: trains one cell as a process there. A Ray actor; its methods are called in order."""
+class RemoteCells:
+    """On a node: trains cells in a process there. A Ray actor; its methods are called in order."""
 
-    def __init__(self, cell: Cell, toml: str, files: bytes | None) -> None:
-        self._folder, self._name = Path(tempfile.mkdtemp(prefix="mast-")), cell.name
-        (self._folder / f"{cell.name}.toml").write_text(toml)
-        if files is not None:
-            unpack(files, self._folder / cell.name)
+    def __init__(self, cells: Sequence[Cell], tomls: Sequence[str], files: Sequence[bytes | None]) -> None:
+        self._folder, self._names = Path(tempfile.mkdtemp(prefix="mast-")), [cell.name for cell in cells]
+        for name, toml, archive in zip(self._names, tomls, files, strict=True):
+            (self._folder / f"{name}.toml").write_text(toml)
+            if archive is not None:
+                unpack(archive, self._folder / name)
         os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        self._worker = LocalWorker(cell, self._folder)
+        self._worker = LocalWorker(cells, self._folder)
 
-    def poll(self) -> tuple[Status, int | None]:
+    def poll(self) -> tuple[list[Status], int | None]:
         return self._worker.poll()
 
     def stop(self, now: bool) -> None:
         self._worker.stop(now)
 
-    def collect(self) -> tuple[bytes | None, bytes]:
-        """(the run folder as an archive, the log); the node keeps nothing."""
-        run, log = self._folder / self._name, (self._folder / f"{self._name}.log").read_bytes()
-        files = pack(run) if (run / "run.json").is_file() else None
+    def collect(self) -> tuple[list[bytes | None], bytes]:
+        """(each run folder as an archive, the log); the node keeps nothing."""
+        log = (self._folder / f"{self._names[0]}.log").read_bytes()
+        files = [pack_begun(self._folder / name) for name in self._names]
         shutil.rmtree(self._folder)
         return files, log
 
 
 class RayWorker:
-    """On the sweep's side: the status of a remote cell, whose files are put into the sweep's folder once it ended."""
+    """On the sweep's side: the status of remote cells, whose files are put into the sweep's folder once they ended."""
 
-    def __init__(self, cell: Cell, folder: Path) -> None:
-        self._run, self._log = folder / cell.name, folder / f"{cell.name}.log"
-        files = pack(self._run) if (self._run / "run.json").is_file() else None
-        remote = ray.remote(num_cpus=cell.config.threads, max_restarts=0)(RemoteCell)
-        self._actor: Any = remote.remote(cell, (folder / f"{cell.name}.toml").read_text(), files)
-        self._status, self._pending = Status(), self._actor.poll.remote()
+    def __init__(self, cells: Sequence[Cell], folder: Path) -> None:
+        self._runs, self._log = [folder / cell.name for cell in cells], folder / f"{cells[0].name}.log"
+        tomls = [(folder / f"{cell.name}.toml").read_text() for cell in cells]
+        remote = ray.remote(num_cpus=cells[0].config.threads, max_restarts=0)(RemoteCells)
+        self._actor: Any = remote.remote(cells, tomls, [pack_begun(run) for run in self._runs])
+        self._statuses, self._pending = [Status()] * len(cells), self._actor.poll.remote()
 
-    def poll(self) -> tuple[Status, int | None]:
+    def poll(self) -> tuple[list[Status], int | None]:
         try:
             if not ray.wait([self._pending], timeout=0)[0]:
-                return self._status, None
-            self._status, code = ray.get(self._pending)
+                return self._statuses, None
+            self._statuses, code = ray.get(self._pending)
             if code is None:
                 self._pending = self._actor.poll.remote()
             else:
-                files, log = ray.get(self._actor.collect.remote())
+                archives, log = ray.get(self._actor.collect.remote())
                 self._log.write_bytes(log)
-                if files is not None:
-                    replace_folder(files, self._run)
+                for run, files in zip(self._runs, archives, strict=True):
+                    if files is not None:
+                        replace_folder(files, run)
                 ray.kill(self._actor)
         except RayError as error:
             self._log.write_text(f"lost on the cluster: {str(error).strip()}\n")
-            return self._status, -1
-        return self._status, code
+            return self._statuses, -1
+        return self._statuses, code
 
     def stop(self, now: bool = False) -> None:
         self._actor.stop.remote(now)
+
+
+def pack_begun(run: Path) -> bytes | None:
+    """A run folder as an archive; None before there is anything to continue."""
+    return pack(run) if (run / "run.json").is_file() else None
 
 
 def pack(folder: Path) -> bytes:
@@ -109,7 +116,7 @@ def replace_folder(files: bytes, folder: Path) -> None:
 
 @contextmanager
 def cluster(address: str, sweep: Sweep) -> Iterator[tuple[Launch, int]]:
-    """Connect; yields what launches a cell there, and how many cells its cores hold. Raises UserError."""
+    """Connect; yields what launches cells there, and how many cells its cores hold. Raises UserError."""
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError, OSError, subprocess.SubprocessError) as error:

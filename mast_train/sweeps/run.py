@@ -2,7 +2,7 @@
 
 RUNS/NAME/sweep.json   what each cell is, and the learning rate that each tuned row took
 RUNS/NAME/CELL.toml    the cell's settings; `mast train --config` on it repeats the run
-RUNS/NAME/CELL.log     what the cell printed
+RUNS/NAME/CELL.log     what the cell printed; of cells in one process, the first one's has it all
 RUNS/NAME/CELL/        the run folder, as any other (mast_train.runs.folders)
 """
 
@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from rich.text import Text
 
 from mast_runtime.bundle import write_atomically
 from mast_train.runs.folders import locked
-from mast_train.settings.config import to_toml
+from mast_train.settings.config import override, to_toml
 from mast_train.sweeps.display import Status, SweepDisplay
 from mast_train.sweeps.state import cell_state, choose_rates, chosen, planned_cells, run_status
 from mast_train.sweeps.sweep import Cell, Sweep, final_cells, rate_source, tuning_cells
@@ -36,29 +36,29 @@ LOG_LINES = 8
 
 
 class Worker(Protocol):
-    """A cell in training."""
+    """Cells in training, in one process."""
 
-    def poll(self) -> tuple[Status, int | None]:
-        """Its status, and its exit code once it has ended and its files are in place."""
+    def poll(self) -> tuple[list[Status], int | None]:
+        """The status of each, and the exit code once all have ended and their files are in place."""
         ...
 
     def stop(self, now: bool = False) -> None:
-        """Ask it to save and end; `now`: end it without saving."""
+        """Ask them to save and end; `now`: end them without saving."""
         ...
 
 
-Launch = Callable[[Cell, Path], Worker]
+Launch = Callable[[Sequence[Cell], Path], Worker]
 
 
 class LocalWorker:
-    """A cell in a process of its own, out of reach of the terminal's Ctrl-C: the sweep passes it on."""
+    """Cells in a process of their own, out of reach of the terminal's Ctrl-C: the sweep passes it on."""
 
-    def __init__(self, cell: Cell, folder: Path) -> None:
-        self._run, self._score = folder / cell.name, cell.config.train.score
-        environment = {**os.environ, "OMP_NUM_THREADS": str(cell.config.threads)}
-        with (folder / f"{cell.name}.log").open("ab") as log:
+    def __init__(self, cells: Sequence[Cell], folder: Path) -> None:
+        self._cells, self._folder = cells, folder
+        environment = {**os.environ, "OMP_NUM_THREADS": str(cells[0].config.threads)}
+        with (folder / f"{cells[0].name}.log").open("ab") as log:
             self._process = subprocess.Popen(
-                train_command(cell.name, folder),
+                train_command([cell.name for cell in cells], folder),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -66,8 +66,9 @@ class LocalWorker:
                 start_new_session=True,
             )
 
-    def poll(self) -> tuple[Status, int | None]:
-        return run_status(self._run, self._score), self._process.poll()
+    def poll(self) -> tuple[list[Status], int | None]:
+        code = self._process.poll()
+        return [run_status(self._folder / cell.name, cell.config.train.score) for cell in self._cells], code
 
     def stop(self, now: bool = False) -> None:
         if self._process.poll() is None:
@@ -79,9 +80,28 @@ ROOT = Path(__file__).resolve().parents[2]
 START = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mast_train.sweeps.cell import main; main()"
 
 
-def train_command(name: str, folder: Path) -> list[str]:
-    """What trains FOLDER/NAME.toml into FOLDER/NAME: from its checkpoint where there is one."""
-    return [sys.executable, "-c", START, str(ROOT), name, str(folder)]
+def train_command(names: Sequence[str], folder: Path) -> list[str]:
+    """What trains each FOLDER/NAME.toml into FOLDER/NAME: from their checkpoints where there are some."""
+    return [sys.executable, "-c", START, str(ROOT), str(folder), *names]
+
+
+def units(cells: Sequence[Cell], folder: Path, most: int) -> list[list[Cell]]:
+    """Cells that one process trains, up to `most`: they differ in seed and learning rate alone, and all have a
+    checkpoint or none has. In the order of the first of each."""
+    found: dict[tuple[bool, str], list[list[Cell]]] = {}
+    order: list[list[Cell]] = []
+    for cell in cells:
+        alike = override(cell.config, {"seed": 0, "train.lr": 1.0})
+        open_units = found.setdefault((_saved(folder / cell.name), to_toml(alike)), [])
+        if not open_units or len(open_units[-1]) == most:
+            open_units.append([])
+            order.append(open_units[-1])
+        open_units[-1].append(cell)
+    return order
+
+
+def _saved(run: Path) -> bool:
+    return (run / "checkpoint.safetensors").is_file()
 
 
 @dataclass
@@ -105,13 +125,18 @@ def default_jobs(sweep: Sweep) -> int:
     return sweep.jobs or max(1, cores // max(group.config.threads for group in sweep.groups))
 
 
-def run_sweep(sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Console) -> Outcome:
-    """Train every cell that is not finished, tuning first; failures are kept and the others go on. Raises UserError."""
+def run_sweep(
+    sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Console, together: int | None = None
+) -> Outcome:
+    """Train every cell that is not finished, tuning first; failures are kept and the others go on. Raises UserError.
+
+    jobs: processes at once. together: the most cells of one process; None: as the sweep says.
+    """
     folder = root / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "running this sweep"), _signals() as stop:
         planned_cells(sweep, folder)
-        runner = _Runner(sweep.name, folder, jobs, launch, console, stop)
+        runner = _Runner(sweep.name, folder, jobs, together or sweep.together, launch, console, stop)
         _write_plan(sweep, folder, choose_rates(sweep, folder))
         runner.run(tuning_cells(sweep))
         choices = choose_rates(sweep, folder)
@@ -155,12 +180,14 @@ def _write_plan(sweep: Sweep, folder: Path, choices: dict[str, Any]) -> None:
 
 
 class _Runner:
-    """Keeps `jobs` cells in training until none is left or a stop is asked for."""
+    """Keeps `jobs` processes in training until no cell is left or a stop is asked for."""
 
-    def __init__(self, name: str, folder: Path, jobs: int, launch: Launch, console: Console, stop: _Stop) -> None:
-        self._name, self._folder, self._jobs, self._launch = name, folder, jobs, launch
+    def __init__(
+        self, name: str, folder: Path, jobs: int, together: int, launch: Launch, console: Console, stop: _Stop
+    ) -> None:
+        self._name, self._folder, self._jobs, self._together, self._launch = name, folder, jobs, together, launch
         self._console, self._stop = console, stop
-        self._running: dict[str, tuple[Cell, Worker]] = {}
+        self._running: list[tuple[list[Cell], Worker]] = []
         self._stopped = 0
         self.outcome = Outcome()
 
@@ -168,28 +195,32 @@ class _Runner:
         states = {cell.name: cell_state(cell, self._folder) for cell in cells}
         done = [cell.name for cell in cells if states[cell.name] == "finished"]
         self.outcome.finished += done
-        queue = [cell for cell in cells if states[cell.name] != "finished"]
+        queue = units([cell for cell in cells if states[cell.name] != "finished"], self._folder, self._together)
         if not queue:
             return
         with SweepDisplay(self._console, self._name, len(cells), len(done), self._jobs) as display:
             while (queue and not self._stop.requested) or self._running:
                 while queue and len(self._running) < self._jobs and not self._stop.requested:
-                    cell = queue.pop(0)
-                    self._running[cell.name] = (cell, self._start(cell, states[cell.name]))
-                    display.started(cell, resumed=states[cell.name] == "unfinished")
+                    unit = queue.pop(0)
+                    resumed = self._prepare(unit)
+                    self._running.append((unit, self._launch(unit, self._folder)))
+                    for cell in unit:
+                        display.started(cell, resumed)
                 self._pass_on_stop(display)
                 self._collect(display, queue)
                 time.sleep(POLL_SECONDS)
-        self.outcome.waiting += [cell.name for cell in queue]
+        self.outcome.waiting += [cell.name for unit in queue for cell in unit]
 
-    def _start(self, cell: Cell, state: str) -> Worker:
-        run = self._folder / cell.name
-        if run.exists() and not (run / "checkpoint.safetensors").is_file():
-            shutil.rmtree(run)
-        if state == "absent":
-            write_atomically(self._folder / f"{cell.name}.toml", to_toml(cell.config).encode())
-        (self._folder / f"{cell.name}.log").unlink(missing_ok=True)
-        return self._launch(cell, self._folder)
+    def _prepare(self, unit: Sequence[Cell]) -> bool:
+        """The files that a process starts from; returns whether it goes on from checkpoints."""
+        for cell in unit:
+            run, toml = self._folder / cell.name, self._folder / f"{cell.name}.toml"
+            if run.exists() and not _saved(run):
+                shutil.rmtree(run)
+            if not toml.is_file():
+                write_atomically(toml, to_toml(cell.config).encode())
+            (self._folder / f"{cell.name}.log").unlink(missing_ok=True)
+        return _saved(self._folder / unit[0].name)
 
     def _pass_on_stop(self, display: SweepDisplay) -> None:
         if self._stop.requested > self._stopped:
@@ -198,27 +229,38 @@ class _Runner:
                 if not self._stopped
                 else "stopping without saving"
             )
-            for _, worker in self._running.values():
+            for _, worker in self._running:
                 worker.stop(now=self._stopped > 0)
             self._stopped = self._stop.requested
 
-    def _collect(self, display: SweepDisplay, queue: list[Cell]) -> None:
-        for name, (cell, worker) in list(self._running.items()):
-            status, code = worker.poll()
-            display.progress(cell, status)
-            if code is None:
-                continue
-            del self._running[name]
-            if code == 0 and cell_state(cell, self._folder) == "finished":
-                self.outcome.finished.append(name)
-                display.finished(cell, run_status(self._folder / name, cell.config.train.score))
+    def _collect(self, display: SweepDisplay, queue: list[list[Cell]]) -> None:
+        for running in list(self._running):
+            unit, worker = running
+            statuses, code = worker.poll()
+            for cell, status in zip(unit, statuses, strict=True):
+                display.progress(cell, status)
+            if code is not None:
+                self._running.remove(running)
+                self._ended(unit, code, display, queue)
+        display.remaining([cell for unit in queue for cell in unit])
+
+    def _ended(self, unit: list[Cell], code: int, display: SweepDisplay, queue: list[list[Cell]]) -> None:
+        """Take note of how each cell of a process ended. Of several that failed each is tried once more, alone: one
+        whose loss is no longer finite ends them all."""
+        log = self._folder / f"{unit[0].name}.log"
+        for cell in unit:
+            if cell_state(cell, self._folder) == "finished":
+                self.outcome.finished.append(cell.name)
+                display.finished(cell, run_status(self._folder / cell.name, cell.config.train.score))
             elif self._stop.requested:
-                self.outcome.waiting.append(name)
+                self.outcome.waiting.append(cell.name)
                 display.ended(cell, "stopped")
+            elif len(unit) > 1:
+                queue.append([cell])
+                display.ended(cell, f"its process ended with exit code {code}; it goes on alone")
             else:
-                self.outcome.failed[name] = last_lines(self._folder / f"{name}.log") or f"exit code {code}"
+                self.outcome.failed[cell.name] = last_lines(log) or f"exit code {code}"
                 display.ended(cell, f"FAILED, exit code {code}")
-        display.remaining(queue)
 
 
 def last_lines(path: Path) -> str:

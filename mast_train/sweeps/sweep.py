@@ -22,7 +22,7 @@ from mast_train.settings.methods import environment, resolve
 SHORT = ("method", "algorithm", "recipe", "sparsity", "block")
 """Settings that `mast train` has a short name for; every other one is written in full, as `train.lr`."""
 TABLES: dict[str, tuple[str, ...]] = {
-    "sweep": ("name", "steps", "evaluations", "seeds", "jobs"),
+    "sweep": ("name", "steps", "evaluations", "seeds", "jobs", "together"),
     "tune": ("rates", "seeds", "steps", "map"),
 }
 ROW_KEYS = ("map", "seeds", "steps", "rate_of")
@@ -57,13 +57,18 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A parsed sweep file. jobs: cells at once; None: as many as the machine has cores for."""
+    """A parsed sweep file.
+
+    jobs: processes at once; None: as many as the machine has cores for. together: the most cells that one process
+    trains, of those that differ in seed and learning rate alone.
+    """
 
     name: str
     groups: tuple[Group, ...]
     tuning: Tuning | None
     evaluations: int | None
     jobs: int | None
+    together: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,8 @@ def parse_sweep(tree: Mapping[str, Any], name: str) -> Sweep:
     chosen = str(head.get("name", name))
     if slug(chosen) != chosen:
         raise UserError(f"sweep.name = {chosen!r}: expected letters, digits, '-', '_' and '.'")
-    return Sweep(chosen, groups, tuning, evaluations, _whole(head.get("jobs"), "sweep.jobs"))
+    together = _whole(head.get("together", 1), "sweep.together") or 1
+    return Sweep(chosen, groups, tuning, evaluations, _whole(head.get("jobs"), "sweep.jobs"), together)
 
 
 def tuning_cells(sweep: Sweep) -> list[Cell]:
