@@ -88,7 +88,7 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
     console.print(
         f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
         f"actions {spec.n_actions}, state {spec.state_dim}; {f'sparsity {sparsity:.1%}' if sparsity else 'dense'}; "
-        f"{', '.join(names)}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
+        f"{_together(names)}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
     display = TrainingDisplay(console, config.train.total_steps, [run.step for run in runs], names)
     with ExitStack() as stack:
@@ -112,6 +112,11 @@ def _names(configs: Sequence[Config]) -> list[str]:
     """What tells the runs apart: "seed 3", or "seed 3 lr 0.001" where rates differ."""
     rates = len({config.train.lr for config in configs}) > 1
     return [f"seed {config.seed}" + f" lr {config.train.lr:g}" * rates for config in configs]
+
+
+def _together(names: Sequence[str]) -> str:
+    """ "seed 3", "seeds 3, 4"."""
+    return names[0] if len(names) == 1 else f"seeds {', '.join(name.removeprefix('seed ') for name in names)}"
 
 
 def _log(run: Run, resumed: bool) -> RunLog:
