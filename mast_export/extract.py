@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast_export.verify import Trace
-from mast_runtime import AgentInfo, Bundle, Contract, Layer, Network, __version__
+from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
 from mast_runtime.network import SEGMENTS
 from mast_train.envs.base import EnvSpec
 from mast_train.networks.agents import AgentNets
@@ -31,7 +31,8 @@ def extract(snapshot: Path) -> Bundle:
     groups = 1 if config.net.shared else spec.n_agents
     networks = tuple(_network(arrays, g, config) for g in range(groups))
     agents = tuple(AgentInfo(f"agent_{i}", kind, i, min(i, groups - 1)) for i, kind in enumerate(spec.agent_types))
-    return Bundle(contract, agents, networks, _info(config, spec, header))
+    identity = Identity(producer=f"mast-marl {__version__}")
+    return Bundle(contract, agents, networks, _info(config, spec, header), identity)
 
 
 def record_trace(snapshot: Path, trace: Path) -> Trace:
@@ -91,7 +92,6 @@ def _info(config: Config, spec: EnvSpec, header: dict[str, Any]) -> dict[str, An
         "seed": config.seed,
         "steps": header["step"],
         "win_rate": _win_rate(header["evaluation"]),
-        "producer": f"mast-marl {__version__}",
     }
 
 
