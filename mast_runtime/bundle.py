@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -139,10 +139,10 @@ def encoded(bundle: Bundle) -> bytes:
     return data
 
 
-def identified(bundle: Bundle) -> Bundle:
-    """The bundle with the identity of the file that `save` would write of it. Raises as `encoded`."""
+def identity_of(bundle: Bundle) -> Identity:
+    """That of the file that `save` would write. Raises as `encoded`."""
     data = encoded(bundle)
-    return replace(bundle, identity=_decoded(BytesIO(data), len(data))[-1])
+    return _decoded(BytesIO(data), len(data))[-1]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

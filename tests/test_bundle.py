@@ -24,7 +24,7 @@ from safetensors import safe_open
 from mast_export.quantise import quantise
 from mast_runtime import Bundle, BundleError, Layer, load, save
 from mast_runtime import bundle as bundle_module
-from mast_runtime.bundle import find_policy, identified
+from mast_runtime.bundle import find_policy, identity_of
 from mast_runtime.format import Identity
 from mast_runtime.inputs import STATISTICS
 
@@ -283,9 +283,9 @@ def test_what_a_bundle_would_be_as_a_file(tmp_path):
     bundle = random_bundle(1)
     assert bundle.identity == Identity()
     save(bundle, tmp_path / "p.mast")
-    assert identified(bundle).identity == load(tmp_path / "p.mast").identity
-    named = identified(replace(bundle, identity=Identity(version="2")))
-    assert named.identity.version == "2" and named.identity.digest != identified(bundle).identity.digest
+    assert identity_of(bundle) == load(tmp_path / "p.mast").identity
+    named = identity_of(replace(bundle, identity=Identity(version="2")))
+    assert named.version == "2" and named.digest != identity_of(bundle).digest
 
 
 def test_the_policy_meant_by_a_file_a_run_or_nothing(tmp_path):
