@@ -21,6 +21,8 @@ MAX_STEPS = 1_024
 MAX_NAME_CHARACTERS = 120
 MAX_EXPANDED_BYTES = 1 << 22
 """Of a recording, and of names: no small file may ask for more."""
+MAX_FLOAT = (2 - 2.0**-23) * 2.0**127
+"""The largest float32."""
 STATISTICS = ("low", "high", "mean", "deviation")
 
 
@@ -42,6 +44,15 @@ class Inputs:
     def stored(self, name: str) -> Any:
         """A statistic as it was given (ndarray or Buffer), without importing numpy."""
         return vars(self)[name]
+
+    def limits(self) -> tuple[array[float], array[float]]:
+        """Below and above which a value is out of range [O]: beyond low and high by 1/256 of the range and by 1e-6."""
+        low, high = plain(self.stored("low"), "f"), plain(self.stored("high"), "f")
+        slack = [(b - a) / 256 + 1e-6 * max(1.0, abs(a), abs(b)) for a, b in zip(low, high, strict=True)]
+        return (
+            array("f", [max(a - more, -MAX_FLOAT) for a, more in zip(low, slack, strict=True)]),
+            array("f", [min(b + more, MAX_FLOAT) for b, more in zip(high, slack, strict=True)]),
+        )
 
     def name(self, index: int) -> str:
         """The input's name, with its index in front; without a name the index alone."""

@@ -7,6 +7,8 @@ static int team_allocate(Team *self, const Py_buffer *ids)
 {
     self->n = ids->len / 4;
     const size_t n = (size_t)self->n, q_size = n * self->actions * sizeof(float);
+    if (!(self->outside = allocate(n * self->obs * sizeof(uint64_t))))
+        return -1;
     if (!(self->id = allocate(4 * n)) || !(self->last_action = allocate(4 * n))
         || !(self->next_action = allocate(4 * n)) || !(self->q = allocate(q_size)) || !(self->next_q = allocate(q_size))
         || !(self->groups = allocate((size_t)self->n_groups * sizeof(Group))))
@@ -75,7 +77,7 @@ static void team_dealloc(PyObject *object)
         Py_XDECREF((PyObject *)g->network);
         release(g->member), release(g->yh), release(g->next), release(g->work), release(g->states);
     }
-    release(self->groups), release(self->q), release(self->next_q);
+    release(self->outside), release(self->groups), release(self->q), release(self->next_q);
     release(self->id), release(self->last_action), release(self->next_action);
     Py_XDECREF(self->contract);
     Py_XDECREF(self->backend);
@@ -100,6 +102,11 @@ static int team_step(Team *self, const float *obs, const uint8_t *avail)
         g->yh = g->next, g->next = yh;
         for (uint32_t j = 0; g->states && j < g->size; j++)
             mast_commit(&g->network->net, &g->states[j], self->next_action[g->member[j]]);
+        for (uint32_t j = 0; g->network->net.low && j < g->size; j++) {
+            const size_t at = (size_t)g->member[j] * self->obs;
+            self->total_outside +=
+                mast_count_outside(g->network->kernels, &g->network->net, obs + at, self->outside + at);
+        }
     }
     float *const q = self->q;
     self->q = self->next_q, self->next_q = q;
@@ -216,6 +223,55 @@ static PyObject *team_reset(PyObject *object, PyObject *const *args, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
+/* executed(actions [n]) */
+static PyObject *team_executed(PyObject *object, PyObject *given)
+{
+    Team *self = (Team *)object;
+    Py_buffer view;
+    PyObject *last = team_last_action(object, NULL);
+    PyObject *checked = last ? PyObject_CallFunction(check_executed, "OOi", given, last, (int)self->actions) : NULL;
+    Py_XDECREF(last);
+    const int fits = checked && plain_buffer(checked, &view, 'q', 1, 0, self->n);
+    Py_XDECREF(checked);
+    if (!fits) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_SystemError, "a converter returned an array of another kind");
+        return NULL;
+    }
+    const int64_t *const action = view.buf;
+    int valid = 1;
+    for (Py_ssize_t i = 0; i < self->n; i++)
+        valid &= action[i] >= 0 && action[i] < (int64_t)self->actions && self->last_action[i] >= 0;
+    for (Py_ssize_t i = 0; valid && i < self->n_groups; i++) {
+        Group *g = &self->groups[i];
+        for (uint32_t j = 0; g->states && j < g->size; j++)
+            mast_executed(&g->network->net, &g->states[j], (int32_t)action[g->member[j]]);
+    }
+    for (Py_ssize_t i = 0; valid && i < self->n; i++)
+        self->last_action[i] = (int32_t)action[i];
+    PyBuffer_Release(&view);
+    if (!valid) {
+        PyErr_SetString(PyExc_SystemError, "a converter returned an action out of range");
+        return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *team_out_of_range(PyObject *object, void *unused)
+{
+    (void)unused;
+    return team_free((Team *)object) ? PyLong_FromUnsignedLongLong(((Team *)object)->total_outside) : NULL;
+}
+
+static PyObject *team_out_of_range_counts(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Team *self = (Team *)object;
+    if (!team_free(self))
+        return NULL;
+    return array_of(self->outside, 8u * (size_t)self->n * self->obs, "q", self->n, self->obs);
+}
+
 static PyObject *team_q(PyObject *object, void *unused)
 {
     (void)unused;
@@ -253,6 +309,8 @@ static PyMethodDef team_methods[] = {
      "Raises ObservationError, in which case the\nrecurrent state is as it was."},
     {"reset", (PyCFunction)(void (*)(void))team_reset, METH_FASTCALL,
      "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
+    {"executed", team_executed, METH_O,
+     "executed(actions)\n\nWhat was done in place of the last decisions [n]. Raises ObservationError."},
     {"measure", team_measure, METH_VARARGS,
      "measure(obs, rounds) -> seconds\n\nThat many decisions of the team on obs [n,O], without Python in between."},
     {0}};
@@ -260,6 +318,9 @@ static PyGetSetDef team_getset[] = {
     {"q", team_q, NULL, "Action values [n,A] of the last decision (a copy).", NULL},
     {"hidden", team_hidden, NULL, "Recurrent state [n,H] (a copy).", NULL},
     {"last_action", team_last_action, NULL, "The last actions [n], -1 before the first of an episode.", NULL},
+    {"out_of_range", team_out_of_range, NULL, "Inputs so far that lay outside the range that training saw.", NULL},
+    {"out_of_range_counts", team_out_of_range_counts, NULL, "The same for each agent and input [n,O] int64 (a copy).",
+     NULL},
     {0}};
 static PyMemberDef team_members[] = {
     {"contract", T_OBJECT, offsetof(Team, contract), READONLY, "What the policies read and write."},

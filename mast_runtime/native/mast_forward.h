@@ -132,4 +132,23 @@ static int choose(const float *q, const uint8_t *avail, uint32_t actions)
 }
 #endif
 
+static int outside(const float *obs, const float *low, const float *high, uint32_t inputs)
+{
+    const vec16 minus = set16(-1.0f);
+    vec16 most = set16(0.0f);
+    float each[16];
+    for (uint32_t i = 0; inputs >= 16 && i < inputs; i += 16) {
+        const uint32_t at = i + 16 <= inputs ? i : inputs - 16; /* the last ones, some of them again */
+        const vec16 o = load16(obs + at);
+        most = max16(most, max16(fma16(o, minus, load16(low + at)), fma16(load16(high + at), minus, o)));
+    }
+    store16(each, most);
+    int any = 0;
+    for (uint32_t i = 0; i < 16; i++)
+        any |= each[i] > 0.0f;
+    for (uint32_t i = 0; inputs < 16 && i < inputs; i++)
+        any |= obs[i] < low[i] || obs[i] > high[i];
+    return any;
+}
+
 #include "mast_lanes.h"
