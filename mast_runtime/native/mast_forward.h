@@ -132,23 +132,30 @@ static int choose(const float *q, const uint8_t *avail, uint32_t actions)
 }
 #endif
 
+#if defined(MAST_V4)
 static int outside(const float *obs, const float *low, const float *high, uint32_t inputs)
 {
-    const vec16 minus = set16(-1.0f);
-    vec16 most = set16(0.0f);
-    float each[16];
-    for (uint32_t i = 0; inputs >= 16 && i < inputs; i += 16) {
-        const uint32_t at = i + 16 <= inputs ? i : inputs - 16; /* the last ones, some of them again */
-        const vec16 o = load16(obs + at);
-        most = max16(most, max16(fma16(o, minus, load16(low + at)), fma16(load16(high + at), minus, o)));
+    __mmask16 below = 0, above = 0;
+    const uint32_t whole = inputs & ~15u;
+    const __mmask16 rest = (__mmask16)((1u << (inputs - whole)) - 1u);
+    for (uint32_t i = 0; i < whole; i += 16) {
+        const vec16 o = load16(obs + i);
+        below |= _mm512_cmp_ps_mask(o, load16(low + i), _CMP_LT_OQ);
+        above |= _mm512_cmp_ps_mask(o, load16(high + i), _CMP_GT_OQ);
     }
-    store16(each, most);
+    const vec16 o = _mm512_maskz_loadu_ps(rest, obs + whole);
+    below |= _mm512_cmp_ps_mask(o, _mm512_maskz_loadu_ps(rest, low + whole), _CMP_LT_OQ);
+    above |= _mm512_cmp_ps_mask(o, _mm512_maskz_loadu_ps(rest, high + whole), _CMP_GT_OQ);
+    return (below | above) != 0;
+}
+#else
+static int outside(const float *obs, const float *low, const float *high, uint32_t inputs)
+{
     int any = 0;
-    for (uint32_t i = 0; i < 16; i++)
-        any |= each[i] > 0.0f;
-    for (uint32_t i = 0; inputs < 16 && i < inputs; i++)
-        any |= obs[i] < low[i] || obs[i] > high[i];
+    for (uint32_t i = 0; i < inputs; i++)
+        any |= (obs[i] < low[i]) | (obs[i] > high[i]);
     return any;
 }
+#endif
 
 #include "mast_lanes.h"
