@@ -10,6 +10,7 @@ import typer
 
 from mast_export.formats import FORMATS
 from mast_runtime import shell
+from mast_runtime.selftest.command import selftest
 from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console, fail
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -78,8 +79,7 @@ def train(
             raise fail("--resume continues a run as it was started; it takes --name and --runs only")
         resume_run(find_unfinished(name, runs), console)
         return
-    source = None if from_ is None else find_run(from_, runs)
-    resolved = validate(resolve(config, flags, set_ or [], source))
+    resolved = validate(resolve(config, flags, set_ or [], None if from_ is None else find_run(from_, runs)))
     if show_config:
         print(to_toml(resolved), end="")
         return
@@ -231,8 +231,7 @@ def inspect(
     """
     from mast_runtime.measure.inspect import describe, print_description
 
-    bundle = shell.load_policy(policy, runs)
-    description = describe(bundle)
+    description = describe(bundle := shell.load_policy(policy, runs))
     answer(json_, description.as_dict(), lambda: print_description(console, description))
     if png is not None:
         from mast_runtime.measure.pictures import masks_png
@@ -256,6 +255,9 @@ def serve(
     from mast_runtime.serve import serve as run_server
 
     run_server(shell.load_policy(policy, runs), host, port, agent, backend, idle_limit, max_sequences)
+
+
+command(selftest)
 
 
 @command

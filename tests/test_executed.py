@@ -58,7 +58,9 @@ def test_lanes_are_told_as_single_agents_are(backend):
 def test_what_cannot_have_been_executed_is_refused(backend):
     bundle = random_bundle(3, hidden=8)
     agent, team, obs = bundle.agent(0, backend), bundle.team(backend=backend), np.zeros((3, 20), np.float32)
-    with pytest.raises(ObservationError, match=r"executed action 2: there was no decision yet in this episode; call act"):
+    with pytest.raises(
+        ObservationError, match=r"executed action 2: there was no decision yet in this episode; call act"
+    ):
         agent.executed(2)
     with pytest.raises(ObservationError, match=r"executed action 2 of agent 0: there was no decision"):
         team.executed([2, 2, 2])
@@ -104,7 +106,9 @@ def test_inputs_outside_their_range_are_counted(backend, obs_dim):
     with pytest.raises(ObservationError):
         agent.act(np.full(obs_dim, np.nan))
     agent.reset()
-    assert agent.out_of_range == expected[1].sum(), "a refused observation is none, and an episode's end forgets nothing"
+    assert agent.out_of_range == expected[1].sum(), (
+        "a refused observation is none, and an episode's end forgets nothing"
+    )
 
 
 @pytest.mark.parametrize("level", native.levels())
@@ -135,5 +139,7 @@ def test_without_a_known_range_nothing_is_outside(backend):
 
 def test_a_range_as_wide_as_float32_has_limits():
     bundle = observed(random_bundle(1))
-    inputs = replace(bundle.networks[0].inputs, low=np.full(20, -3e38, np.float32), high=np.full(20, 3.4e38, np.float32))
+    inputs = replace(
+        bundle.networks[0].inputs, low=np.full(20, -3e38, np.float32), high=np.full(20, 3.4e38, np.float32)
+    )
     assert np.isfinite(inputs.limits()).all()
