@@ -107,6 +107,7 @@ def _info(config: Config, spec: EnvSpec, header: dict[str, Any]) -> dict[str, An
         "env_version": spec.version,
         "map": spec.map,
         "env_settings": {name: getattr(config.env, name) for name in ("team_reward", "episode_limit", "options")},
+        "episode_limit": spec.episode_limit,
         "algorithm": config.algorithm,
         "method": config.method,
         "seed": config.seed,

@@ -27,11 +27,15 @@ def selftest(
 
     bundle = shell.load_policy(policy, runs)
     findings: list[Any] | None = None
+    rows = []
     if robot_log is not None:
-        from mast_runtime.selftest.compare import compare
+        from mast_runtime.selftest.compare import compare, one_episode
         from mast_runtime.selftest.log import read_log
 
-        findings = compare(bundle, agent, read_log(robot_log, bundle.contract.obs_dim))
+        inputs = bundle.networks[bundle.agents[agent].network].inputs if 0 <= agent < len(bundle.agents) else None
+        names = inputs.names if inputs else ()
+        rows = read_log(robot_log, bundle.contract.obs_dim, names)
+        findings = compare(bundle, agent, rows)
     result = replay(bundle)
     passed = result.passed and not findings
     data = {
@@ -49,7 +53,10 @@ def selftest(
     lines += [f"{name}: not here: {reason}" for name, reason in result.absent.items()]
     if findings is not None:
         lines += [finding.sentence() for finding in findings]
-        lines += [] if findings else [f"{robot_log}: every input looks as it did in training"]
+        if not findings:
+            lines.append(f"{robot_log}: every input of {len(rows)} rows looks as it did in training")
+        if len(rows) <= one_episode(bundle):
+            lines.append(f"stuck or too small inputs show in more than {one_episode(bundle)} rows, of several episodes")
     shell.answer(json_, data, *lines, "pass" if passed else "FAIL")
     if not passed:
         raise typer.Exit(1)
