@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from networks import random_bundle
 
 from mast_export.errors import ExportError
 from mast_export.export import export_run
+from mast_export.formats.bundle import single
 from mast_export.observed import MARGIN, RECORDED_STEPS, Seen, read_names, with_inputs, with_recording
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
@@ -23,6 +25,8 @@ from mast_train.experience.episodes import EpisodeBatch
 from mast_train.runs import seen
 from mast_train.runs.folders import find_snapshot
 from mast_train.runs.run import Run
+
+DATA = Path(__file__).parent / "data"
 
 
 def episodes(rng, lengths, n_agents=2, obs_dim=3) -> EpisodeBatch:
@@ -175,3 +179,15 @@ def test_what_was_seen_is_resumed(tmp_path):
     for a, b in zip(one.seen.state_dict().values(), other.seen.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     one.close(), other.close()
+
+
+def test_one_agent_of_3m_with_names_and_an_episode_is_small(tmp_path):
+    """hidden 64, 95 % sparsity, int8."""
+    team, obs = load(DATA / "3m.mast"), np.load(DATA / "3m-robot.npz")["obs"].astype(np.float32)
+    avail = np.ones((len(obs), 1, team.contract.n_actions), bool)
+    nothing = np.zeros((len(obs), 1, 1), np.float32)
+    recorded = Trace(obs[:, None], avail, np.zeros(avail.shape, np.float32), nothing)
+    one = with_recording(quantise(single(team, 0), "i8"), recorded)
+    assert one.networks[0].inputs and len(one.networks[0].inputs.names) == 75
+    assert save(one, tmp_path / "p.mast") < 8_000
+    assert replay(load(tmp_path / "p.mast")).passed
