@@ -20,7 +20,7 @@ class Step(Protocol):
     """A network compiled by one backend: immutable, so threads may share it."""
 
     hidden: int
-    limits: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    limits: tuple[Sequence[float], Sequence[float]] | None
     """Of the inputs: below the first and above the second [O] they are out of range; None: no range is known."""
 
     def __call__(

@@ -144,7 +144,7 @@ def decode_recordings(packed: Buffer, steps: int, networks: int, obs_dim: int, n
 
 def _recording(steps: int, obs: bytes, avail: bytes, starts: bytes, actions: bytes) -> Recording:
     columns = (obs[at : at + steps] for at in range(0, len(obs), steps))
-    codes = b"".join(bytes(accumulate(column, lambda a, b: (a + b) & 255)) for column in columns)
+    codes = b"".join(bytes(total & 255 for total in accumulate(column)) for column in columns)
     high = actions[steps:] or bytes(steps)
     chosen = tuple(low + 256 * more for low, more in zip(actions[:steps], high, strict=True))
     places = [action * steps + t for t, action in enumerate(chosen)]

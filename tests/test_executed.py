@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,8 +65,10 @@ def test_what_cannot_have_been_executed_is_refused(backend):
         agent.executed(2)
     with pytest.raises(ObservationError, match=r"executed action 2 of agent 0: there was no decision"):
         team.executed([2, 2, 2])
-    agent.act(obs[0]), team.act(obs)
+    agent.act(obs[0])
+    team.act(obs)
     before = agent.last_action, team.last_action.tolist()
+    wrong: Any
     for wrong in (-1, 7, 2.0, "2", None, True, 1 << 80, [1]):
         with pytest.raises(ObservationError, match=r"executed action .*: expected a whole number from 0 to 6"):
             agent.executed(wrong)
@@ -99,7 +102,8 @@ def test_inputs_outside_their_range_are_counted(backend, obs_dim):
     agent, team, expected = bundle.agent(1, backend), bundle.team(24, backend), np.zeros((24, obs_dim), int)
     for scale in (0.0, 0.3, 1.0, 3.0, 1e4):
         obs = (scale * rng.standard_normal((24, obs_dim))).astype(np.float32)
-        agent.act(obs[1]), team.act(obs)
+        agent.act(obs[1])
+        team.act(obs)
         expected += [slow_count(bundle.networks[i % 3].inputs, row) for i, row in enumerate(obs)]
     assert team.out_of_range_counts.tolist() == expected.tolist() and team.out_of_range == expected.sum() > 0
     assert agent.out_of_range_counts.tolist() == expected[1].tolist() and agent.out_of_range == expected[1].sum()
@@ -115,6 +119,7 @@ def test_inputs_outside_their_range_are_counted(backend, obs_dim):
 def test_every_level_sees_one_input_just_outside(level):
     bundle = observed(random_bundle(5, obs_dim=37, hidden=12))
     network = bundle.networks[0]
+    assert network.inputs is not None
     low, high = (np.asarray(x) for x in network.inputs.limits())
     agent = new_agent(bundle.contract, NativeStep(bundle.contract, network, level), 0)
     for i in range(37):
@@ -138,8 +143,7 @@ def test_without_a_known_range_nothing_is_outside(backend):
 
 
 def test_a_range_as_wide_as_float32_has_limits():
-    bundle = observed(random_bundle(1))
-    inputs = replace(
-        bundle.networks[0].inputs, low=np.full(20, -3e38, np.float32), high=np.full(20, 3.4e38, np.float32)
-    )
-    assert np.isfinite(inputs.limits()).all()
+    inputs = observed(random_bundle(1)).networks[0].inputs
+    assert inputs is not None
+    wide = replace(inputs, low=np.full(20, -3e38, np.float32), high=np.full(20, 3.4e38, np.float32))
+    assert np.isfinite(wide.limits()).all()

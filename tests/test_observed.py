@@ -89,6 +89,7 @@ def test_a_recording_is_what_every_backend_does(tmp_path, dtype, shared, scale):
     assert result.passed, result.checks
     network = loaded.networks[0]
     assert network.recording and network.inputs and len(network.recording) == RECORDED_STEPS
+    assert recorded.starts is not None
     for t, step in enumerate(network.recording.steps(network.inputs)):
         span = network.inputs.high - network.inputs.low
         assert (np.abs(np.array(step.obs) - recorded.obs[t, 0]) <= span * (0.5 / 255 + 1e-6)).all()
@@ -178,7 +179,8 @@ def test_what_was_seen_is_resumed(tmp_path):
     other = Run.resume(tmp_path)
     for a, b in zip(one.seen.state_dict().values(), other.seen.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    one.close(), other.close()
+    one.close()
+    other.close()
 
 
 def test_one_agent_of_3m_with_names_and_an_episode_is_small(tmp_path):

@@ -43,7 +43,7 @@ class Metrics:
 
     def count_outside(self, model: str, names: Sequence[str], counts: NDArray[np.int64]) -> None:
         """Add one decision's inputs out of range, counts [O]."""
-        for i in np.flatnonzero(counts):
+        for i in np.flatnonzero(counts).tolist():
             self.outside.labels(model, names[i]).inc(int(counts[i]))
 
     def collect(self):
