@@ -10,6 +10,7 @@ import typer
 
 from mast_export.formats import FORMATS
 from mast_runtime import shell
+from mast_runtime.selftest.command import selftest
 from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console
 from mast_train.commands.line import doctor, eval_, maps, play, report, runs, train
 from mast_train.sweeps.command import sweep
@@ -37,6 +38,8 @@ def export(
     agent: Annotated[int | None, typer.Option(help="One agent only.")] = None,
     dtype: Annotated[str, typer.Option(help="Weights where the format has a choice: f32, f16 or i8.")] = "f32",
     target: Annotated[str | None, typer.Option(help="Also build the C test for, say, aarch64-linux-musl.")] = None,
+    policy_version: shell.PolicyVersionOption = "",
+    names: shell.NamesOption = None,
     no_compact: Annotated[bool, typer.Option("--no-compact", help="Keep units that cannot change an action.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
     at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
@@ -52,7 +55,7 @@ def export(
 
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
-    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact, target)
+    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact, target, policy_version, names)
     head = f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}"
     answer(json_, [file.as_dict() for file in files], head, *(line for file in files for line in file.lines()))
 
@@ -119,7 +122,7 @@ def serve(
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    train, runs, eval_, play, maps, export, bench, inspect, serve, doctor, sweep, report,
+    train, runs, eval_, play, maps, export, bench, inspect, selftest, serve, doctor, sweep, report,
 )  # fmt: skip
 """In the order of `mast --help`. A user's mistake ends in one line and exit code 2, never in a traceback."""
 

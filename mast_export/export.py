@@ -7,10 +7,14 @@ from pathlib import Path
 
 from mast_export.compact import compact_bundle
 from mast_export.errors import ExportError
-from mast_export.extract import extract, record_trace
+from mast_export.extract import extract, obs_names, record_trace, seen_in
 from mast_export.formats import FORMATS, find_format
 from mast_export.formats.base import Exported, Request
+from mast_export.formats.bundle import identified
+from mast_export.observed import read_names, with_inputs
 from mast_runtime.format import VALUE_DTYPES
+
+MAX_VERSION_CHARACTERS = 60
 
 
 def export_run(
@@ -22,29 +26,46 @@ def export_run(
     dtype: str = "f32",
     compacted: bool = True,
     target: str | None = None,
+    policy_version: str = "",
+    names: Path | None = None,
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
 
     compacted: without the units that cannot change an action (mast_export.compact). target: also compile each export's
-    test for that machine. C is verified where there is a C compiler; a report of None says that there was none.
+    test for that machine. policy_version: what its maker calls this policy. names: a file that names each input
+    (mast_export.observed.read_names), in place of the environment's names. C is verified where there is a C compiler;
+    a report of None says that there was none.
     Raises UserError (run), ExportError (verification, destination), OSError (disk).
     """
     _check_request(format_, dtype, target)
+    _check_version(policy_version)
     chosen, bundle = find_format(format_), extract(snapshot)
     if agent is not None and not 0 <= agent < len(bundle.agents):
         raise ExportError(f"agent {agent}: the run has agents 0 to {len(bundle.agents) - 1}")
     path = output or folder / chosen.file_name(agent, dtype)
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
-    trace, removed = record_trace(snapshot, folder / "trace.safetensors"), []
+    bundle = replace(bundle, identity=bundle.identity._replace(version=policy_version))
+    recorded = folder / "trace.safetensors"
+    own = obs_names(snapshot) if names is None else [read_names(names, bundle.contract.obs_dim)] * len(bundle.agents)
+    bundle = with_inputs(bundle, seen_in(recorded), own)
+    trace, removed = record_trace(snapshot, recorded), []
     if compacted:
         bundle, trace, removed = compact_bundle(bundle, trace)
     files = []
-    for file in chosen.write(Request(bundle, trace, path, agent, dtype)):
+    request = Request(bundle, trace, path, agent, dtype)
+    for file in chosen.write(request if format_ == "mast" else identified(request)):
         own = None if file.agent is None else bundle.agents[file.agent].network
         built = chosen.build(file.path, target) if target and chosen.build else None
         files.append(replace(file, removed=[part for part in removed if own in (None, part.network)], built=built))
     return files
+
+
+def _check_version(version: str) -> None:
+    if len(version) > MAX_VERSION_CHARACTERS or not version.isprintable():
+        raise ExportError(
+            f"--policy-version {version!r:.60}: expected at most {MAX_VERSION_CHARACTERS} printable characters"
+        )
 
 
 def _check_request(format_: str, dtype: str = "f32", target: str | None = None) -> None:

@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mast_export.observed import Seen
 from mast_export.verify import Trace
-from mast_runtime import AgentInfo, Bundle, Contract, Layer, Network, __version__
+from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
 from mast_runtime.network import SEGMENTS
 from mast_train.envs.base import EnvSpec
+from mast_train.learning.learner import part
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs, agent_layers, load_agents
 from mast_train.runs import checkpoint
@@ -31,7 +33,8 @@ def extract(snapshot: Path) -> Bundle:
     groups = 1 if config.net.shared else spec.n_agents
     networks = tuple(_network(arrays, g, config) for g in range(groups))
     agents = tuple(AgentInfo(f"agent_{i}", kind, i, min(i, groups - 1)) for i, kind in enumerate(spec.agent_types))
-    return Bundle(contract, agents, networks, _info(config, spec, header))
+    identity = Identity(producer=f"mast-marl {__version__}")
+    return Bundle(contract, agents, networks, _info(config, spec, header), identity)
 
 
 def record_trace(snapshot: Path, trace: Path) -> Trace:
@@ -40,9 +43,27 @@ def record_trace(snapshot: Path, trace: Path) -> Trace:
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
     nets = load_agents(config, spec, tensors)
     recorded, _ = checkpoint.read(trace)
-    obs, avail = recorded["obs"], recorded["avail_actions"]
+    obs, avail, starts = recorded["obs"], recorded["avail_actions"], recorded.get("starts")
     q, hidden = _run(nets, config, spec, obs, avail)
-    return Trace(obs.numpy(), avail.numpy(), q.numpy(), hidden.numpy())
+    arrays = obs.numpy(), avail.numpy(), q.numpy(), hidden.numpy()
+    return Trace(*arrays, None if starts is None else starts.numpy())
+
+
+def seen_in(trace: Path) -> Seen:
+    """What training saw of the observations, by the run's last evaluation. Raises UserError.
+
+    Of a run of an earlier version: what that evaluation saw.
+    """
+    recorded, _ = checkpoint.read(trace)
+    found = {name: tensor.numpy() for name, tensor in part(recorded, "seen.").items()}
+    return Seen(**found) if found and found["count"].any() else Seen.of(recorded["obs"].numpy())
+
+
+def obs_names(snapshot: Path) -> list[list[tuple[str, str]]]:
+    """Of each agent's inputs (name, unit), as the environment names them; none where it does not. Raises UserError."""
+    spec = checkpoint.spec_of(checkpoint.read(snapshot)[1])
+    rows = spec.obs_names * (spec.n_agents if len(spec.obs_names) == 1 else 1)
+    return [[(name, "") for name in row] for row in rows]
 
 
 @torch.no_grad()
@@ -86,12 +107,12 @@ def _info(config: Config, spec: EnvSpec, header: dict[str, Any]) -> dict[str, An
         "env_version": spec.version,
         "map": spec.map,
         "env_settings": {name: getattr(config.env, name) for name in ("team_reward", "episode_limit", "options")},
+        "episode_limit": spec.episode_limit,
         "algorithm": config.algorithm,
         "method": config.method,
         "seed": config.seed,
         "steps": header["step"],
         "win_rate": _win_rate(header["evaluation"]),
-        "producer": f"mast-marl {__version__}",
     }
 
 

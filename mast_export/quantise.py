@@ -33,7 +33,7 @@ def _network(network: Network, dtype: str) -> Network:
     parts = {name: _CONVERT[dtype](name, layer) for name, layer in network.layers().items()}
     if dtype != "f32":
         parts |= {name: _half(getattr(network, name)) for name in BIASES}
-    return replace(network, **parts)
+    return replace(network, **parts, recording=None)  # of which the actions are those of other weights
 
 
 def _half(values: NDArray[np.float32], up: bool = False) -> NDArray[np.float32]:

@@ -50,13 +50,15 @@ class Trace:
     """Observations recorded in an environment, and what the trainer's network makes of them in one recurrence.
 
     obs [T,N,O] float32, avail_actions [T,N,A] bool; q [T,N,A] and hidden [T,N,H] (after each step) float32 from zero
-    memory and no last action at t = 0. N are the bundle's agents, in its order.
+    memory and no last action at t = 0. N are the bundle's agents, in its order. starts [T] bool: where episodes began,
+    over which the recurrence goes on; None: not recorded.
     """
 
     obs: NDArray[np.float32]
     avail_actions: NDArray[np.bool_]
     q: NDArray[np.float32]
     hidden: NDArray[np.float32]
+    starts: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         arrays = (self.obs, self.avail_actions, self.q, self.hidden)
@@ -78,7 +80,8 @@ class Trace:
     def agent(self, row: int, hidden: int | None = None) -> Trace:
         """The trace of one agent, N = 1, and of its first `hidden` units (None: all)."""
         rows = slice(row, row + 1)
-        return Trace(self.obs[:, rows], self.avail_actions[:, rows], self.q[:, rows], self.hidden[:, rows, :hidden])
+        arrays = self.obs[:, rows], self.avail_actions[:, rows], self.q[:, rows], self.hidden[:, rows, :hidden]
+        return Trace(*arrays, self.starts)
 
     def kept(self, units: Sequence[NDArray[np.intp]]) -> Trace:
         """Of a team whose agent i keeps the hidden units `units[i]`: those from 0 on, then zeros up to the widest."""

@@ -2,6 +2,7 @@
 
 from mast_runtime.bundle import AgentInfo, Bundle, load, save
 from mast_runtime.errors import BackendError, BundleError, ObservationError, RuntimeFault
+from mast_runtime.format import Identity
 from mast_runtime.network import Contract, Layer, Network
 from mast_runtime.version import __version__
 
@@ -11,6 +12,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Contract",
+    "Identity",
     "Layer",
     "Network",
     "ObservationError",

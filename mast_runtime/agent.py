@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mast_runtime.errors import ObservationError
+from mast_runtime.executed import checked_action
 from mast_runtime.network import Contract
 
 Rows = ArrayLike | list[ArrayLike]
@@ -19,6 +20,8 @@ class Step(Protocol):
     """A network compiled by one backend: immutable, so threads may share it."""
 
     hidden: int
+    limits: tuple[Sequence[float], Sequence[float]] | None
+    """Of the inputs: below the first and above the second [O] they are out of range; None: no range is known."""
 
     def __call__(
         self, obs: NDArray, last_action: NDArray, agent_id: NDArray, hidden: NDArray
@@ -31,6 +34,7 @@ class Team:
     """n agents stepped at once. Agent i runs steps[i mod k] under the one-hot id agent_ids[i mod k], k = len(steps).
 
     hidden [n,H] float32, last_action [n] int64 (-1: none yet) and q [n,A] float32 are the state, readable at any time.
+    out_of_range_counts [n,O] int64: how often each input lay outside the range that training saw.
     """
 
     def __init__(
@@ -45,6 +49,12 @@ class Team:
             (step, slice(None) if len(unique) == 1 else np.flatnonzero(owner == key)) for key, step in unique.items()
         ]
         self._width = max(step.hidden for step in steps)
+        limits = [getattr(step, "limits", None) or (-np.inf, np.inf) for step in steps]
+        shape = len(steps), contract.obs_dim
+        self._low, self._high = (
+            np.tile(np.stack([np.broadcast_to(pair[k], shape[1:]) for pair in limits]), (copies, 1)) for k in (0, 1)
+        )
+        self.out_of_range_counts = np.zeros((n, contract.obs_dim), np.int64)
         self.reset()
 
     def reset(self, which: ArrayLike | None = None) -> None:
@@ -73,7 +83,17 @@ class Team:
             overflow()
         self.q, self.hidden = q, hidden
         self.last_action = np.where(avail, q, -np.inf).argmax(1)
+        self.out_of_range_counts += (obs < self._low) | (obs > self._high)
         return self.last_action.copy()
+
+    def executed(self, actions: ArrayLike) -> None:
+        """What was done in place of the last decisions [n]: the last actions of the next. Raises ObservationError."""
+        self.last_action = checked_actions(actions, self.last_action, self.contract.n_actions)
+
+    @property
+    def out_of_range(self) -> int:
+        """Inputs so far that lay outside the range that training saw."""
+        return int(self.out_of_range_counts.sum())
 
 
 class Agent:
@@ -91,6 +111,20 @@ class Agent:
         """The greedy available action for obs [O] and avail_actions [A] (None: all). Raises ObservationError."""
         return int(self._team.act([obs], None if avail_actions is None else [avail_actions])[0])
 
+    def executed(self, action: int) -> None:
+        """What was done in place of the last decision: the last action of the next one. Raises ObservationError."""
+        self._team.executed([checked_action(action, self.last_action, self.contract.n_actions)])
+
+    @property
+    def out_of_range(self) -> int:
+        """Inputs so far that lay outside the range that training saw."""
+        return self._team.out_of_range
+
+    @property
+    def out_of_range_counts(self) -> NDArray[np.int64]:
+        """The same for each input [O]."""
+        return self._team.out_of_range_counts[0].copy()
+
     @property
     def q(self) -> NDArray[np.float32]:
         """Action values [A] of the last decision."""
@@ -103,8 +137,18 @@ class Agent:
 
     @property
     def last_action(self) -> int:
-        """The last action chosen, -1 before the first decision of an episode."""
+        """The last action chosen or executed, -1 before the first decision of an episode."""
         return int(self._team.last_action[0])
+
+
+def checked_actions(actions: ArrayLike, last_action: NDArray[np.int64], n_actions: int) -> NDArray[np.int64]:
+    """Executed actions [n] after decisions `last_action` [n]. Raises ObservationError."""
+    given = np.asarray(actions, dtype=object)
+    if given.shape != last_action.shape:
+        raise ObservationError(f"executed actions have shape {list(given.shape)}, expected {list(last_action.shape)}")
+    rows = zip(given.tolist(), last_action.tolist(), strict=True)
+    checked = [checked_action(one, last, n_actions, f" of agent {i}") for i, (one, last) in enumerate(rows)]
+    return np.array(checked, np.int64)
 
 
 def overflow() -> NoReturn:

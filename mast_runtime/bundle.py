@@ -8,8 +8,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from mast_runtime.digest import check_digest
 from mast_runtime.errors import BundleError
-from mast_runtime.format import AgentInfo, Decoded, decode, parse_manifest
+from mast_runtime.format import AgentInfo, Decoded, Identity, decode, parse_manifest
 from mast_runtime.network import Contract, Network
 from mast_runtime.tensors import read_tensors
 
@@ -21,12 +22,16 @@ MAX_FILE_BYTES = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A team's policies and all that running them needs. `info` is the free part of the manifest (map, method, ...)."""
+    """A team's policies and all that running them needs. `info` is the free part of the manifest (map, method, ...).
+
+    identity: which policy it is; its digest is that of the file it was loaded from.
+    """
 
     contract: Contract
     agents: tuple[AgentInfo, ...]
     networks: tuple[Network, ...]
     info: dict[str, Any] = field(default_factory=dict)
+    identity: Identity = field(default_factory=Identity)
     path: Path | None = None
 
     def agent(self, index: int = 0, backend: str = "auto") -> Agent:
@@ -88,7 +93,9 @@ def load(path: str | os.PathLike[str]) -> Bundle:
 def _decoded(file: BinaryIO, size: int) -> Decoded:
     """Raises BundleError, ValueError for a file that is no safetensors file."""
     metadata, tensors = read_tensors(file, size)
-    return decode(parse_manifest(metadata.get("mast")), tensors)
+    manifest = parse_manifest(metadata.get("mast"))
+    check_digest(file, manifest.get("digest"))
+    return decode(manifest, tensors)
 
 
 def find_policy(given: str | None, runs: Path) -> Path:
@@ -118,16 +125,24 @@ def save(bundle: Bundle, path: str | os.PathLike[str]) -> int:
 
     Raises BundleError for a bundle that `load` would refuse, ValueError, OSError.
     """
-    from safetensors.numpy import save as safetensors_save
+    data = encoded(bundle)
+    write_atomically(Path(path), data)
+    return len(data)
 
+
+def encoded(bundle: Bundle) -> bytes:
+    """The bytes of the file that `save` writes. Raises BundleError for what `load` would refuse, ValueError."""
     from mast_runtime.encode import encode
 
-    path = Path(path)
-    text, tensors = encode(bundle.contract, bundle.agents, bundle.networks, bundle.info)
-    data = safetensors_save(tensors, {"mast": text})
+    data = encode(bundle.contract, bundle.agents, bundle.networks, bundle.info, bundle.identity)
     _decoded(BytesIO(data), len(data))
-    write_atomically(path, data)
-    return len(data)
+    return data
+
+
+def identity_of(bundle: Bundle) -> Identity:
+    """That of the file that `save` would write. Raises as `encoded`."""
+    data = encoded(bundle)
+    return _decoded(BytesIO(data), len(data))[-1]
 
 
 def write_atomically(path: Path, data: bytes) -> None:

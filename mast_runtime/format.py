@@ -14,14 +14,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, compress, islice, pairwise
 from math import isfinite, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from mast_runtime.arrays import Buffer, buffer, part, plain
 from mast_runtime.errors import BundleError
+from mast_runtime.inputs import MAX_STEPS, Inputs, decode_names, decode_recordings, decode_statistics
 from mast_runtime.network import LAYERS, SEGMENTS, Contract, Layer, Network
 from mast_runtime.tensors import NAMES
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+ARCHITECTURE = "gru"
+"""Of the networks: fc1, a GRU cell, fc2."""
+HEAD = {"kind": "greedy"}
+"""What becomes of the networks' output: the available action with the largest value."""
 MAX_DIMENSION = 65_535
 MAX_AGENTS = 4_096
 MAX_WEIGHTS = 1 << 27
@@ -50,7 +55,16 @@ class AgentInfo:
     network: int
 
 
-Decoded = tuple[Contract, tuple[AgentInfo, ...], tuple[Network, ...], dict[str, Any]]
+class Identity(NamedTuple):
+    """Which policy this is: the digest of its file (SHA-256, 64 hexadecimal digits; "" where it has none yet), the
+    version that its maker gave it ("": none), and the program that wrote it."""
+
+    digest: str = ""
+    version: str = ""
+    producer: str = ""
+
+
+Decoded = tuple[Contract, tuple[AgentInfo, ...], tuple[Network, ...], dict[str, Any], Identity]
 
 
 def parse_manifest(text: str | None) -> dict[str, Any]:
@@ -70,11 +84,19 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise no_policy
     version = manifest.get("version")
     if type(version) is not int or version != FORMAT_VERSION:
-        advice = "export the policy again" if version == 1 else "update mast-marl"
+        older = type(version) is int and version < FORMAT_VERSION
+        advice = "export the policy again: mast export RUN" if older else "update mast-marl"
         raise BundleError(f"format version {version!r:.80}, this runtime reads {FORMAT_VERSION}; {advice}", "manifest")
     if "contract" not in manifest:
         raise no_policy
+    _check_kind("architecture", manifest, ARCHITECTURE)
+    _check_kind("head", manifest, HEAD)
     return manifest
+
+
+def _check_kind(key: str, manifest: dict[str, Any], known: Any) -> None:
+    if manifest.get(key) != known:
+        raise BundleError(f"{key} {manifest.get(key)!r:.80}, this runtime runs {known!r}; update mast-marl", "manifest")
 
 
 def _not_json(constant: str) -> None:
@@ -83,22 +105,47 @@ def _not_json(constant: str) -> None:
 
 def decode(manifest: dict[str, Any], tensors: dict[str, Buffer]) -> Decoded:
     """The validated contents of a file; empties `tensors`. Raises BundleError."""
-    contract, agents, sizes, blocks = _decode_header(manifest)
+    contract, agents, sizes, blocks, identity = _decode_header(manifest)
     shapes = [_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in LAYERS]
     layers = _decode_layers(shapes, tensors)
     biases = _decode_biases([_bias_shapes(contract, fc1, hidden) for fc1, hidden in sizes], tensors)
+    seen = _decode_seen(manifest, contract, len(sizes), tensors)
     if tensors:
         raise BundleError(f"tensor {min(tensors)!r:.80} does not belong to this format")
     parts: list[dict[str, Any]] = [
         {name: next(layers) for name in LAYERS} | {name: next(biases) for name in BIASES} for _ in sizes
     ]
-    networks = tuple(Network(**part) for part in parts)
-    return contract, agents, networks, manifest["info"]
+    networks = tuple(Network(**part, **own) for part, own in zip(parts, seen, strict=True))
+    return contract, agents, networks, manifest["info"], identity
+
+
+def _decode_seen(
+    manifest: dict[str, Any], contract: Contract, networks: int, tensors: dict[str, Buffer]
+) -> list[dict[str, Any]]:
+    """Network.inputs and Network.recording of each network, of a file that has them."""
+    steps = manifest.get("recorded_steps", 0)
+    if type(steps) is not int or not 0 <= steps <= MAX_STEPS:
+        raise BundleError(f"recorded_steps {steps!r:.80}, expected 0 to {MAX_STEPS}", "manifest")
+    if "inputs" not in tensors:
+        if steps or "names" in tensors:
+            raise BundleError("missing, though the file has names of inputs or a recording", "inputs")
+        return [{}] * networks
+    size = contract.obs_dim
+    statistics = decode_statistics(_take(tensors, "inputs", "fe", networks * 4 * size), networks, size)
+    named: list[dict[str, Any]] = [{}] * networks
+    if "names" in tensors:
+        found = decode_names(_take(tensors, "names", "B"), networks, size)
+        named = [{"names": names, "units": units} for names, units in found]
+    inputs = [{"inputs": Inputs(**own, **words)} for own, words in zip(statistics, named, strict=True)]
+    if not steps:
+        return inputs
+    recordings = decode_recordings(_take(tensors, "recording", "B"), steps, networks, size, contract.n_actions)
+    return [own | {"recording": recording} for own, recording in zip(inputs, recordings, strict=True)]
 
 
 def _decode_header(
     manifest: dict[str, Any],
-) -> tuple[Contract, tuple[AgentInfo, ...], list[tuple[int, int]], dict[str, int]]:
+) -> tuple[Contract, tuple[AgentInfo, ...], list[tuple[int, int]], dict[str, int], Identity]:
     try:
         raw = manifest["contract"]
         contract = Contract(
@@ -120,6 +167,7 @@ def _decode_header(
             for agent in manifest["agents"]
         )
         blocks = {name: _integer(manifest["blocks"][name], 0, 64) for name in LAYERS}
+        identity = Identity(*(_text(manifest[key]) for key in ("digest", "policy_version", "producer")))
         if not isinstance(manifest["info"], dict):
             raise ValueError("info is not an object")
         json.dumps(manifest["info"], ensure_ascii=False, allow_nan=False).encode()  # or it could not be shown or saved
@@ -137,7 +185,7 @@ def _decode_header(
     total = sum(layer.outputs * layer.inputs for layer in shapes)
     if total > MAX_WEIGHTS:
         raise BundleError(f"describes {total} weights, at most {MAX_WEIGHTS}", "manifest")
-    return contract, agents, sizes, blocks
+    return contract, agents, sizes, blocks, identity
 
 
 _CONTRACT_LIMITS = {"obs_dim": MAX_DIMENSION, "n_actions": MAX_DIMENSION, "n_agents": MAX_AGENTS}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mast_runtime.inputs import Inputs, Recording
+
 LAYERS = ("fc1", "weight_ih", "weight_hh", "fc2")
 SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "fc2": 1}
 """A block never spans two GRU gates: the 3 x hidden outputs are three segments (r, z, n), each cut into blocks."""
@@ -166,7 +168,10 @@ def _pad_blocks(matrix: NDArray, block: int, segments: int) -> NDArray:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """One agent's weights. gru_bias [4, hidden] holds b_r, b_z (input and hidden parts added), b_nx, b_nh."""
+    """One agent's weights. gru_bias [4, hidden] holds b_r, b_z (input and hidden parts added), b_nx, b_nh.
+
+    inputs: what its training saw of obs; recording: an episode on which to try it; both where it was recorded.
+    """
 
     fc1: Layer
     weight_ih: Layer
@@ -175,6 +180,8 @@ class Network:
     fc1_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
     gru_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
     fc2_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
+    inputs: Inputs | None = None
+    recording: Recording | None = None
 
     def bias(self, name: str) -> Any:
         """A bias as it was given (ndarray or Buffer), without importing numpy."""

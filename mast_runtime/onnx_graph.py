@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mast_runtime.format import AgentInfo
+from mast_runtime.format import AgentInfo, Identity
+from mast_runtime.inputs import STATISTICS
 from mast_runtime.network import Contract, Network
 from mast_runtime.version import __version__
 
@@ -41,8 +42,10 @@ def build_model(
     info: dict[str, Any] | None = None,
     sparse: bool = False,
     choose: bool = False,
+    identity: Identity | None = None,
 ) -> onnx.ModelProto:
-    """One network as an ONNX model, float32. Its metadata property `mast` is a JSON manifest: contract, agent, info.
+    """One network as an ONNX model, float32. Its metadata property `mast` is a JSON manifest: contract, agent, info,
+    and where they are known identity and inputs (names, units, and low, high, mean, deviation of training).
 
     choose: the action too, as for an agent. An input that nothing reads (last_action, where x has none) stays one.
     sparse: matrices that this makes smaller (a third full or less) are stored sparse (COO, linear indices), as the
@@ -65,7 +68,13 @@ def build_model(
     model = helper.make_model(
         proto, opset_imports=opset, ir_version=IR_VERSION, producer_name="mast-marl", producer_version=__version__
     )
-    manifest = {"contract": asdict(contract), "agent": agent and asdict(agent), "info": info or {}}
+    manifest: dict[str, Any] = {"contract": asdict(contract), "agent": agent and asdict(agent), "info": info or {}}
+    if identity is not None:
+        manifest["identity"] = identity._asdict()
+    if agent is not None and network.inputs is not None:
+        seen = network.inputs
+        manifest["inputs"] = {"names": list(seen.names), "units": list(seen.units)}
+        manifest["inputs"] |= {name: getattr(seen, name).tolist() for name in STATISTICS}
     helper.set_model_props(model, {"mast": json.dumps(manifest, allow_nan=False)})
     return model
 

@@ -39,6 +39,8 @@ MapOption = Annotated[str | None, typer.Option("--map", help="Map (default: the 
 EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
 EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
 AtOption = Annotated[str, typer.Option(help="Of a run: last, best or a step.")]
+PolicyVersionOption = Annotated[str, typer.Option(help="Your name for this policy, say 1.4: shown wherever it runs.")]
+NamesOption = Annotated[Path | None, typer.Option(help="File with a line for each input: name, or name and , unit.")]
 RandomOption = Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")]
 
 console = new_console()

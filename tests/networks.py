@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mast_runtime import AgentInfo, Bundle, Contract, Layer, Network
+from mast_runtime.inputs import Inputs, Recording
 from mast_runtime.network import SEGMENTS
 
 
@@ -66,3 +69,24 @@ def random_bundle(
     networks = tuple(random_network(rng, contract, **network) for _ in range(1 if shared else n_agents))
     agents = tuple(AgentInfo(f"ally_{i}", "marine", i, 0 if shared else i) for i in range(n_agents))
     return Bundle(contract, agents, networks, {"map": "test", "method": "mast"})
+
+
+def observed(bundle: Bundle, seed: int = 0, names: bool = True, steps: int = 5) -> Bundle:
+    """The bundle with statistics, names and recordings of no meaning: their actions are nobody's."""
+    rng, c = np.random.default_rng(seed), bundle.contract
+
+    def of_network(network: Network) -> Network:
+        middle, half = rng.standard_normal((2, c.obs_dim)).astype(np.float16).astype(np.float32)
+        words = tuple(f"input {i}" for i in range(c.obs_dim)) if names else ()
+        units = tuple("m" * (i % 2) for i in range(c.obs_dim)) if names else ()
+        inputs = Inputs(middle - abs(half), middle + abs(half), middle, abs(half), words, units)
+        avail = rng.random((c.n_actions, steps)) < 0.5
+        actions = rng.integers(0, c.n_actions, steps)
+        avail[actions, range(steps)] = True
+        starts = bytes(int(t % 3 == 0) for t in range(steps))
+        codes = rng.bytes(c.obs_dim * steps)
+        return replace(
+            network, inputs=inputs, recording=Recording(codes, avail.tobytes(), starts, tuple(actions.tolist()))
+        )
+
+    return replace(bundle, networks=tuple(of_network(network) for network in bundle.networks))

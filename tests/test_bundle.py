@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import resource
@@ -17,24 +18,32 @@ import pytest
 from handmade import file_of, handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import random_bundle
+from networks import observed, random_bundle
 from safetensors import safe_open
 
 from mast_export.quantise import quantise
 from mast_runtime import Bundle, BundleError, Layer, load, save
 from mast_runtime import bundle as bundle_module
-from mast_runtime.bundle import find_policy
+from mast_runtime.bundle import find_policy, identity_of
+from mast_runtime.format import Identity
+from mast_runtime.inputs import STATISTICS
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "format.md"
 
 
 def assert_same(one: Bundle, other: Bundle) -> None:
     assert (one.contract, one.agents, one.info) == (other.contract, other.agents, other.info)
+    assert one.identity.version == other.identity.version
     for a, b in zip(one.networks, other.networks, strict=True):
         for name in ("fc1_bias", "gru_bias", "fc2_bias"):
             np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
         for name, layer in a.layers().items():
             assert_same_layer(layer, b.layers()[name])
+        assert a.recording == b.recording and (a.inputs is None) == (b.inputs is None)
+        if a.inputs is not None and b.inputs is not None:
+            assert (a.inputs.names, a.inputs.units) == (b.inputs.names, b.inputs.units)
+            for name in STATISTICS:
+                np.testing.assert_array_equal(getattr(a.inputs, name), getattr(b.inputs, name))
 
 
 def assert_same_layer(a: Layer, b: Layer) -> None:
@@ -58,6 +67,19 @@ def test_the_handmade_file_means_what_it_says(tmp_path):
     assert (network.nnz, network.n_weights) == (3 + 18 + 3 + 6, 8 + 18 + 27 + 6)
     assert bundle.agents[0].index == 1 and bundle.info == {"map": "3m"}
     assert bundle.agent(0).act([0.0, 0.0]) in (0, 1)
+    assert (bundle.identity.version, bundle.identity.producer) == ("1.4", "a hand")
+    content = (tmp_path / "hand.mast").read_bytes()
+    blanked = content.replace(bundle.identity.digest.encode(), b"0" * 64)
+    assert blanked != content and hashlib.sha256(blanked).hexdigest() == bundle.identity.digest
+    inputs, recording = network.inputs, network.recording
+    assert inputs and recording and (inputs.names, inputs.units) == (("position", "ready"), ("m", ""))
+    assert (inputs.low.tolist(), inputs.high[0], inputs.mean.tolist()) == ([-1.0, 0.0], 1.0, [0.25, 2.0])
+    steps = list(recording.steps(inputs))
+    high = float(np.float16(5.1))
+    expected = [[-1.0, high * 10 / 255], [1.0, 0.0], [-1.0, high * 51 / 255]]
+    np.testing.assert_array_equal([step.obs for step in steps], np.array(expected, np.float32))
+    assert [step.start for step in steps] == [True, False, True]
+    assert [(step.avail, step.action) for step in steps] == [(b"\1\0", 0), (b"\1\0", 0), (b"\1\1", 1)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,6 +97,8 @@ def test_round_trip(tmp_path_factory, seed, n_agents, shared, sparsity, hidden, 
     path = tmp_path_factory.getbasetemp() / "round.mast"
     options = {"shared": shared, "sparsity": sparsity, "hidden": hidden, "fc1": fc1, "blocks": blocks}
     bundle = quantise(random_bundle(seed, n_agents, **options), dtype)
+    bundle = replace(bundle, identity=Identity(version="β 2"))
+    bundle = observed(bundle, seed, names=seed % 2 == 0) if seed % 3 else bundle
     assert save(bundle, path) == path.stat().st_size
     loaded = load(path)
     assert_same(loaded, bundle)
@@ -129,6 +153,13 @@ DENSE = random_bundle(1, sparsity=None)
         (replace(random_bundle(1), info={"win_rate": float("nan")}), "not JSON compliant"),
         (replace(random_bundle(1), agents=random_bundle(1).agents * 2), "same index"),
         (replace(random_bundle(1), networks=(*random_bundle(1).networks[:2], *DENSE.networks[:1])), "the same blocks"),
+        (replace(random_bundle(1), identity=Identity(version="a\nb")), "is not a printable string"),
+        (
+            replace(
+                random_bundle(1), networks=(*observed(random_bundle(1)).networks[:2], *random_bundle(1).networks[2:])
+            ),
+            "has a recording, or none has",
+        ),
     ],
 )
 def test_save_refuses_what_load_would_refuse(bundle, message, tmp_path):
@@ -220,7 +251,8 @@ def test_the_documented_reader_reads_what_the_runtime_reads(tmp_path):
     files = [hand]
     for i, dtype in enumerate(("f32", "f16", "i8")):
         files.append(tmp_path / f"{dtype}.mast")
-        save(quantise(random_bundle(i, shared=i == 1, hidden=20, fc1=30, blocks={"weight_ih": 8}), dtype), files[-1])
+        bundle = random_bundle(i, shared=i == 1, hidden=20, fc1=30, blocks={"weight_ih": 8}, n_actions=(7, 300)[i == 2])
+        save(observed(quantise(bundle, dtype), i, names=i == 0) if i < 2 else quantise(bundle, dtype), files[-1])
     namespace: dict = {}
     exec(compile(example, "docs/format.md", "exec"), namespace)
     for path in files:
@@ -229,6 +261,31 @@ def test_the_documented_reader_reads_what_the_runtime_reads(tmp_path):
                 np.testing.assert_array_equal(arrays[name], layer.dense())
             for name in ("fc1_bias", "gru_bias", "fc2_bias"):
                 np.testing.assert_array_equal(arrays[name], getattr(network, name))
+            for name in STATISTICS if network.inputs else ():
+                np.testing.assert_array_equal(arrays[name], getattr(network.inputs, name))
+            if network.inputs and network.inputs.names:
+                words = zip(network.inputs.names, network.inputs.units, strict=True)
+                assert arrays["names"] == [[name, unit] if unit else [name] for name, unit in words]
+            for t, step in enumerate(
+                network.recording.steps(network.inputs) if network.inputs and network.recording else ()
+            ):
+                assert (arrays["starts"][t], arrays["actions"][t]) == (step.start, step.action)
+                assert arrays["avail"][t].tobytes() == step.avail
+                np.testing.assert_array_equal(arrays["obs"][t], np.array(step.obs))
+    changed = bytearray(hand.read_bytes())
+    changed[-1] ^= 1
+    hand.write_bytes(changed)
+    with pytest.raises(ValueError, match=r"hand.mast is damaged"):
+        namespace["read"](hand)
+
+
+def test_what_a_bundle_would_be_as_a_file(tmp_path):
+    bundle = random_bundle(1)
+    assert bundle.identity == Identity()
+    save(bundle, tmp_path / "p.mast")
+    assert identity_of(bundle) == load(tmp_path / "p.mast").identity
+    named = identity_of(replace(bundle, identity=Identity(version="2")))
+    assert named.version == "2" and named.digest != identity_of(bundle).digest
 
 
 def test_the_policy_meant_by_a_file_a_run_or_nothing(tmp_path):

@@ -7,14 +7,18 @@ import json
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import file_of, handmade
+from handmade import deflated, file_of, handmade
+from networks import random_bundle
 from safetensors.numpy import save as safetensors_save
 
-from mast_runtime import BundleError, RuntimeFault, load
+from mast_runtime import BundleError, RuntimeFault, load, save
+from mast_runtime.bundle import _decoded as decode_file
 
 
 def load_and_act(path: Path) -> str:
@@ -34,14 +38,47 @@ def load_and_act(path: Path) -> str:
     return ""
 
 
-def test_every_flipped_byte_is_an_error_or_a_valid_policy(tmp_path):
+def written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def flipped(content: bytes, byte: int, pattern: int) -> bytes:
+    return content[:byte] + bytes([content[byte] ^ pattern]) + content[byte + 1 :]
+
+
+def test_every_changed_byte_is_an_error(tmp_path):
+    """Every byte of a small file, 10,000 bits of a large one."""
+    small = file_of(*handmade())
+    every = [(small, i, pattern) for i in range(len(small)) for pattern in (0x01, 0x20, 0xFF)]
+    save(random_bundle(0, hidden=64), tmp_path / "large.mast")
+    large, rng = (tmp_path / "large.mast").read_bytes(), np.random.default_rng(0)
+    every += [(large, int(bit) // 8, 1 << int(bit) % 8) for bit in rng.integers(0, 8 * len(large), 10_000)]
+    for content, i, pattern in every:
+        changed = flipped(content, i, pattern)
+        with pytest.raises((BundleError, ValueError), match=r"."):
+            decode_file(BytesIO(changed), len(changed))
+
+
+def test_zeroed_and_exchanged_parts_are_errors(tmp_path):
+    path = tmp_path / "p.mast"
+    save(random_bundle(0, hidden=64), path)
+    content = path.read_bytes()
+    for start in range(0, len(content) - 1024, 1024):
+        first, second = content[start : start + 512], content[start + 512 : start + 1024]
+        for part in (bytes(512) + second, second + first):
+            assert load_and_act(written(path, content[:start] + part + content[start + 1024 :]))
+
+
+def test_a_flipped_byte_under_a_right_digest_is_an_error_or_a_valid_policy(tmp_path):
     content, path = file_of(*handmade()), tmp_path / "flipped.mast"
+    digits = content.index(load(written(path, content)).identity.digest.encode())
     tracemalloc.start()
     loaded = 0
-    for i in range(len(content)):
-        for pattern in (0x01, 0x02, 0x10, 0x80):
-            path.write_bytes(content[:i] + bytes([content[i] ^ pattern]) + content[i + 1 :])
-            loaded += not load_and_act(path)
+    for i in {*range(len(content))} - {*range(digits, digits + 64)}:
+        changed = flipped(content[:digits] + b"0" * 64 + content[digits + 64 :], i, 0x02 if i % 3 else 0x80)
+        sealed = changed[:digits] + sha256(changed).hexdigest().encode() + changed[digits + 64 :]
+        loaded += not load_and_act(written(path, sealed))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert 0 < loaded < len(content)
@@ -50,11 +87,9 @@ def test_every_flipped_byte_is_an_error_or_a_valid_policy(tmp_path):
 
 def test_every_truncation_is_an_error(tmp_path):
     content, path = file_of(*handmade()), tmp_path / "cut.mast"
-    for size in range(len(content)):
-        path.write_bytes(content[:size])
-        assert "not a readable .mast file" in load_and_act(path)
-    path.write_bytes(content + b"\0")
-    assert load_and_act(path)
+    for size in range(0, len(content), 3):
+        assert "not a readable .mast file" in load_and_act(written(path, content[:size]))
+    assert load_and_act(written(path, content + b"\0"))
 
 
 Change = Callable[[dict, dict], object]
@@ -76,10 +111,36 @@ def tensor(name: str, values, dtype=None) -> Change:
     return lambda m, t: t.update({name: np.array(values, dtype or t[name].dtype)})
 
 
+def names(content: bytes) -> Change:
+    return lambda m, t: t.update(names=deflated(content))
+
+
+def recording(content: bytes) -> Change:
+    return lambda m, t: t.update(recording=deflated(content))
+
+
 NAN, INF = float("nan"), float("inf")
 HOSTILE: dict[str, tuple[Change, str]] = {
-    "version 1": (manifest(version=1), "manifest: format version 1, this runtime reads 2; export the policy again"),
-    "version 3": (manifest(version=3), "manifest: format version 3, this runtime reads 2; update mast-marl"),
+    "version 1": (manifest(version=1), "manifest: format version 1, this runtime reads 3; export the policy again"),
+    "version 2": (
+        manifest(version=2),
+        "format version 2, this runtime reads 3; export the policy again: mast export RUN",
+    ),
+    "version 4": (manifest(version=4), "manifest: format version 4, this runtime reads 3; update mast-marl"),
+    "digest of another file": (manifest(digest="a" * 64), "its bytes do not fit its digest"),
+    "digest in capitals": (manifest(digest="A" * 64), "its bytes do not fit its digest"),
+    "digest too short": (manifest(digest="a" * 63), "manifest: digest 'a+', expected 64 hexadecimal digits"),
+    "digest a number": (manifest(digest=7), "manifest: digest 7, expected 64"),
+    "digest with half a character": (manifest(digest="\ud800" * 64), "its bytes do not fit its digest"),
+    "no digest": (lambda m, t: m.pop("digest"), "manifest: digest None"),
+    "policy version a number": (manifest(policy_version=1.4), "1.4 is not a printable string"),
+    "no producer": (lambda m, t: m.pop("producer"), "manifest: malformed .'producer'"),
+    "another architecture": (
+        manifest(architecture="mlp"),
+        "manifest: architecture 'mlp', this runtime runs 'gru'; update",
+    ),
+    "no architecture": (lambda m, t: m.pop("architecture"), "manifest: architecture None"),
+    "another head": (manifest(head={"kind": "tanh", "low": [-1.0]}), "manifest: head {'kind': 'tanh'"),
     "version true": (manifest(version=True), "format version True"),
     "version 1.0": (manifest(version=1.0), "format version 1.0"),
     "no contract": (lambda m, t: m.pop("contract"), "manifest: it describes no policy; mast export"),
@@ -156,6 +217,47 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "scale too long": (tensor("scale", [0.5] * 23), r"scale: shape \[23\], expected \[22\]"),
     "scale negative": (tensor("scale", [-0.5] * 22), r"scale: holds a value outside \[0, "),
     "scale overflows": (tensor("scale", [3e38] * 22), r"scale: holds a value outside \[0, "),
+    "inputs too few": (tensor("inputs", [0.0] * 7), r"inputs: shape \[7\], expected \[8\]"),
+    "inputs upside down": (tensor("inputs", [1.0, 0, -1, 0, 0, 0, 0, 0]), "inputs: a range upside down"),
+    "inputs that deviate below zero": (tensor("inputs", [0.0] * 7 + [-1.0]), "inputs: .* a negative deviation"),
+    "inputs NaN": (tensor("inputs", [NAN] * 8), "inputs: holds a value that is not finite"),
+    "inputs missing": (lambda m, t: t.pop("inputs"), "inputs: missing"),
+    "inputs of whole numbers": (tensor("inputs", [0] * 8, np.int8), "inputs: dtype int8"),
+    "names too few": (names(b"one"), "names: 1 lines, expected 2"),
+    "names with escapes": (names(b"one\n\x1b[2J"), "is not a printable name"),
+    "a name of nothing": (names(b"one\n"), "is not a printable name"),
+    "names that are not text": (names(b"\xff\n"), "names: not UTF-8"),
+    "names that are not deflated": (tensor("names", [1, 2, 3]), "names: not a zlib stream"),
+    "names that explode": (names(bytes(1 << 25)), "names: a zlib stream that .* expands beyond 4194304"),
+    "names without inputs": (
+        lambda m, t: (t.pop("inputs"), t.pop("recording"), m.update(recorded_steps=0)),
+        "inputs: missing, though",
+    ),
+    "steps negative": (manifest(recorded_steps=-1), "recorded_steps -1, expected 0 to 1024"),
+    "steps too many": (manifest(recorded_steps=1025), "recorded_steps 1025"),
+    "steps true": (manifest(recorded_steps=True), "recorded_steps True"),
+    "steps of another recording": (manifest(recorded_steps=4), "recording: 18 bytes expanded, expected 24"),
+    "a recording that is not said": (manifest(recorded_steps=0), "tensor 'recording' does not belong"),
+    "no recording": (lambda m, t: t.pop("recording"), "recording: missing"),
+    "a recording cut off": (
+        lambda m, t: t.update(recording=t["recording"][:-3]),
+        "recording: a zlib stream that is cut",
+    ),
+    "a recording with a tail": (
+        lambda m, t: t.update(recording=np.append(t["recording"], np.uint8(0))),
+        "recording: a zlib stream that .* has a tail",
+    ),
+    "a recording that explodes": (recording(bytes(1 << 25)), "recording: a zlib stream that .* expands beyond 18"),
+    "a recorded flag of 2": (recording(bytes(6) + b"\2" * 6 + b"\1\0\1" + bytes(3)), "recording: a flag that is not"),
+    "a recording that does not start": (recording(bytes(6) + b"\1" * 6 + bytes(6)), "a first step that starts no"),
+    "a recorded action that was not available": (
+        recording(bytes(12) + b"\1\0\1" + bytes(3)),
+        "recording: takes an action that is not available",
+    ),
+    "a recorded action out of range": (
+        recording(bytes(6) + b"\1" * 6 + b"\1\0\1" + b"\0\0\2"),
+        "recording: takes an action that is not available",
+    ),
     "padding not zero": (lambda m, t: t["values"].put(24, 1), "values: the padding of a short block"),
 }
 
@@ -183,7 +285,7 @@ HOSTILE_TEXT = {
     "null": ("null", "manifest: not a JSON object"),
     "empty": ("", "manifest: not JSON"),
     "a bomb": ("[" * 1_000_000, "manifest: not JSON"),
-    "a bomb inside": ('{"version":2,"info":' + '{"a":' * 100_000 + "1" + "}" * 100_001, "manifest: not JSON"),
+    "a bomb inside": ('{"version":3,"info":' + '{"a":' * 100_000 + "1" + "}" * 100_001, "manifest: not JSON"),
     "a number of a million digits": ('{"version":' + "1" * 1_000_000 + "}", "manifest: not JSON"),
     "an infinite number": (json.dumps({**handmade()[0], "info": {"x": 0.5}}).replace("0.5", "1e999"), "malformed"),
 }

@@ -65,7 +65,9 @@ def _checked_model(bundle: Bundle, k: int, sparse: bool, trace: Trace | None) ->
     from onnx.shape_inference import InferenceError
 
     info = bundle.agents[k]
-    model = build_model(bundle.contract, bundle.networks[info.network], info, bundle.info, sparse)
+    model = build_model(
+        bundle.contract, bundle.networks[info.network], info, bundle.info, sparse, False, bundle.identity
+    )
     try:
         check_model(model, full_check=True)
     except (ValidationError, InferenceError) as error:

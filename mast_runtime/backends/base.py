@@ -34,6 +34,11 @@ class Backend:
 def stepped(compile_one: Compile, missing: Callable[[], str], note: str = "") -> Backend:
     """A backend that brings a Step only: mast_runtime.agent does the rest."""
 
+    def compiled(contract: Contract, network: Network) -> Step:
+        step = compile_one(contract, network)
+        step.limits = None if network.inputs is None else network.inputs.limits()
+        return step
+
     def agent(contract: Contract, step: Step, index: int, name: str) -> Agent:
         from mast_runtime.agent import Agent
 
@@ -42,7 +47,7 @@ def stepped(compile_one: Compile, missing: Callable[[], str], note: str = "") ->
     def team(contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int, name: str) -> Team:
         from mast_runtime.agent import Team
 
-        steps = {id(network): compile_one(contract, network) for network in {id(x): x for x in networks}.values()}
+        steps = {id(network): compiled(contract, network) for network in {id(x): x for x in networks}.values()}
         return Team(contract, [steps[id(network)] for network in networks], agent_ids, n, name)
 
-    return Backend(compile_one, agent, team, missing, note)
+    return Backend(compiled, agent, team, missing, note)

@@ -80,6 +80,7 @@ class TypeStats:
 class Description:
     """A policy's structure; JSON-ready through `as_dict`."""
 
+    identity: dict[str, str]
     info: dict[str, Any]
     contract: Contract
     nnz: int
@@ -104,7 +105,15 @@ def describe(bundle: Bundle) -> Description:
     networks = [_network_stats(bundle, i, labels[i]) for i in range(len(bundle.networks))]
     n_weights = sum(network.n_weights for network in bundle.networks)
     return Description(
-        bundle.info, bundle.contract, bundle.nnz, n_weights, bundle.sparsity, networks, layers, _type_stats(bundle)
+        bundle.identity._asdict(),
+        bundle.info,
+        bundle.contract,
+        bundle.nnz,
+        n_weights,
+        bundle.sparsity,
+        networks,
+        layers,
+        _type_stats(bundle),
     )
 
 
@@ -208,7 +217,7 @@ def _card(description: Description) -> list[str]:
     info, contract = description.info, description.contract
     forms = {
         "env": "{}", "map": "{}", "algorithm": "{}", "method": "{}", "seed": "seed {}", "steps": "{:,} steps",
-        "win_rate": "win rate {:.3f}", "producer": "made by {}",
+        "win_rate": "win rate {:.3f}",
     }  # fmt: skip
     trained = []
     for key, form in forms.items():
@@ -222,6 +231,9 @@ def _card(description: Description) -> list[str]:
             "verified against the trained networks over {steps} steps: q within {max_q_error}, equal actions "
             "{action_agreement}".format(**checked)
         )
+    forms = {"version": "version {}", "digest": "digest {}", "producer": "made by {}"}
+    named = [form.format(description.identity[key]) for key, form in forms.items() if description.identity[key]]
+    lines.append(", ".join(named))
     return ["".join(character for character in line if character.isprintable()) for line in lines if line]
 
 

@@ -171,5 +171,16 @@ def _overflow() -> NoReturn:
     overflow()
 
 
+def _check_executed(action: Any, last_action: int | NDArray[np.int64], n_actions: int) -> int | NDArray[np.int64]:
+    """A team's actions [n], or one agent's, without numpy. Raises ObservationError."""
+    from mast_runtime.executed import checked_action
+
+    if isinstance(last_action, int):
+        return checked_action(action, last_action, n_actions)
+    from mast_runtime.agent import checked_actions
+
+    return checked_actions(action, last_action, n_actions)
+
+
 if _native is not None:
-    _native.configure(_convert_obs, _convert_avail, _convert_which, _make_array, _overflow)
+    _native.configure(_convert_obs, _convert_avail, _convert_which, _make_array, _overflow, _check_executed)

@@ -5,6 +5,7 @@ typedef struct {
     Network *network;
     mast_state state;
     float *floats;
+    uint64_t *outside, total_outside; /* [obs] */
     long index;
     PyObject *contract, *backend;
 } Agent;
@@ -28,7 +29,8 @@ static PyObject *agent_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     Py_INCREF(network), Py_INCREF(contract), Py_INCREF(backend);
     self->network = (Network *)network, self->contract = contract, self->backend = backend, self->index = index;
     self->floats = allocate(mast_state_floats(n) * sizeof(float));
-    if (!self->floats) {
+    self->outside = allocate(n->obs * sizeof(uint64_t));
+    if (!self->floats || !self->outside) {
         Py_DECREF(self);
         return NULL;
     }
@@ -40,12 +42,22 @@ static void agent_dealloc(PyObject *object)
 {
     Agent *self = (Agent *)object;
     PyTypeObject *type = Py_TYPE(object);
-    release(self->floats);
+    release(self->floats), release(self->outside);
     Py_XDECREF((PyObject *)self->network);
     Py_XDECREF(self->contract);
     Py_XDECREF(self->backend);
     PyObject_Free(object);
     Py_DECREF(type);
+}
+
+/* A decision, and a note of the inputs outside their range. */
+static int agent_decide(Agent *self, const float *obs, const uint8_t *avail)
+{
+    const mast_network *n = &self->network->net;
+    const int action = mast_act(self->network->kernels, n, &self->state, obs, avail);
+    if (action >= 0)
+        self->total_outside += mast_count_outside(self->network->kernels, n, obs, self->outside);
+    return action;
 }
 
 static PyObject *agent_act(PyObject *object, PyObject *const *args, Py_ssize_t given, PyObject *names)
@@ -61,7 +73,7 @@ static PyObject *agent_act(PyObject *object, PyObject *const *args, Py_ssize_t g
         PyBuffer_Release(&obs_view);
         return NULL;
     }
-    const int action = mast_act(self->network->kernels, n, &self->state, obs_view.buf, avail ? avail_view.buf : NULL);
+    const int action = agent_decide(self, obs_view.buf, avail ? avail_view.buf : NULL);
     PyBuffer_Release(&obs_view);
     if (avail)
         PyBuffer_Release(&avail_view);
@@ -73,6 +85,22 @@ static PyObject *agent_reset(PyObject *object, PyObject *unused)
     (void)unused;
     Agent *self = (Agent *)object;
     mast_reset(&self->network->net, &self->state, (uint32_t)self->index);
+    Py_RETURN_NONE;
+}
+
+static PyObject *agent_executed(PyObject *object, PyObject *given)
+{
+    Agent *self = (Agent *)object;
+    const mast_network *n = &self->network->net;
+    PyObject *checked = PyObject_CallFunction(check_executed, "Oii", given, (int)self->state.last_action, (int)n->actions);
+    const long action = checked ? PyLong_AsLong(checked) : -1;
+    Py_XDECREF(checked);
+    if (action < 0 || action >= (long)n->actions) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_SystemError, "a converter returned an action out of range");
+        return NULL;
+    }
+    mast_executed(n, &self->state, (int32_t)action);
     Py_RETURN_NONE;
 }
 
@@ -88,7 +116,7 @@ static PyObject *agent_measure(PyObject *object, PyObject *args)
         return NULL;
     const double start = now();
     for (Py_ssize_t i = 0; i < rounds; i++)
-        mast_act(self->network->kernels, &self->network->net, &self->state, view.buf, NULL);
+        agent_decide(self, view.buf, NULL);
     const double seconds = now() - start;
     PyBuffer_Release(&view);
     return PyFloat_FromDouble(seconds);
@@ -116,18 +144,38 @@ static PyObject *agent_last_action(PyObject *object, void *unused)
     return PyLong_FromLong(((Agent *)object)->state.last_action);
 }
 
+static PyObject *agent_out_of_range(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyLong_FromUnsignedLongLong(((Agent *)object)->total_outside);
+}
+
+static PyObject *agent_out_of_range_counts(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Agent *self = (Agent *)object;
+    const uint32_t inputs = self->network->net.obs;
+    return array_of(self->outside, 8u * (size_t)inputs, "q", 0, inputs);
+}
+
 static PyMethodDef agent_methods[] = {
     {"act", (PyCFunction)(void (*)(void))agent_act, METH_FASTCALL | METH_KEYWORDS,
      "act(obs, avail_actions=None) -> int\n\nThe greedy available action for obs [O] and avail_actions [A] (None: all). "
      "Raises ObservationError, in which case\nthe recurrent state is as it was."},
     {"reset", agent_reset, METH_NOARGS, "Forget the episode: zero memory, no last action."},
+    {"executed", agent_executed, METH_O,
+     "executed(action)\n\nWhat was done in place of the last decision: the last action of the next one. Raises "
+     "ObservationError."},
     {"measure", agent_measure, METH_VARARGS,
      "measure(obs, rounds) -> seconds\n\nThat many decisions on obs [O], without Python in between."},
     {0}};
 static PyGetSetDef agent_getset[] = {
     {"q", agent_q, NULL, "Action values [A] of the last decision (a copy).", NULL},
     {"hidden", agent_hidden, NULL, "Recurrent state [H] (a copy).", NULL},
-    {"last_action", agent_last_action, NULL, "The last action chosen, -1 before the first of an episode.", NULL},
+    {"last_action", agent_last_action, NULL, "The last action chosen or executed, -1 before the first of an episode.",
+     NULL},
+    {"out_of_range", agent_out_of_range, NULL, "Inputs so far that lay outside the range that training saw.", NULL},
+    {"out_of_range_counts", agent_out_of_range_counts, NULL, "The same for each input [O] int64 (a copy).", NULL},
     {0}};
 static PyMemberDef agent_members[] = {
     {"contract", T_OBJECT, offsetof(Agent, contract), READONLY, "What the policy reads and writes."},

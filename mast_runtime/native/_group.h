@@ -16,6 +16,7 @@ typedef struct {
     uint32_t obs, actions;
     Group *groups;
     float *q, *next_q;
+    uint64_t *outside, total_outside; /* [n][obs] */
     int32_t *id, *last_action, *next_action;
     size_t weights;
     int busy;

@@ -18,7 +18,7 @@
 /* A GIL given up is got back up to milliseconds later where other threads compute: only for work as long as that. */
 #define WEIGHTS_WORTH_THE_GIL (1u << 22)
 
-static PyObject *convert_obs, *convert_avail, *convert_which, *make_array, *overflow_error;
+static PyObject *convert_obs, *convert_avail, *convert_which, *make_array, *overflow_error, *check_executed;
 static PyTypeObject *network_type, *agent_type, *team_type;
 
 #include "_buffers.h"
@@ -28,14 +28,16 @@ static PyTypeObject *network_type, *agent_type, *team_type;
 #include "_agent.h"
 #include "_team.h"
 
-/* configure(convert_obs, convert_avail, convert_which, make_array, overflow_error): Python functions that are called here. */
+/* configure(convert_obs, convert_avail, convert_which, make_array, overflow_error, check_executed): Python functions that
+ * are called here. */
 static PyObject *configure(PyObject *module, PyObject *args)
 {
     (void)module;
-    PyObject *f[5], **const to[5] = {&convert_obs, &convert_avail, &convert_which, &make_array, &overflow_error};
-    if (!PyArg_ParseTuple(args, "OOOOO", &f[0], &f[1], &f[2], &f[3], &f[4]))
+    PyObject *f[6], **const to[6] = {&convert_obs, &convert_avail,   &convert_which,
+                                     &make_array,  &overflow_error, &check_executed};
+    if (!PyArg_ParseTuple(args, "OOOOOO", &f[0], &f[1], &f[2], &f[3], &f[4], &f[5]))
         return NULL;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         PyObject *old = *to[i];
         Py_INCREF(f[i]);
         *to[i] = f[i];

@@ -7,6 +7,8 @@ static int team_allocate(Team *self, const Py_buffer *ids)
 {
     self->n = ids->len / 4;
     const size_t n = (size_t)self->n, q_size = n * self->actions * sizeof(float);
+    if (!(self->outside = allocate(n * self->obs * sizeof(uint64_t))))
+        return -1;
     if (!(self->id = allocate(4 * n)) || !(self->last_action = allocate(4 * n))
         || !(self->next_action = allocate(4 * n)) || !(self->q = allocate(q_size)) || !(self->next_q = allocate(q_size))
         || !(self->groups = allocate((size_t)self->n_groups * sizeof(Group))))
@@ -75,7 +77,7 @@ static void team_dealloc(PyObject *object)
         Py_XDECREF((PyObject *)g->network);
         release(g->member), release(g->yh), release(g->next), release(g->work), release(g->states);
     }
-    release(self->groups), release(self->q), release(self->next_q);
+    release(self->outside), release(self->groups), release(self->q), release(self->next_q);
     release(self->id), release(self->last_action), release(self->next_action);
     Py_XDECREF(self->contract);
     Py_XDECREF(self->backend);
@@ -100,6 +102,11 @@ static int team_step(Team *self, const float *obs, const uint8_t *avail)
         g->yh = g->next, g->next = yh;
         for (uint32_t j = 0; g->states && j < g->size; j++)
             mast_commit(&g->network->net, &g->states[j], self->next_action[g->member[j]]);
+        for (uint32_t j = 0; g->network->net.low && j < g->size; j++) {
+            const size_t at = (size_t)g->member[j] * self->obs;
+            self->total_outside +=
+                mast_count_outside(g->network->kernels, &g->network->net, obs + at, self->outside + at);
+        }
     }
     float *const q = self->q;
     self->q = self->next_q, self->next_q = q;
@@ -216,6 +223,8 @@ static PyObject *team_reset(PyObject *object, PyObject *const *args, Py_ssize_t 
     Py_RETURN_NONE;
 }
 
+#include "_executed.h"
+
 static PyObject *team_q(PyObject *object, void *unused)
 {
     (void)unused;
@@ -253,6 +262,8 @@ static PyMethodDef team_methods[] = {
      "Raises ObservationError, in which case the\nrecurrent state is as it was."},
     {"reset", (PyCFunction)(void (*)(void))team_reset, METH_FASTCALL,
      "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
+    {"executed", team_executed, METH_O,
+     "executed(actions)\n\nWhat was done in place of the last decisions [n]. Raises ObservationError."},
     {"measure", team_measure, METH_VARARGS,
      "measure(obs, rounds) -> seconds\n\nThat many decisions of the team on obs [n,O], without Python in between."},
     {0}};
@@ -260,6 +271,9 @@ static PyGetSetDef team_getset[] = {
     {"q", team_q, NULL, "Action values [n,A] of the last decision (a copy).", NULL},
     {"hidden", team_hidden, NULL, "Recurrent state [n,H] (a copy).", NULL},
     {"last_action", team_last_action, NULL, "The last actions [n], -1 before the first of an episode.", NULL},
+    {"out_of_range", team_out_of_range, NULL, "Inputs so far that lay outside the range that training saw.", NULL},
+    {"out_of_range_counts", team_out_of_range_counts, NULL, "The same for each agent and input [n,O] int64 (a copy).",
+     NULL},
     {0}};
 static PyMemberDef team_members[] = {
     {"contract", T_OBJECT, offsetof(Team, contract), READONLY, "What the policies read and write."},

@@ -132,4 +132,30 @@ static int choose(const float *q, const uint8_t *avail, uint32_t actions)
 }
 #endif
 
+#if defined(MAST_V4)
+static int outside(const float *obs, const float *low, const float *high, uint32_t inputs)
+{
+    __mmask16 below = 0, above = 0;
+    const uint32_t whole = inputs & ~15u;
+    const __mmask16 rest = (__mmask16)((1u << (inputs - whole)) - 1u);
+    for (uint32_t i = 0; i < whole; i += 16) {
+        const vec16 o = load16(obs + i);
+        below |= _mm512_cmp_ps_mask(o, load16(low + i), _CMP_LT_OQ);
+        above |= _mm512_cmp_ps_mask(o, load16(high + i), _CMP_GT_OQ);
+    }
+    const vec16 o = _mm512_maskz_loadu_ps(rest, obs + whole);
+    below |= _mm512_cmp_ps_mask(o, _mm512_maskz_loadu_ps(rest, low + whole), _CMP_LT_OQ);
+    above |= _mm512_cmp_ps_mask(o, _mm512_maskz_loadu_ps(rest, high + whole), _CMP_GT_OQ);
+    return (below | above) != 0;
+}
+#else
+static int outside(const float *obs, const float *low, const float *high, uint32_t inputs)
+{
+    int any = 0;
+    for (uint32_t i = 0; i < inputs; i++)
+        any |= (obs[i] < low[i]) | (obs[i] > high[i]);
+    return any;
+}
+#endif
+
 #include "mast_lanes.h"

@@ -65,6 +65,7 @@ typedef struct {
     uint32_t fc1_size, hidden;
     mast_matrix fc1, gru[2], fc2;
     const float *fc1_bias, *gru_bias, *fc2_bias;
+    const float *low, *high; /* [obs] the range of each input, or NULL */
 } mast_network;
 
 /* One agent's memory: pointers into one array of floats (MAST_PERMUTED reads up to a panel beyond the inputs, without using
@@ -104,6 +105,8 @@ typedef struct {
     int (*forward)(const mast_network *network, mast_state *state, const float *obs);
     /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
     int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
+    /* Is any of these inputs below its low or above its high? */
+    int (*outside)(const float *obs, const float *low, const float *high, uint32_t inputs);
     /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
     int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
     /* Of each layout the density from which the dense kernel is faster, the lower of the two sizes that
@@ -171,6 +174,30 @@ static inline void mast_commit(const mast_network *n, mast_state *s, int32_t act
         s->x[n->obs + (uint32_t)action] = 1.0f;
     }
     s->last_action = action;
+}
+
+/* Another action than the decision was executed; there was a decision. */
+static inline void mast_executed(const mast_network *n, mast_state *s, int32_t action)
+{
+    if (n->last_action) {
+        s->x[n->obs + (uint32_t)s->last_action] = 0.0f;
+        s->x[n->obs + (uint32_t)action] = 1.0f;
+    }
+    s->last_action = action;
+}
+
+/* Count the inputs outside their range, each by itself [obs]; returns how many there were. */
+static inline uint32_t mast_count_outside(const mast_kernels *k, const mast_network *n, const float *obs, uint64_t *counts)
+{
+    uint32_t found = 0;
+    if (n->low && k->outside(obs, n->low, n->high, n->obs)) {
+        for (uint32_t i = 0; i < n->obs; i++) {
+            const int outside = obs[i] < n->low[i] || obs[i] > n->high[i];
+            counts[i] += (uint64_t)outside;
+            found += (uint32_t)outside;
+        }
+    }
+    return found;
 }
 
 /* One decision: the action, or a mast_fault, in which case the state is as it was. */

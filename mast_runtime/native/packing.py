@@ -75,7 +75,10 @@ class PackedMatrix(NamedTuple):
 
 
 class PackedNetwork(NamedTuple):
-    """What _native.Network takes, names and all: mast_network, the name of its level, whether it is for lanes."""
+    """What _native.Network takes, names and all: mast_network, the name of its level, whether it is for lanes.
+
+    low, high: empty where no range of the inputs is known.
+    """
 
     level: str
     lanes: bool
@@ -86,6 +89,8 @@ class PackedNetwork(NamedTuple):
     agent_id: bool
     fc1_size: int
     hidden: int
+    low: array[float]
+    high: array[float]
     fc1_bias: array[float]
     gru_bias: array[float]
     fc2_bias: array[float]
@@ -121,7 +126,8 @@ def pack(contract: Contract, network: Network, level: Level, lanes: bool) -> Pac
     gru, rest = _gru(rows, layouts, h, padded(fc1))
     fc1_matrix, fc2_matrix = (_pack_matrix(_padded_rows(rows[name]), layouts[name]) for name in ("fc1", "fc2"))
     sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h)
-    return PackedNetwork(level.name, lanes, *sizes, *_biases(network), fc1_matrix, gru, rest, fc2_matrix)
+    limits = network.inputs.limits() if network.inputs else (array("f"), array("f"))
+    return PackedNetwork(level.name, lanes, *sizes, *limits, *_biases(network), fc1_matrix, gru, rest, fc2_matrix)
 
 
 def _biases(network: Network) -> tuple[array[float], array[float], array[float]]:

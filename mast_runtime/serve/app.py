@@ -6,7 +6,9 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -20,7 +22,7 @@ from mast_runtime.agent import Agent
 from mast_runtime.backends import compile_network, new_agent
 from mast_runtime.bundle import Bundle
 from mast_runtime.errors import ObservationError, ServeError
-from mast_runtime.format import AgentInfo
+from mast_runtime.format import AgentInfo, Identity
 from mast_runtime.serve.content import compress, header_number, read_body
 from mast_runtime.serve.metrics import Metrics
 from mast_runtime.serve.protocol import InferRequest, RequestError, TensorSpec, encode_response, parse_request
@@ -40,6 +42,8 @@ class Model:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     new_agent: Callable[[], Agent]
+    identity: Identity
+    input_names: tuple[str, ...]
 
     @property
     def max_body_bytes(self) -> int:
@@ -53,8 +57,13 @@ class Model:
             "platform": "mast",
             "inputs": [spec.metadata() for spec in self.inputs],
             "outputs": [spec.metadata() for spec in self.outputs],
-            "parameters": {"agent_name": self.info.name, "agent_type": self.info.type},
+            "parameters": {"agent_name": self.info.name, "agent_type": self.info.type, **policy_of(self.identity)},
         }
+
+
+def policy_of(identity: Identity) -> dict[str, str]:
+    """Which policy it is, as metadata and metrics name it."""
+    return {f"policy_{key}": value for key, value in identity._asdict().items()}
 
 
 def make_models(bundle: Bundle, agent: int | None, backend: str) -> tuple[dict[str, Model], str]:
@@ -74,7 +83,10 @@ def make_models(bundle: Bundle, agent: int | None, backend: str) -> tuple[dict[s
     def model(i: int) -> Model:
         info = bundle.agents[i]
         name, step = steps[info.network]
-        return Model(f"agent_{i}", info, inputs, outputs, lambda: new_agent(contract, step, info.index, name))
+        seen = bundle.networks[info.network].inputs
+        names = tuple(map(str, range(contract.obs_dim))) if seen is None or not seen.names else seen.names
+        fresh = partial(new_agent, contract, step, info.index, name)
+        return Model(f"agent_{i}", info, inputs, outputs, fresh, bundle.identity, names)
 
     return {f"agent_{i}": model(i) for i in chosen}, next(iter(steps.values()))[0]
 
@@ -104,7 +116,9 @@ class Endpoints:
         return self.models[name]
 
     async def server_metadata(self, request: Request) -> Response:
-        return json_response({"name": "mast", "version": __version__, "extensions": EXTENSIONS})
+        parameters = policy_of(next(iter(self.models.values())).identity)
+        about = {"name": "mast", "version": __version__, "extensions": EXTENSIONS, "parameters": parameters}
+        return json_response(about)
 
     async def server_ready(self, request: Request) -> Response:
         return Response()
@@ -149,9 +163,20 @@ class Endpoints:
     def decide(self, model: Model, message: InferRequest) -> Agent:
         """Step the request's sequence; the agent returned holds the decision. Raises RequestError, ObservationError."""
         agent = self.sequences.take(model.name, message, model.new_agent)
+        chosen, outside = agent.last_action, agent.out_of_range
+        counts = agent.out_of_range_counts if outside else 0
+        if message.executed_action is not None:
+            agent.executed(message.executed_action)
         start_s = time.perf_counter()
-        agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
+        try:
+            agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
+        except ObservationError:
+            if message.executed_action is not None:
+                agent.executed(chosen)  # a refused request changes nothing
+            raise
         self.metrics.decision.labels(model.name).observe(time.perf_counter() - start_s)
+        if agent.out_of_range > outside:
+            self.metrics.count_outside(model.name, model.input_names, agent.out_of_range_counts - counts)
         self.sequences.keep(model.name, message, agent)
         return agent
 
@@ -163,7 +188,9 @@ def respond(model: Model, message: InferRequest, agent: Agent, accepted: str) ->
         header["id"] = message.request_id
     arrays = {"action": np.array([agent.last_action]), "q": agent.q}
     body, json_size_bytes = encode_response(header, message.outputs, arrays)
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": "application/json", "mast-policy-digest": model.identity.digest}
+    if model.identity.version:
+        headers["mast-policy-version"] = quote(model.identity.version)  # a header is no place for any character
     if json_size_bytes is not None:
         headers["content-type"] = "application/octet-stream"
         headers["inference-header-content-length"] = str(json_size_bytes)
@@ -204,7 +231,8 @@ def create_app(
         raise ServeError(f"idle limit {idle_limit_s} s and {max_sequences} sequences: both must be positive")
     models, backend = make_models(bundle, agent, backend)
     sequences = SequenceTable(idle_limit_s, max_sequences)
-    endpoints = Endpoints(models, sequences, Metrics(sequences, __version__, backend))
+    metrics = Metrics(sequences, __version__, backend, policy_of(bundle.identity))
+    endpoints = Endpoints(models, sequences, metrics)
     routes = []
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [

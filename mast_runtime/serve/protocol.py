@@ -50,12 +50,16 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class InferRequest:
-    """A valid request: inputs by name, requested outputs with whether each goes out as raw bytes, its sequence."""
+    """A valid request: inputs by name, requested outputs with whether each goes out as raw bytes, its sequence.
+
+    executed_action: what was done in place of the sequence's last decision, None: that decision.
+    """
 
     request_id: str | None
     sequence_id: int | str
     sequence_start: bool
     sequence_end: bool
+    executed_action: int | None
     inputs: dict[str, NDArray]
     outputs: tuple[tuple[TensorSpec, bool], ...]
 
@@ -76,11 +80,16 @@ def parse_request(
     request_id = message.get("id")
     if request_id is not None and len(_expect(request_id, str, "id")) > MAX_ID_LENGTH:
         raise RequestError(f"id is longer than {MAX_ID_LENGTH} characters")
+    starts = _expect(parameters.get("sequence_start", False), bool, "sequence_start")
+    executed = parameters.get("executed_action")
+    if executed is not None and starts:
+        raise RequestError("executed_action is of the decision before, and sequence_start begins: there was none")
     return InferRequest(
         request_id,
         _sequence_id(parameters.get("sequence_id", 0)),
-        _expect(parameters.get("sequence_start", False), bool, "sequence_start"),
+        starts,
         _expect(parameters.get("sequence_end", False), bool, "sequence_end"),
+        None if executed is None else _expect(executed, int, "executed_action"),
         _read_inputs(message.get("inputs"), memoryview(body)[end:], inputs),
         _read_outputs(message.get("outputs"), parameters, outputs),
     )

@@ -16,7 +16,10 @@ from mast_train.envs.scene import Scene
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """The contract of one map. `episode_limit` is the largest number of transitions an episode can have."""
+    """The contract of one map. `episode_limit` is the largest number of transitions an episode can have.
+
+    obs_names: of the observation's inputs, a row of O for each agent, or one for all; none where they have no names.
+    """
 
     env: str
     map: str
@@ -27,10 +30,14 @@ class EnvSpec:
     episode_limit: int
     agent_types: tuple[str, ...]
     version: str = ""
+    obs_names: tuple[tuple[str, ...], ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.agent_types) != self.n_agents:
             raise ValueError(f"agent_types has {len(self.agent_types)} entries, expected n_agents = {self.n_agents}")
+        rows = len(self.obs_names)
+        if rows not in (0, 1, self.n_agents) or any(len(row) != self.obs_dim for row in self.obs_names):
+            raise ValueError(f"obs_names has {rows} rows, expected 0, 1 or {self.n_agents} of {self.obs_dim} names")
 
 
 @dataclass

@@ -260,4 +260,15 @@ def _spec(map_name: str) -> EnvSpec:
         episode_limit=simulator.max_steps + 1,
         agent_types=agent_types,
         version=f"jaxmarl {version('jaxmarl')}",
+        obs_names=(_obs_names(simulator),),
     )
+
+
+def _obs_names(simulator: Any) -> tuple[str, ...]:
+    """Of any ally: the other allies in order, the enemies, itself."""
+    units = [f"ally {i}" for i in range(1, simulator.num_allies)] + [
+        f"enemy {i + 1}" for i in range(simulator.num_enemies)
+    ]
+    others = [f"{unit} {feature}" for unit in units for feature in simulator.unit_features]
+    names = [*others, *(f"own {feature}" for feature in simulator.own_features)]
+    return tuple(name.replace("_", " ") for name in names)

@@ -58,4 +58,6 @@ def config_of(header: dict[str, Any]) -> Config:
 
 def spec_of(header: dict[str, Any]) -> EnvSpec:
     """The EnvSpec a header holds."""
-    return EnvSpec(**{**header["spec"], "agent_types": tuple(header["spec"]["agent_types"])})
+    spec = header["spec"]
+    names = tuple(tuple(row) for row in spec.get("obs_names", ()))
+    return EnvSpec(**{**spec, "agent_types": tuple(spec["agent_types"]), "obs_names": names})

@@ -137,6 +137,8 @@ class Loop:
         """Store a round of episodes and take its updates; returns means for the log of each run. Raises UserError."""
         c, runs, started, logs = self.config, self._active, time.perf_counter(), []
         add([run.replay for run in runs], played.episodes)
+        for run, own in zip(runs, played, strict=True):
+            run.seen.add(own.episodes)
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
             if runs[0].replay.can_sample():

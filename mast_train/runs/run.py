@@ -22,6 +22,7 @@ from mast_train.learning.learner import Learner, part, stream_seed
 from mast_train.networks.build import agent_inputs, tiny_widths
 from mast_train.runs import checkpoint
 from mast_train.runs.events import Clock, Evaluation, Progress, Saved
+from mast_train.runs.seen import Seen
 from mast_train.runs.tickets import ticket, warm_start
 from mast_train.settings.config import Config, EnvConfig
 from mast_train.settings.errors import UserError
@@ -110,6 +111,7 @@ class Run:
         self.step = 0
         self.stop_requested = False
         self.clock = Clock()
+        self.seen = Seen(self.spec, self.device)
         self.ahead: Rollout | None = None
         self.next_eval = 0  # the step from which the next evaluation is due
         self.inputs = partial(agent_inputs, self.config, self.spec)
@@ -216,6 +218,10 @@ class Run:
             steps = torch.cat([getattr(episodes, name)[:, :-1][episodes.filled] for episodes in rounds])
             repeats = -(-TRACE_STEPS // steps.shape[0])
             trace[name] = steps.repeat(repeats, *[1] * (steps.dim() - 1))[:TRACE_STEPS]
+        first = [torch.arange(x.filled.shape[1], device=x.filled.device).expand_as(x.filled) == 0 for x in rounds]
+        starts = torch.cat([start[x.filled] for start, x in zip(first, rounds, strict=True)])
+        trace["starts"] = starts.repeat(-(-TRACE_STEPS // len(starts)))[:TRACE_STEPS]
+        trace |= {f"seen.{name}": tensor for name, tensor in self.seen.state_dict().items()}
         checkpoint.write(self.folder / "trace.safetensors", trace, self.config, self.spec, {"step": self.step})
 
     def save(self, reason: str) -> Saved:
@@ -225,6 +231,7 @@ class Run:
         path, replay_path = self.folder / "checkpoint.safetensors", self.folder / f"replay-{self.step}.safetensors"
         tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
         tensors |= {"exploration": self.exploration.get_state(), "sampling": self.sampling.get_state()}
+        tensors |= {f"seen.{name}": tensor for name, tensor in self.seen.state_dict().items()}
         meta = self._meta()
         if reason != "finished":
             episodes = self.replay.state_dict()
@@ -249,6 +256,7 @@ class Run:
         ahead = part(episodes, "ahead.")
         try:
             run.learner.load_state_dict(part(tensors, "learner."))
+            run.seen.load_state_dict(part(tensors, "seen."))
             run.replay.load_state_dict(episodes)
             run.ahead = Rollout.from_state_dict(ahead, run.env.device) if ahead else None
             run._load_streams(tensors, header)
