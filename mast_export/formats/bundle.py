@@ -34,7 +34,9 @@ def write_bundle(bundle: Bundle, trace: Trace, path: Path) -> Exported:
         "steps": report.n_steps,
         "max_q_error": float(f"{report.max_q_error:.2g}"),
         "max_hidden_error": float(f"{report.max_hidden_error:.2g}"),
+        "noise": float(f"{report.noise:.2g}"),
         "action_agreement": round(report.agreement, 4),
+        "mean_regret": float(f"{report.mean_regret:.2g}"),
     }
     return Exported(path, save(replace(bundle, info={**bundle.info, "verification": summary}), path), report)
 
