@@ -115,6 +115,7 @@ def _info(config: Config, spec: EnvSpec, header: dict[str, Any]) -> dict[str, An
         "env_settings": {name: getattr(config.env, name) for name in ("team_reward", "episode_limit", "options")},
         "algorithm": config.algorithm,
         "method": config.method,
+        **({"normalised": header["normalised"]} if header.get("normalised") else {}),
         "seed": config.seed,
         "steps": header["step"],
         "win_rate": _win_rate(header["evaluation"]),

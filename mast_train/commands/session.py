@@ -17,6 +17,7 @@ from mast_train.commands.display import TrainingDisplay
 from mast_train.learning.flops import costs
 from mast_train.runs.events import Evaluation, Event, Progress
 from mast_train.runs.folders import RunLog, locked, new_run
+from mast_train.runs.inputs import LOOKED_AT, far_inputs
 from mast_train.runs.loop import Loop
 from mast_train.runs.malloc import keep_freed_memory
 from mast_train.runs.run import Run, threads
@@ -82,6 +83,7 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
         f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
     display = TrainingDisplay(console, config.train.total_steps, runs[0].step, seeds)
+    unseen = runs[0].step < LOOKED_AT
     with ExitStack() as stack:
         logs = [stack.enter_context(_log(run, resumed)) for run in runs]
         stack.enter_context(display)
@@ -91,6 +93,9 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
             _write(logs[k], run, event)
             if isinstance(event, Progress):
                 display.round(event, k)
+                if unseen and event.step >= min(LOOKED_AT, config.train.total_steps):
+                    unseen = False
+                    display.say(far_inputs(run))
             elif isinstance(event, Evaluation):
                 display.evaluation(event, k)
             if watch is not None and watch(event) is False:
