@@ -18,9 +18,11 @@ from mast_train.settings.config import Config, leaves, override
 from mast_train.settings.errors import UserError, reason, suggest
 from mast_train.settings.limits import validate
 from mast_train.settings.methods import environment, resolve
+from mast_train.sweeps.unused import check_settings, check_used
 
 SHORT = ("method", "algorithm", "recipe", "sparsity", "block")
 """Settings that `mast train` has a short name for; every other one is written in full, as `train.lr`."""
+FILE = ("sweep", "set", "axes", "rows", "maps", "tune")
 TABLES: dict[str, tuple[str, ...]] = {
     "sweep": ("name", "steps", "evaluations", "seeds", "jobs"),
     "tune": ("rates", "seeds", "steps", "map"),
@@ -97,14 +99,17 @@ def load_sweep(path: Path) -> Sweep:
 
 def parse_sweep(tree: Mapping[str, Any], name: str) -> Sweep:
     """A sweep from a TOML tree; `name` where the file gives none. Raises UserError."""
-    _known(tree, ("sweep", "set", "axes", "rows", "maps", "tune"), "table")
+    _known(tree, FILE, "table")
     head = _table(tree, "sweep")
     _known(head, TABLES["sweep"], "[sweep] key")
     tuning, evaluations = _tuning(tree), _whole(head.get("evaluations"), "sweep.evaluations")
     rows = {**_axis_rows(tree), **{str(row): dict(table) for row, table in _table(tree, "rows").items()}}
     if not rows:
         raise UserError('no rows: give [axes] method = ["dense", "mast"], or [rows."a name"]')
-    groups = tuple(_groups(tree, head, rows, tuning))
+    check_settings({table: _table(tree, table) for table in FILE}, rows)
+    asked: dict[str, None] = {}
+    groups = tuple(_groups(tree, head, rows, tuning, asked))
+    check_used(tree, asked, [(group.key, rate_key(tuning, group)) for group in groups])
     if not groups:
         raise UserError("every row was left out by `rows` of [maps]")
     _unique([(group.key, "row") for group in groups])
@@ -149,9 +154,14 @@ def final_cells(sweep: Sweep, rates: Mapping[str, float]) -> list[Cell]:
 
 def rate_source(sweep: Sweep, group: Group) -> str | None:
     """The group whose tuning decides this one's learning rate; None when its rate is its own."""
-    if sweep.tuning is None or group.rate_of is None:
+    return rate_key(sweep.tuning, group)
+
+
+def rate_key(tuning: Tuning | None, group: Group) -> str | None:
+    """`rate_source` in a sweep with this tuning."""
+    if tuning is None or group.rate_of is None:
         return None
-    return f"{sweep.tuning.map or group.map}/{group.algorithm}/{group.rate_of}"
+    return f"{tuning.map or group.map}/{group.algorithm}/{group.rate_of}"
 
 
 def choose_rate(scores: Mapping[float, Sequence[float]]) -> float:
@@ -165,18 +175,21 @@ def slug(text: str) -> str:
 
 
 def _groups(
-    tree: Mapping[str, Any], head: Mapping[str, Any], rows: Mapping[str, dict[str, Any]], tuning: Tuning | None
+    tree: Mapping[str, Any],
+    head: Mapping[str, Any],
+    rows: Mapping[str, dict[str, Any]],
+    tuning: Tuning | None,
+    asked: dict[str, None],
 ) -> Iterable[Group]:
-    common, overrides, axes = (
-        dict(leaves(_table(tree, "set"))),
-        _table(tree, "maps"),
-        dict(leaves(_table(tree, "axes"))),
-    )
+    """asked: gets the maps that rows name, also those on which none is left."""
+    common, axes = (dict(leaves(_table(tree, name))) for name in ("set", "axes"))
+    overrides = _table(tree, "maps")
     for row, table in rows.items():
         settings = {key: value for key, value in leaves(table) if key not in ROW_KEYS}
         rate_of = _rate_row(row, table, settings, rows, tuning)
         maps = _list(table.get("map", axes.get("map")) or _default_map(common))
-        for map_, algorithm in itertools.product(maps, _list(settings.get("algorithm", axes.get("algorithm", "qmix")))):
+        for map_, algorithm in itertools.product(maps, _list(_algorithm(settings, axes, common))):
+            asked[str(map_)] = None
             local = {key: value for key, value in leaves(overrides.get(map_, {})) if key not in MAP_KEYS}
             special = overrides.get(map_, {})
             if row not in special.get("rows", rows):
@@ -195,6 +208,11 @@ def _groups(
         missing = [row for row in table.get("rows", []) if row not in rows]
         if missing:
             raise UserError(f"[maps.{map_}] rows: no row {missing[0]!r}; {suggest(missing[0], rows)}")
+
+
+def _algorithm(*settings: Mapping[str, Any]) -> Any:
+    """That of the most specific settings which name one, given first."""
+    return next((given["algorithm"] for given in settings if "algorithm" in given), "qmix")
 
 
 def _applicable(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,7 +277,7 @@ def _tuning(tree: Mapping[str, Any]) -> Tuning | None:
     steps = _whole(table.get("steps", _table(tree, "sweep").get("steps")), "tune.steps")
     if steps is None:
         raise UserError("tune.steps: expected a number of environment steps")
-    return Tuning(tuple(map(float, rates)), _seeds(table.get("seeds", [100]), "tune.seeds"), steps, table.get("map"))
+    return Tuning(tuple(map(float, rates)), _seeds(table.get("seeds", 1), "tune.seeds", 100), steps, table.get("map"))
 
 
 def _default_map(common: Mapping[str, Any]) -> str:
@@ -289,10 +307,11 @@ def _whole(value: Any, what: str) -> int | None:
     return value
 
 
-def _seeds(value: Any, what: str) -> tuple[int, ...]:
-    seeds = _list(value)
+def _seeds(value: Any, what: str, first: int = 0) -> tuple[int, ...]:
+    """A list of them, or how many there are from `first` on."""
+    seeds = list(range(first, first + value)) if type(value) is int else _list(value)
     if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(f"{what} = {value!r}: expected different whole numbers, for example [0, 1, 2]")
+        raise UserError(f"{what} = {value!r}: expected how many, or different whole numbers, as [0, 1, 2]")
     return tuple(seeds)
 
 
