@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mast_runtime.streams import pasted
 from mast_train.commands.display import TrainingDisplay
 from mast_train.learning.flops import costs
 from mast_train.runs.events import Evaluation, Event, Progress
@@ -126,13 +127,14 @@ def _outcome(run: Run, log: RunLog) -> str:
     if log.status == "interrupted":
         return (
             f"saved {run.folder}/checkpoint.safetensors at step {run.step:,}; "
-            f"continue with: mast train --resume --name {run.folder}\n"
+            f"continue with: {pasted('mast', 'train', '--resume', '--name', run.folder)}\n"
         )
     flops = run.training_flops()
     return (
         f"training FLOPs per sample: {flops.sparse.paper_flops:,.0f} by the paper's count, "
         f"{flops.paper_reduction:.1f}x below dense; everything counted {flops.sparse.counted_flops:,.0f}, "
-        f"{flops.counted_reduction:.1f}x below\nfinished {run.step:,} steps; next: mast export {run.folder}\n"
+        f"{flops.counted_reduction:.1f}x below\nfinished {run.step:,} steps; "
+        f"next: {pasted('mast', 'export', run.folder)}\n"
     )
 
 

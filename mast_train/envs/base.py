@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mast_train.envs.scene import Scene
+from mast_train.settings.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class EnvSpec:
     def __post_init__(self) -> None:
         if len(self.agent_types) != self.n_agents:
             raise ValueError(f"agent_types has {len(self.agent_types)} entries, expected n_agents = {self.n_agents}")
+        for kind in self.agent_types:
+            if not kind.isprintable():
+                raise UserError(
+                    f"{self.env} {self.map}: agent type {kind!r} cannot be printed, so no policy of it could "
+                    "be exported; rename the agents"
+                )
 
 
 @dataclass

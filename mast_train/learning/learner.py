@@ -20,12 +20,18 @@ from mast_train.learning.flops import Model
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import new_masks
 from mast_train.settings.config import Config
+from mast_train.settings.errors import UserError
 from mast_train.sparse.memory import copy_each, stacked
 from mast_train.sparse.schedule import evolves_at
 
 
 def stream_seed(seed: int, purpose: str) -> int:
-    """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
+    """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide.
+
+    Raises UserError for a negative seed.
+    """
+    if seed < 0:
+        raise UserError(f"seed = {seed}: expected a whole number, 0 or above")
     entropy = [seed, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 

@@ -14,6 +14,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import torch
 
+from mast_runtime.streams import pasted
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.exploration import Exploration
 from mast_train.experience.replay import add, gather, share
@@ -175,7 +176,7 @@ class Loop:
             run.save("interrupted")
         run, loss = next(pair for pair in zip(self._active, losses, strict=True) if not math.isfinite(pair[1]))
         seed = f"seed {run.config.seed}: " if len(self.runs) > 1 else ""
-        others = "".join(f"; saved, to --resume --name: {other.folder}" for other in saved)
+        others = "".join(f"; saved: {pasted('mast', 'train', '--resume', '--name', other.folder)}" for other in saved)
         raise UserError(
             f"{seed}the loss became {loss} at step {run.step:,}: lower train.lr (now {run.config.train.lr:g}); "
             f"the last checkpoint is untouched{others}"
