@@ -76,8 +76,8 @@ class Trace:
 
     def first(self, steps: int) -> Trace:
         """Its first steps."""
-        steps_of = (array[:steps] for array in (self.obs, self.avail_actions, self.q, self.hidden))
-        return Trace(*steps_of, self.noise)
+        named = ("obs", "avail_actions", "q", "hidden")
+        return replace(self, **{name: getattr(self, name)[:steps] for name in named})
 
     def kept(self, units: Sequence[NDArray[np.intp]]) -> Trace:
         """Of a team whose agent i keeps the hidden units `units[i]`: those from 0 on, then zeros up to the widest."""
