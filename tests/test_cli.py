@@ -180,6 +180,7 @@ def test_a_name_for_several_seeds_is_a_stem_and_folders_that_exist_stop_all(tmp_
         (("eval", "--random", "absent"), ("absent",)),
         (("eval",), ("no run", "mast train")),
         (("eval", "--random"), ("needs a map",)),
+        (("eval", str(GOLDEN), "--set", "env.normalise=running"), ("env.normalise", "leave it out")),
         (("eval", "--random", "--env", "matrix", "--seed", "-1"), ("--seed", "greater than or equal to 0")),
         (("play", "--random", "--env", "matrix", "--seed", "-1"), ("--seed", "greater than or equal to 0")),
         (("eval", "absent"), ("absent",)),

@@ -201,6 +201,18 @@ def test_a_run_in_metres_learns_and_leaves_in_every_format(tmp_path):
             np.testing.assert_allclose(q[0], trace.q[t], atol=1e-4)
 
 
+def test_a_policy_on_metres_leaves_unscaled_too(tmp_path):
+    """Saturated gates amplify float32's rounding a thousandfold: errors that are large, and small beside that noise."""
+    list(events(Run(config(**{"net.hidden": 64, "env.options.inputs": 200, "train.total_steps": 40}), tmp_path)))
+    snapshot = find_snapshot(tmp_path)
+    trace = record_trace(snapshot, tmp_path / "trace.safetensors")
+    assert {dtype: noise.shape for dtype, noise in trace.noise.items()} == {"f32": (2,), "f16": (2,), "i8": (2,)}
+    assert 1e-5 < trace.noise_of("f32") < 0.01 * trace.noise_of("f16") < 0.5 * trace.noise_of("i8")
+    for format_ in ("mast", "onnx", "c"):
+        for file in export_run(tmp_path, snapshot, format_):
+            assert file.report is None or (file.report.passed and file.report.noise > 1e-5)
+
+
 def test_networks_of_other_inputs_are_no_start(tmp_path):
     list(events(Run(config(**{"env.normalise": "running", "train.total_steps": 40}), tmp_path)))
     taken = config(**{"train.weights_from": str(tmp_path)})
