@@ -66,6 +66,7 @@ def _answers() -> tuple[TextIO, int | None]:
         target = sys.stderr.fileno()
     except (OSError, ValueError):  # a test's, or a notebook's
         return sys.stdout, None
-    kept = open(os.dup(number), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors, buffering=1)  # noqa: SIM115
+    # A name may be no text at all: it is shown, whatever the encoding.
+    kept = open(os.dup(number), "w", 1, sys.stdout.encoding, "backslashreplace")  # noqa: SIM115
     os.dup2(target, number)
     return kept, number

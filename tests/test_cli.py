@@ -172,6 +172,7 @@ def test_a_name_for_several_seeds_is_a_stem_and_folders_that_exist_stop_all(tmp_
         (("train", "--env", "matrix", "--seeds", "2", "--set", "train.overlap=true"), ("train.overlap", "--seeds")),
         (("train", "--env", "matrix", "--seeds", "2", "--seed", str(2**31 - 1)), ("seed", str(2**31))),
         (("train", "--name", "a/b", "--env", "matrix"), ("a/b", "--runs")),
+        (("train", "--name", "a\udcffb", "--env", "matrix"), ("udcff", "printable")),
         (("train", "--steps", "many"), ("--steps", "whole number", "mast train --help")),
         (("train", "--from", "absent"), ("absent", "no run there")),
         (("runs",), ("no run under runs/", "mast train")),

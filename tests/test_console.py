@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import io
+import os
 import re
 import shlex
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -77,3 +80,14 @@ def test_commands_in_hints_can_be_pasted():
 @given(st.lists(st.text(min_size=1), min_size=1))
 def test_a_pasted_command_is_read_as_it_was(words):
     assert shlex.split(pasted(*words)) == words
+
+
+def test_what_an_encoding_cannot_say_is_escaped():
+    code = (
+        "import os\nfrom mast_runtime.streams import kept_stdout, stdout\n"
+        "with kept_stdout():\n    print('caf\\u00e9 \\udcff', file=stdout()), print('x'), os.write(1, b'y')\n"
+        "print('after')"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr.split()) == ("caf\\xe9 \\udcff\nafter\n", ["x", "y"])
