@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mast_export.observed import Seen
+from mast_export.quantise import I8_LEVELS
 from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
+from mast_runtime.format import VALUE_DTYPES
 from mast_runtime.network import SEGMENTS
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.learner import part
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import WEIGHTS, AgentNets
 from mast_train.networks.build import agent_inputs, agent_layers, load_agents
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config
@@ -38,15 +42,23 @@ def extract(snapshot: Path) -> Bundle:
 
 
 def record_trace(snapshot: Path, trace: Path) -> Trace:
-    """What the trainer's own networks make of the recorded observations in one recurrence. Raises UserError."""
+    """What the trainer's own networks make of the recorded observations in one recurrence, in float64; and how far they
+    are from that in float32, with their weights rounded to each type that a format stores. Raises UserError."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
     nets = load_agents(config, spec, tensors)
     recorded, _ = checkpoint.read(trace)
-    obs, avail, starts = recorded["obs"], recorded["avail_actions"], recorded.get("starts")
-    q, hidden = _run(nets, config, spec, obs, avail)
-    arrays = obs.numpy(), avail.numpy(), q.numpy(), hidden.numpy()
-    return Trace(*arrays, None if starts is None else starts.numpy())
+    play = partial(_run, config, spec, recorded["obs"], recorded["avail_actions"])
+    q, hidden, actions = play(copy.deepcopy(nets).double(), None)
+    scale = q.abs().amax((0, 2)).clamp(min=1.0)
+    noise = {}
+    for dtype in VALUE_DTYPES:
+        near_q, near_hidden, _ = play(_rounded(nets, dtype), actions)
+        errors = torch.stack([(near_q - q).abs().amax((0, 2)) / scale, (near_hidden - hidden).abs().amax((0, 2))])
+        noise[dtype] = errors.amax(0).numpy()
+    obs, avail = recorded["obs"].numpy(), recorded["avail_actions"].numpy()
+    starts = recorded["starts"].numpy() if "starts" in recorded else None
+    return Trace(obs, avail, q.float().numpy(), hidden.float().numpy(), starts, noise)
 
 
 def seen_in(trace: Path) -> Seen:
@@ -67,17 +79,32 @@ def obs_names(snapshot: Path) -> list[list[tuple[str, str]]]:
 
 
 @torch.no_grad()
-def _run(nets: AgentNets, config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor) -> tuple[Tensor, Tensor]:
-    """obs [T,N,O], avail [T,N,A] -> q [T,N,A], hidden [T,N,H], acting greedily."""
-    hidden = nets.initial_hidden(1, spec.n_agents)
-    last = torch.full((1, spec.n_agents), -1)
-    all_q, all_hidden = [], []
-    for o, a in zip(obs, avail, strict=True):
-        q, hidden = nets.step(agent_inputs(config, spec, o[None], last), hidden)
-        last = q.masked_fill(~a[None], -torch.inf).argmax(-1)
-        all_q.append(q[0])
-        all_hidden.append(hidden.reshape(spec.n_agents, -1))
-    return torch.stack(all_q), torch.stack(all_hidden)
+def _run(
+    config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor, nets: AgentNets, actions: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """obs [T,N,O], avail [T,N,A] -> q [T,N,A] and hidden [T,N,H] in the networks' precision, actions [T,N]: those given
+    (None: the greedy ones) are the last actions."""
+    hidden, dtype = nets.initial_hidden(1, spec.n_agents), nets.fc1_weight.dtype
+    last, found = torch.full((1, spec.n_agents), -1), []
+    for t, (o, a) in enumerate(zip(obs, avail, strict=True)):
+        q, hidden = nets.step(agent_inputs(config, spec, o[None].to(dtype), last), hidden)
+        last = q.masked_fill(~a[None], -torch.inf).argmax(-1) if actions is None else actions[t][None]
+        found.append((q[0], hidden.reshape(spec.n_agents, -1), last[0]))
+    q, states, taken = (torch.stack(part) for part in zip(*found, strict=True))
+    return q, states, taken
+
+
+@torch.no_grad()
+def _rounded(nets: AgentNets, dtype: str) -> AgentNets:
+    """A copy with weights and biases that a format of this type stores, computing in float32."""
+    nets = copy.deepcopy(nets)
+    for name, parameter in nets.named_parameters():
+        if dtype == "i8" and name in WEIGHTS:
+            step = parameter.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / I8_LEVELS
+            parameter.copy_((parameter / step).round() * step)
+        elif dtype != "f32":
+            parameter.copy_(parameter.half())
+    return nets
 
 
 def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
@@ -110,6 +137,7 @@ def _info(config: Config, spec: EnvSpec, header: dict[str, Any]) -> dict[str, An
         "episode_limit": spec.episode_limit,
         "algorithm": config.algorithm,
         "method": config.method,
+        **({"normalised": header["normalised"]} if header.get("normalised") else {}),
         "seed": config.seed,
         "steps": header["step"],
         "win_rate": _win_rate(header["evaluation"]),

@@ -1,15 +1,14 @@
-"""Parity: what an export computes beside what the trainer's network computed, on the same observations.
+"""Parity: what an export computes beside what the trained network computes in float64, on the same observations.
 
 Every output keeps its own recurrent state from the first step to the last, so errors add up as they would on a robot.
-The observations and the last actions are the trainer's, so that one different action does not make all later steps
-incomparable: action disagreements are counted, not followed.
+The observations and the last actions are the trained network's, so that one different action does not make all later
+steps incomparable: action disagreements are counted, not followed. The rule: docs/format.md, Verification.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,36 +21,25 @@ from mast_runtime import Bundle
 from mast_runtime.format import VALUE_DTYPES
 from mast_runtime.onnx_graph import open_session
 
-
-@dataclass(frozen=True)
-class Tolerance:
-    """`error` bounds the errors in q and hidden, `agreement` is the least fraction of the trainer's own actions."""
-
-    error: float
-    agreement: float = 0.0
-
-
-TOLERANCES = {
-    "f32": Tolerance(error=1e-4),
-    "f16": Tolerance(error=2e-2),
-    "i8": Tolerance(error=math.inf, agreement=0.9),
-}
-"""By the type of the stored weights.
-
-f32: the same numbers summed in another order and other approximations of exp and tanh: about 1e-6 over 200 steps.
-f16: weights are off by up to 2^-11 of themselves, which the recurrent state accumulates: about 2e-3 on random networks.
-i8: weights are off by up to 1/254 of their row's largest; a limit on q that lets this through would also let mistakes
-through, and what a policy is for is its action. A wrong network (gates swapped, no memory) agrees far less than 0.9.
-"""
+ERROR_LIMIT = 16.0
+"""In units of the noise. Another order of sums errs up to three times as much as the trainer's own on inputs of 1e4."""
+LEAST_NOISE = 2.0**-18
+"""Of other approximations of exp and tanh, in networks whose own noise is less."""
+AGREEMENT_LIMIT = 0.9
+"""Of the decisions with a choice."""
+REGRET_LIMIT = 0.01
+"""Of the mean span between the best and the worst available action."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """Observations recorded in an environment, and what the trainer's network makes of them in one recurrence.
+    """Observations recorded in an environment, and what the trained network makes of them in one recurrence.
 
-    obs [T,N,O] float32, avail_actions [T,N,A] bool; q [T,N,A] and hidden [T,N,H] (after each step) float32 from zero
-    memory and no last action at t = 0. N are the bundle's agents, in its order. starts [T] bool: where episodes began,
-    over which the recurrence goes on; None: not recorded.
+    obs [T,N,O] float32, avail_actions [T,N,A] bool; q [T,N,A] and hidden [T,N,H] (after each step), computed in float64
+    and stored as float32, from zero memory and no last action at t = 0. N are the bundle's agents, in its order.
+    starts [T] bool: where episodes began, over which the recurrence goes on; None: not recorded.
+    noise: type of stored weights -> how far each agent's network [N] errs by itself in float32 on weights of that type,
+    in the larger of the measures of Parity's errors.
     """
 
     obs: NDArray[np.float32]
@@ -59,6 +47,7 @@ class Trace:
     q: NDArray[np.float32]
     hidden: NDArray[np.float32]
     starts: NDArray[np.bool_] | None = None
+    noise: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         arrays = (self.obs, self.avail_actions, self.q, self.hidden)
@@ -69,7 +58,7 @@ class Trace:
 
     @cached_property
     def actions(self) -> NDArray[np.int64]:
-        """The trainer's greedy actions [T,N]."""
+        """The trained network's greedy actions [T,N]."""
         return _greedy(self.q, self.avail_actions)
 
     @cached_property
@@ -77,11 +66,22 @@ class Trace:
         """The last action of each step [T,N], -1 at t = 0."""
         return np.concatenate([np.full_like(self.actions[:1], -1), self.actions[:-1]])
 
+    def noise_of(self, dtype: str) -> float:
+        """The noise that errors of an export of such weights are compared with, of the noisiest agent."""
+        return max(LEAST_NOISE, float(np.max(self.noise.get(dtype, 0.0))))
+
     def agent(self, row: int, hidden: int | None = None) -> Trace:
         """The trace of one agent, N = 1, and of its first `hidden` units (None: all)."""
-        rows = slice(row, row + 1)
-        arrays = self.obs[:, rows], self.avail_actions[:, rows], self.q[:, rows], self.hidden[:, rows, :hidden]
-        return Trace(*arrays, self.starts)
+        one = slice(row, row + 1)
+        own = {dtype: noise[one] for dtype, noise in self.noise.items()}
+        arrays = self.obs[:, one], self.avail_actions[:, one], self.q[:, one], self.hidden[:, one, :hidden]
+        return Trace(*arrays, self.starts, own)
+
+    def first(self, steps: int) -> Trace:
+        """Its first steps."""
+        named = ("obs", "avail_actions", "q", "hidden")
+        starts = None if self.starts is None else self.starts[:steps]
+        return replace(self, starts=starts, **{name: getattr(self, name)[:steps] for name in named})
 
     def kept(self, units: Sequence[NDArray[np.intp]]) -> Trace:
         """Of a team whose agent i keeps the hidden units `units[i]`: those from 0 on, then zeros up to the widest."""
@@ -93,64 +93,95 @@ class Trace:
 
 @dataclass(frozen=True)
 class Parity:
-    """One export compared with the trainer over n_steps steps of n_agents agents.
+    """One export compared with the trained network over n_steps steps of n_agents agents.
 
     max_q_error is relative to the largest |q| of the trace when that is above 1; max_hidden_error is absolute (hidden
-    lies in [-1, 1]). max_regret is the most value, by the trainer's q and on the scale of max_q_error, that a chosen
-    action gave up; it exposes a wrong argmax even where q is right.
+    lies in [-1, 1]). Regret is the value, by the trained network's q, that a chosen action gave up: max_regret on the
+    scale of max_q_error, mean_regret over all decisions and relative to the mean span between the best and the worst
+    available action. choices: decisions with more than one available action. dtype: of the stored weights.
     """
 
     max_q_error: float
     max_hidden_error: float
     max_regret: float
+    mean_regret: float
     actions_equal: int
+    choices: int
     n_steps: int
     n_agents: int
-    tolerance: Tolerance
+    noise: float
+    dtype: str
 
     @property
     def agreement(self) -> float:
-        """Fraction of decisions equal to the trainer's."""
-        return self.actions_equal / (self.n_steps * self.n_agents)
+        """Fraction of decisions with a choice that equal the trained network's."""
+        return 1.0 - (self.n_steps * self.n_agents - self.actions_equal) / max(1, self.choices)
+
+    @property
+    def computes(self) -> bool:
+        """Whether it computes what the trained network computes, and takes the action that its own q says."""
+        near = all(x <= ERROR_LIMIT * self.noise and np.isfinite(x) for x in (self.max_q_error, self.max_hidden_error))
+        return near and self.max_regret <= 2.0 * (self.max_q_error + LEAST_NOISE)
+
+    @property
+    def decides(self) -> bool:
+        """Whether it decides as the trained network does."""
+        return self.agreement >= AGREEMENT_LIMIT and self.mean_regret <= REGRET_LIMIT
 
     @property
     def passed(self) -> bool:
-        limit = self.tolerance.error
-        small = self.max_q_error < limit and self.max_hidden_error < limit and self.max_regret < 2.0 * limit
-        return small and self.agreement >= self.tolerance.agreement
+        return self.computes and self.decides
 
     def sentence(self) -> str:
         """What was compared, and how near it came."""
         return (
             f"verified over {self.n_steps} recurrent steps: q within {self.max_q_error:.1e}, hidden within "
-            f"{self.max_hidden_error:.1e}, {self.actions_equal} of {self.n_steps * self.n_agents} actions equal"
+            f"{self.max_hidden_error:.1e} ({self.dtype} noise {self.noise:.1e}), {self.actions_equal} of "
+            f"{self.n_steps * self.n_agents} actions equal{self._given_up()}"
         )
+
+    def _given_up(self) -> str:
+        return f", {self.mean_regret:.2%} of the value given up" if self.mean_regret > 0.0 else ""
 
     def require(self, what: str) -> Parity:
         """Itself. Raises ExportError naming `what` unless it passed."""
         if not self.passed:
             raise ExportError(
                 f"{what} differs from the trained network over {self.n_steps} steps: q by {self.max_q_error:.2g}, "
-                f"hidden by {self.max_hidden_error:.2g}, regret {self.max_regret:.2g}, {self.agreement:.1%} of the "
-                f"actions equal (allowed: {self.tolerance.error:g}, {self.tolerance.agreement:.0%})"
+                f"hidden by {self.max_hidden_error:.2g} (allowed: {ERROR_LIMIT:.0f} x its {self.dtype} noise, "
+                f"{ERROR_LIMIT * self.noise:.2g}), {self.agreement:.1%} of the decisions equal (at least "
+                f"{AGREEMENT_LIMIT:.0%}), {self.mean_regret:.2%} of the value given up (at most {REGRET_LIMIT:.0%}); "
+                f"{self.advice()}"
             )
         return self
 
+    def advice(self) -> str:
+        """What to do about an export that did not pass."""
+        if not self.computes:
+            return "a fault of this export, not of the policy: try --no-compact or another --format, and report it"
+        if self.dtype != "f32":
+            narrower = list(VALUE_DTYPES).index(self.dtype)
+            wider = " or ".join(list(VALUE_DTYPES)[narrower - 1 :: -1])
+            return f"{self.dtype} weights are too coarse for this policy: use --dtype {wider}"
+        return (
+            "the network amplifies the rounding of float32, as with inputs far from [-1, 1]: train it with "
+            "--set env.normalise=running or scale its observations"
+        )
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; an unlimited error is null."""
-        limit = self.tolerance.error
-        tolerance = asdict(self.tolerance) | {"error": limit if math.isfinite(limit) else None}
-        return asdict(self) | {"tolerance": tolerance, "passed": self.passed}
+        """Plain values for JSON."""
+        limits = {"error": ERROR_LIMIT * self.noise, "agreement": AGREEMENT_LIMIT, "mean_regret": REGRET_LIMIT}
+        return asdict(self) | {"agreement": self.agreement, "limits": limits, "passed": self.passed}
 
 
 def weights_dtype(bundle: Bundle) -> str:
-    """The narrowest type in which the bundle stores weights: a key of TOLERANCES."""
+    """The narrowest type in which the bundle stores weights: f32, f16 or i8."""
     stored = {layer.values.dtype for network in bundle.networks for layer in network.layers().values()}
     return next(name for name in reversed(VALUE_DTYPES) if np.dtype(VALUE_DTYPES[name]) in stored)
 
 
-def verify(bundle: Bundle, trace: Trace, backend: str = "auto", tolerance: Tolerance | None = None) -> Parity:
-    """The bundle's team under `backend` beside the trace; the tolerance is by default that of its weights.
+def verify(bundle: Bundle, trace: Trace, backend: str = "auto") -> Parity:
+    """The bundle's team under `backend` beside the trace.
 
     Raises ValueError when the trace is of another team, ObservationError, BackendError.
     """
@@ -158,18 +189,15 @@ def verify(bundle: Bundle, trace: Trace, backend: str = "auto", tolerance: Toler
     if team.n != trace.obs.shape[1]:
         raise ValueError(f"a trace of {trace.obs.shape[1]} agents, the bundle has {team.n}")
     q, hidden = np.empty_like(trace.q), np.empty_like(trace.hidden)
-    # The only action available is the trainer's, so that it is the last action of the next step.
+    # The only action available is the trained network's, so that it is the last action of the next step.
     forced = np.arange(trace.q.shape[-1]) == trace.actions[..., None]
     for t, (obs, avail) in enumerate(zip(trace.obs, forced, strict=True)):
         team.act(obs, avail)
         q[t], hidden[t] = team.q, team.hidden
-    actions = _greedy(q, trace.avail_actions)
-    return compare(trace, q, hidden, actions, tolerance or TOLERANCES[weights_dtype(bundle)])
+    return compare(trace, q, hidden, _greedy(q, trace.avail_actions), weights_dtype(bundle))
 
 
-def verify_onnx(
-    model: str | Path | bytes, trace: Trace, row: int = 0, tolerance: Tolerance = TOLERANCES["f32"]
-) -> Parity:
+def verify_onnx(model: str | Path | bytes, trace: Trace, row: int = 0, dtype: str = "f32") -> Parity:
     """An exported ONNX model (a file or its bytes), one step at a time, beside agent `row` of the trace."""
     session = open_session(model if isinstance(model, bytes) else str(model))
     width = next(given.shape[1] for given in session.get_inputs() if given.name == "hidden")
@@ -180,25 +208,36 @@ def verify_onnx(
         inputs = {"obs": obs, "last_action": trace.last_actions[t], "avail_actions": avail, "hidden": memory}
         q[t], actions[t], memory = map(np.asarray, session.run(["q", "action", "next_hidden"], inputs))
         hidden[t] = memory
-    return compare(trace, q, hidden, actions, tolerance)
+    return compare(trace, q, hidden, actions, dtype)
 
 
 def _greedy(q: NDArray, avail_actions: NDArray) -> NDArray[np.int64]:
     return np.where(avail_actions, q, -np.inf).argmax(-1)
 
 
-def compare(trace: Trace, q: NDArray, hidden: NDArray, actions: NDArray, tolerance: Tolerance) -> Parity:
-    """What an export made of the trace, q [T,N,A], hidden [T,N,H] and actions [T,N], beside what the trainer made."""
-    scale = max(1.0, float(np.abs(trace.q).max()))
-    best = np.take_along_axis(trace.q, trace.actions[..., None], -1)
-    taken = np.take_along_axis(np.where(trace.avail_actions, trace.q, -np.inf), actions[..., None], -1)
+def compare(trace: Trace, q: NDArray, hidden: NDArray, actions: NDArray, dtype: str) -> Parity:
+    """What an export of `dtype` weights made of the trace, q [T,N,A], hidden [T,N,H] and actions [T,N], beside what the
+    trained network makes of it."""
+    scale = q_scale(trace.q)
+    best = np.take_along_axis(trace.q, trace.actions[..., None], -1)[..., 0]
+    available = np.where(trace.avail_actions, trace.q, -np.inf)
+    regret = best - np.take_along_axis(available, actions[..., None], -1)[..., 0]
+    span = best - np.where(trace.avail_actions, trace.q, np.inf).min(-1)
     n_steps, n_agents = actions.shape
     return Parity(
         max_q_error=float(np.abs(q - trace.q).max()) / scale,
         max_hidden_error=float(np.abs(hidden - trace.hidden).max()),
-        max_regret=float((best - taken).max()) / scale,
+        max_regret=float(regret.max()) / scale,
+        mean_regret=float(regret.sum() / span.sum()) if regret.any() else 0.0,
         actions_equal=int((actions == trace.actions).sum()),
+        choices=int((trace.avail_actions.sum(-1) > 1).sum()),
         n_steps=n_steps,
         n_agents=n_agents,
-        tolerance=tolerance,
+        noise=trace.noise_of(dtype),
+        dtype=dtype,
     )
+
+
+def q_scale(q: NDArray) -> float:
+    """What errors in q [T,N,A] are relative to: its largest value, where that is above 1."""
+    return max(1.0, float(np.abs(q).max()))

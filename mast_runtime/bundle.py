@@ -12,6 +12,7 @@ from mast_runtime.digest import check_digest
 from mast_runtime.errors import BundleError
 from mast_runtime.format import AgentInfo, Decoded, Identity, decode, parse_manifest
 from mast_runtime.network import Contract, Network
+from mast_runtime.streams import pasted
 from mast_runtime.tensors import read_tensors
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def find_policy(given: str | None, runs: Path) -> Path:
             return Path(given)
         found, missing = (
             folder.glob("*.mast"),
-            f"{folder}: no policy in this folder; make one with: mast export {given}",
+            f"{folder}: no policy in this folder; make one with: {pasted('mast', 'export', given)}",
         )
     exports = sorted((path for path in found if "-agent" not in path.name), key=lambda path: path.stat().st_mtime)
     if not exports:

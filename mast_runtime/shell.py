@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 
 from mast_runtime.backends import BACKENDS
 from mast_runtime.console import new_console
+from mast_runtime.streams import kept_stdout, stdout
 from mast_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def fail(message: object) -> typer.Exit:
 def answer(as_json: bool, data: Any, *shown: str | Callable[[], None]) -> None:
     """What a command found: `data` as JSON, or the lines, where one is not a function that prints."""
     if as_json:
-        print(json.dumps(data))
+        print(json.dumps(data), file=stdout())
         return
     for part in shown:
         console.print(part) if isinstance(part, str) else part()
@@ -96,13 +98,16 @@ def guarded(
 ) -> Callable[..., None]:
     """The command `name`, whose mistakes by the user end in one line; a missing package is named with its extra.
 
+    What code of the user's prints meanwhile goes to standard error.
+
     user_errors: asked for when the command runs.
     """
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
         try:
-            function(*args, **kwargs)
+            with kept_stdout():
+                function(*args, **kwargs)
         except tuple(user_errors()) as error:
             raise fail(error) from None
         except ModuleNotFoundError as error:
@@ -125,10 +130,18 @@ def run_app(app: typer.Typer) -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        sys.exit(typer.main.get_command(app).main(prog_name="mast", standalone_mode=False))
+        code = typer.main.get_command(app).main(prog_name="mast", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except _USAGE_ERROR as error:
         where = error.ctx.command_path if error.ctx else "mast"
         print(f"error: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+    except OSError as error:  # of --help and --version: commands report theirs
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or its last flush would fail again
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        print(f"error: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mast_runtime import AgentInfo, Bundle, Contract, Layer, Network
 from mast_runtime.inputs import Inputs, Recording
 from mast_runtime.network import SEGMENTS
+
+if TYPE_CHECKING:
+    from mast_export.verify import Trace
 
 
 def random_mask(rng: np.random.Generator, outputs: int, inputs: int, sparsity: float, block: int, segments: int):
@@ -90,3 +94,14 @@ def observed(bundle: Bundle, seed: int = 0, names: bool = True, steps: int = 5) 
         )
 
     return replace(bundle, networks=tuple(of_network(network) for network in bundle.networks))
+
+
+def with_noise(trace: Trace, rounded: Bundle, dtype: str) -> Trace:
+    """The trace with the noise of weights of this type: by `rounded`, whose weights are, in the reference."""
+    team, hidden, q = rounded.team(backend="reference"), np.empty_like(trace.hidden), np.empty_like(trace.q)
+    forced = np.arange(trace.q.shape[-1]) == trace.actions[..., None]
+    for t, (obs, avail) in enumerate(zip(trace.obs, forced, strict=True)):
+        team.act(obs, avail)
+        q[t], hidden[t] = team.q, team.hidden
+    noise = np.maximum(np.abs(q - trace.q).max((0, 2)), np.abs(hidden - trace.hidden).max((0, 2)))
+    return replace(trace, noise={dtype: noise})

@@ -10,6 +10,8 @@ import pytest
 from test_training import config
 
 from mast_train.commands import api
+from mast_train.envs.base import EnvSpec
+from mast_train.learning.learner import stream_seed
 from mast_train.runs.events import Evaluation, Progress, Saved
 from mast_train.settings.config import flatten
 from mast_train.settings.errors import UserError
@@ -45,3 +47,25 @@ def test_a_watcher_sees_every_event_and_ends_the_run_saved(tmp_path):
         api.train(start="absent", runs=tmp_path)
     with pytest.raises(UserError, match=r"unknown config key 'lr': did you mean 'train\.lr'"):
         api.train({"lr": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: api.train("env.name=matrix"), "settings = 'env.name=matrix': expected a mapping"),
+        (lambda: api.train({1: 2}), "settings = .*: expected a mapping"),
+        (lambda: api.train({}, name=5), "name = 5: expected text"),
+        (lambda: api.train({}, runs=5), "runs = 5: expected a folder"),
+        (lambda: api.train({"env.name": "matrix", "seed": -1}), "seed = -1"),
+        (lambda: api.evaluate("x", episodes=0), "episodes = 0: expected a whole number, 1 or above"),
+        (lambda: api.evaluate("x", seed=-1), "seed = -1: expected a whole number, 0 or above"),
+        (lambda: api.evaluate("x", seed=1.5), "seed = 1.5"),
+        (lambda: api.load("x", runs=None), "runs = None: expected a folder"),
+        (lambda: stream_seed(-1, "evaluation"), "seed = -1"),
+        (lambda: EnvSpec("e", "m", 1, 1, 1, 1, 1, ("arm\xa0left",)), "e m: agent type 'arm.xa0left' cannot be printed"),
+    ],
+)
+def test_misuse_is_one_line(call, words):
+    with pytest.raises(UserError, match=words) as caught:
+        call()
+    assert "\n" not in str(caught.value)

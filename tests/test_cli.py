@@ -172,6 +172,7 @@ def test_a_name_for_several_seeds_is_a_stem_and_folders_that_exist_stop_all(tmp_
         (("train", "--env", "matrix", "--seeds", "2", "--set", "train.overlap=true"), ("train.overlap", "--seeds")),
         (("train", "--env", "matrix", "--seeds", "2", "--seed", str(2**31 - 1)), ("seed", str(2**31))),
         (("train", "--name", "a/b", "--env", "matrix"), ("a/b", "--runs")),
+        (("train", "--name", "a\udcffb", "--env", "matrix"), ("udcff", "printable")),
         (("train", "--steps", "many"), ("--steps", "whole number", "mast train --help")),
         (("train", "--from", "absent"), ("absent", "no run there")),
         (("runs",), ("no run under runs/", "mast train")),
@@ -180,6 +181,9 @@ def test_a_name_for_several_seeds_is_a_stem_and_folders_that_exist_stop_all(tmp_
         (("eval", "--random", "absent"), ("absent",)),
         (("eval",), ("no run", "mast train")),
         (("eval", "--random"), ("needs a map",)),
+        (("eval", str(GOLDEN), "--set", "env.normalise=running"), ("env.normalise", "leave it out")),
+        (("eval", "--random", "--env", "matrix", "--seed", "-1"), ("--seed", "greater than or equal to 0")),
+        (("play", "--random", "--env", "matrix", "--seed", "-1"), ("--seed", "greater than or equal to 0")),
         (("eval", "absent"), ("absent",)),
         (("export",), ("no run", "mast train")),
         (("bench", "absent.mast"), ("absent.mast",)),
@@ -198,6 +202,37 @@ def test_mistakes_end_in_one_line_and_exit_code_2(tmp_path, arguments, words):
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
     assert all(word in result.stderr for word in words), result.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_an_environment_prints_is_not_the_answer(tmp_path):
+    """By Python, by C, by a process that it starts, and while it is imported."""
+    (tmp_path / "loud.py").write_text(
+        f"import os, subprocess, sys\nsys.path.insert(0, {str(ROOT / 'tests')!r})\nfrom metres import Metres\n"
+        "print('imported')\nclass Loud(Metres):\n    def reset(self, seed=None, options=None):\n"
+        "        print('reset'), os.write(1, b'written\\n'), subprocess.run(['echo', 'started'])\n"
+        "        return super().reset(seed)\n"
+    )
+    loud = ("--random", "--env", "pettingzoo:loud.py:Loud", "--episodes", "2")
+    result = mast("eval", *loud, "--json", cwd=tmp_path)
+    assert json.loads(result.stdout)["episodes"] == 2
+    assert all(f"{word}\n" in result.stderr for word in ("imported", "reset", "written", "started"))
+    result = mast("eval", *loud, cwd=tmp_path)
+    assert result.stdout.startswith("random (-) on pettingzoo loud.py:Loud: 2 episodes")
+    assert result.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["--version", f"inspect {GOLDEN} --json"])
+def test_answers_that_cannot_be_written(tmp_path, command):
+    def shell(text):
+        mast = f"{sys.executable} {ROOT / 'cli.py'} {command}"
+        return subprocess.run(["bash", "-c", f"{mast} {text}"], cwd=tmp_path, capture_output=True, text=True)
+
+    closed, full = shell(">&-"), shell("> /dev/full")
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
+    assert (full.returncode, full.stdout, full.stderr) == (2, "", "error: No space left on device\n")
+    assert shell(">&- 2>&- <&-").returncode == 0
+    pipe = shell("| true; exit ${PIPESTATUS[0]}")
+    assert pipe.returncode in (0, 1) and pipe.stderr == ""
 
 
 def test_version_and_completion(tmp_path):

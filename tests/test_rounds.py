@@ -17,6 +17,7 @@ from mast_train.envs.smax import SmaxEnv, aligned
 from mast_train.envs.together import together
 from mast_train.experience.rollout import Exploration, Rollout, rollouts
 from mast_train.experience.rounds import Rounds
+from mast_train.experience.scaling import Scaling
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs, agent_nets
 from mast_train.runs.events import Saved
@@ -124,6 +125,23 @@ def test_greedy_rounds_are_those_of_rollouts_to_the_bit(own):
     assert [env.state_dict() for env in compiled] == [env.state_dict() for env in stepped]
     # An environment goes on step by step where its program left off.
     assert torch.equal(compiled[0].reset().obs, stepped[0].reset().obs)
+
+
+def test_scaled_observations_are_folded_into_the_programs_weights(own):
+    """With statistics of their own for every seed: episodes as recorded are those of the simulator, played alike."""
+    settings, nets = own
+    draw = torch.Generator().manual_seed(0)
+    spec = envs([0])[0].spec
+    mean, scale = torch.rand(2, PLACES, spec.n_agents, spec.obs_dim, generator=draw).unbind()
+    seen_as = Scaling(mean, 0.5 + scale, *torch.ones(2, PLACES, spec.state_dim).unbind())
+    rounds, expected = (
+        Rounds(envs(range(PLACES)), PLACES, settings),
+        Rounds(envs(range(PLACES), "stepped"), PLACES, settings),
+    )
+    played = list(rounds.play(nets, scaling=seen_as))
+    assert_same(played, list(expected.play(nets, scaling=seen_as)), 1e-4)
+    plain = Rounds(envs(range(PLACES)), PLACES, settings).play(nets)
+    assert any(not torch.equal(a.episodes.actions, b.episodes.actions) for a, b in zip(played, plain, strict=True))
 
 
 def test_exploring_rounds_draw_each_seeds_own_stream_once(own):

@@ -91,7 +91,8 @@ def assert_same_state(alone, beside):
 @pytest.mark.skipif(not native.available(), reason=native.status())
 @pytest.mark.parametrize(
     ("method", "settings"),
-    [("mast", {}), ("rlx2", {"net.shared": True}), ("mast-scaled", {}), ("dense", {"algorithm": "vdn"}),
+    [("mast", {}), ("mast", {"env.normalise": "running"}),
+     ("rlx2", {"net.shared": True}), ("mast-scaled", {}), ("dense", {"algorithm": "vdn"}),
      ("tiny", {"train.optimizer": "rmsprop"}), ("mast", {"algorithm": "owqmix"}), ("set", {"algorithm": "cwqmix"}),
      ("rigl", {"algorithm": "res"})],
 )  # fmt: skip

@@ -69,6 +69,33 @@ BAD_REQUESTS = {
 }
 
 
+OUTPUT = {"name": "q", "parameters": {"binary_data": None, "x": 1}}
+TOLERATED = {
+    "null id": message(id=None),
+    "null outputs": message(outputs=None),
+    "null parameter": message({"binary_data_output": None, "priority": None, "timeout": 5, "x": {"y": [None]}}),
+    "unknown of an input": changed_input(parameters={"x": 1, "binary_data_size": None}, x=None),
+    "null of an input": changed_input(parameters=None),
+    "unknown of an output": message(outputs=[OUTPUT | {"datatype": "BYTES", "x": None}]),
+    "null of an output": message(outputs=[{"name": "q", "parameters": None}]),
+    "unknown": message(x=1, y=None),
+}
+
+
+@pytest.mark.parametrize("body", TOLERATED.values(), ids=TOLERATED)
+def test_what_is_unknown_or_null_is_as_if_absent(server, body):
+    status, answer, _ = post(server, body)
+    assert (status, "id" in answer) == (200, False), answer
+    plain = {output["name"]: output["data"] for output in post(server, message())[1]["outputs"]}
+    assert all(output["data"] == plain[output["name"]] for output in answer["outputs"])
+
+
+def test_null_where_a_sequence_is_needed_is_none(server):
+    for name, words in (("sequence_id", "belongs to a sequence"), ("sequence_start", "sequence_start")):
+        status, answer, _ = post(server, message({name: None}))
+        assert status in (400, 409) and words in answer["error"]
+
+
 @pytest.mark.parametrize(("body", "match"), BAD_REQUESTS.values(), ids=BAD_REQUESTS)
 def test_bad_requests(server, body, match):
     status, answer, _ = post(server, body)

@@ -22,6 +22,10 @@ replay.capacity = 200
 """
 
 
+ROWS = "[rows.r]\nmethod = 'mast'\n"
+TUNE = "[tune]\nrates = [1e-3]\nsteps = 1\n"
+
+
 def parsed(text):
     return parse_sweep(tomllib.loads(text), "file")
 
@@ -130,6 +134,22 @@ def test_the_rate_with_the_best_mean_is_chosen():
     assert choose_rate({2e-3: [0.5], 1e-3: [0.5]}) == 1e-3
 
 
+def test_a_number_of_seeds_is_how_many():
+    """From 0 on, those of tuning from 100 on."""
+    rows = "[rows.s]\nmethod = 'set'\nseeds = 1\n[rows.t]\nmethod = 'rigl'\nseeds = [7]\n"
+    sweep = parsed(f"sweep.seeds = 3\n{ROWS}{rows}{TUNE}seeds = 2")
+    assert [group.seeds for group in sweep.groups] == [(0, 1, 2), (0,), (7,)]
+    assert sweep.tuning.seeds == (100, 101) and parsed(f"{ROWS}{TUNE}").tuning.seeds == (100,)
+
+
+def test_every_table_may_name_the_algorithm():
+    text = "set.algorithm = 'vdn'\n[rows.r]\nmethod = 'mast'\n[rows.s]\nmethod = 'set'\nalgorithm = 'iql'"
+    assert [group.algorithm for group in parsed(text).groups] == ["vdn", "iql"]
+    assert [group.algorithm for group in parsed(f"axes.algorithm = ['qmix', 'res']\n{text}").groups] == [
+        "qmix", "res", "iql"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -151,6 +171,23 @@ def test_the_rate_with_the_best_mean_is_chosen():
         ('[rows.a]\nmethod = "mast"\nrate_of = "b"\n[tune]\nrates = [1e-3]\nsteps = 1', ("'b'", "'a'")),
         ('[axes]\nmethod = ["mast"]\n[tune]\nrates = []\nsteps = 1', ("rates", "5e-4")),
         ("[axes", ("not valid TOML",)),
+        (f"{ROWS}[maps.3mm]\nsteps = 10", ("[maps.3mm]", "did you mean '3m'")),
+        (f"{ROWS}[maps]\n3m = 10", ("maps.3m = 10", "table")),
+        (f"{ROWS}[maps.3m]\nalgorithm = 'vdn'", ("[maps.3m] algorithm", "[axes]")),
+        (f"{ROWS}[maps.3m]\nseed = 1", ("[maps.3m] seed", "`seeds`")),
+        (f"{ROWS}[set]\nseed = 1", ("[set] seed", "`seeds`")),
+        (f"{ROWS}seed = 1", ("row 'r' seed", "`seeds`")),
+        (f"{ROWS}env.map = '3m'", ("row 'r' env.map", "`map`")),
+        (f"{ROWS}map = '3m'\n[set]\nenv.map = '3m'", ("[set] env.map",)),
+        (f"{ROWS}[set]\ntrain.total_steps = 9\n[sweep]\nsteps = 10", ("[set] train.total_steps", "`steps`")),
+        (f"{ROWS}train.eval_interval = 9\n[sweep]\nevaluations = 2", ("train.eval_interval", "`evaluations`")),
+        (f"{ROWS}{TUNE}map = '3mm'", ("tune.map = '3mm'", "did you mean '3m'")),
+        (f"{ROWS}{TUNE}[set]\ntrain.lr = 0.1", ("[set] train.lr", "[tune] chooses")),
+        (f"{ROWS}{TUNE}[maps.3m]\ntrain.lr = 0.1", ("[maps.3m] train.lr", "[tune] chooses")),
+        (f"{ROWS}train.lr = 0.1\n{TUNE}", ("[tune] would change nothing", "every row")),
+        (f"{ROWS}map = '3m'\n[rows.s]\nmethod = 'set'\nmap = '8m'\n{TUNE}map = '8m'", ("3m/qmix/r", "8m/qmix/r")),
+        (f"{ROWS}[sweep]\nseeds = 0", ("seeds", "how many")),
+        (f"{ROWS}seeds = -1", ("seeds", "how many")),
     ],
 )
 def test_a_wrong_file_is_one_clear_line(tmp_path, text, words):

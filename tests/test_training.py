@@ -49,12 +49,15 @@ def run(trainer, until=None):
 
 @pytest.mark.parametrize(
     ("method", "algorithm", "overlap"),
-    [("mast", "qmix", False), ("rlx2", "qmix", False), ("set", "qmix", False), ("tiny", "qmix", False),
+    [("mast", "qmix", False), ("mast normalised", "qmix", False), ("dense normalised", "vdn", True),
+      ("rlx2", "qmix", False), ("set", "qmix", False), ("tiny", "qmix", False),
      ("dense", "qmix", False), ("mast", "owqmix", False), ("tiny", "cwqmix", False), ("mast", "res", False),
      ("mast", "qmix", True), ("rlx2", "qmix", True), ("dense", "qmix", True)],
 )  # fmt: skip
 def test_resume_is_exact_to_the_bit(tmp_path, method, algorithm, overlap):
+    method, normalised, _ = method.partition(" normalised")
     settings = config(method, algorithm=algorithm, **{"wqmix.embed": 16, "train.overlap": overlap})
+    settings = override(settings, {"env.normalise": "running" if normalised else "off"})
     whole, first = Run(settings, tmp_path / "a"), Run(settings, tmp_path / "b")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

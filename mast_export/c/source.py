@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from mast_export.c import text
 from mast_export.c.matrices import Matrix, Table, first_columns, kernel, literals, matrices
-from mast_export.verify import Trace
+from mast_export.verify import ERROR_LIMIT, Trace, q_scale
 from mast_runtime import AgentInfo, Bundle, Contract, Network
 from mast_runtime.backends.reference import ReferenceStep
 
 TEST_TOLERANCE = 1e-4
-"""Of q (times the largest |q| where that is above 1) and hidden: C beside the numpy reference on the same weights."""
+"""Of q (times the largest |q| where that is above 1) and hidden: C beside the numpy reference on the same weights.
+More where the network amplifies rounding: as much as verification allows."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _trace_header(contract: Contract, network: Network, index: int, trace: Trace
     """The observations of the trace, and what the numpy reference makes of them after the trace's last actions."""
     q, hidden = _reference(contract, network, index, trace)
     actions = np.where(trace.avail_actions[:, 0], q, -np.inf).argmax(1)
-    scale = max(1.0, float(np.abs(q).max()))
+    tolerance = max(TEST_TOLERANCE, ERROR_LIMIT * trace.noise_of("f32"))
     rows = {
         "uint8_t trace_avail[TRACE_STEPS][POLICY_ACTIONS]": trace.avail_actions[:, 0].astype(np.uint8),
         "int trace_last_action[TRACE_STEPS]": trace.last_actions[:, 0],
@@ -119,8 +120,8 @@ def _trace_header(contract: Contract, network: Network, index: int, trace: Trace
     }
     defines = {
         "TRACE_STEPS": str(len(trace.obs)),
-        "TRACE_Q_TOLERANCE": f"{scale * TEST_TOLERANCE:.3e}f",
-        "TRACE_HIDDEN_TOLERANCE": f"{TEST_TOLERANCE:.3e}f",
+        "TRACE_Q_TOLERANCE": f"{q_scale(q) * tolerance:.3e}f",
+        "TRACE_HIDDEN_TOLERANCE": f"{tolerance:.3e}f",
     }
     lines = ["/* A recorded episode, and the actions and values of the runtime; hidden is that of the end. */"]
     lines += [f"#define {name} {value}" for name, value in defines.items()]

@@ -56,7 +56,9 @@ def finished(bundle: Bundle, trace: Trace, what: str) -> tuple[Bundle, Parity]:
         "steps": report.n_steps,
         "max_q_error": float(f"{report.max_q_error:.2g}"),
         "max_hidden_error": float(f"{report.max_hidden_error:.2g}"),
+        "noise": float(f"{report.noise:.2g}"),
         "action_agreement": round(report.agreement, 4),
+        "mean_regret": float(f"{report.mean_regret:.2g}"),
     }
     return replace(bundle, info={**bundle.info, "verification": summary}), report
 

@@ -10,7 +10,7 @@ from mast_export.c.source import generate
 from mast_export.formats.base import Exported, Format, Request
 from mast_export.formats.folder import replaced, write_manifest
 from mast_export.quantise import quantise
-from mast_export.verify import TOLERANCES, Trace, compare, weights_dtype
+from mast_export.verify import Trace, compare, weights_dtype
 from mast_runtime import Bundle
 from mast_runtime.bundle import write_atomically
 
@@ -49,8 +49,7 @@ def export_c(bundle: Bundle, path: str | Path, agent: int | None, trace: Trace) 
 
 
 def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: list[str]) -> Exported:
-    trace = trace.agent(k, bundle.networks[bundle.agents[k].network].hidden)
-    trace = Trace(trace.obs[:STEPS], trace.avail_actions[:STEPS], trace.q[:STEPS], trace.hidden[:STEPS])
+    trace = trace.agent(k, bundle.networks[bundle.agents[k].network].hidden).first(STEPS)
     source = generate(bundle, k, trace)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in source.files.items():
@@ -58,8 +57,7 @@ def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: l
     report = None
     if compiler:
         actions, q, hidden = run_test(compiler, folder, bundle.contract.n_actions)
-        tolerance = TOLERANCES[weights_dtype(bundle)]
-        report = compare(trace, q[:, None], hidden[:, None], actions[:, None], tolerance)
+        report = compare(trace, q[:, None], hidden[:, None], actions[:, None], weights_dtype(bundle))
         report.require(f"the C policy of agent {k}")
     unit, unverified = "bytes of constant tables", "no C compiler here"
     return Exported(folder, source.table_bytes, report, k, unit, unverified)

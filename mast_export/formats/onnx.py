@@ -8,7 +8,7 @@ from pathlib import Path
 from mast_export.errors import ExportError
 from mast_export.formats.base import Exported, Format, Request
 from mast_export.formats.folder import replaced, write_manifest
-from mast_export.verify import TOLERANCES, Parity, Trace, verify_onnx, weights_dtype
+from mast_export.verify import Parity, Trace, verify_onnx, weights_dtype
 from mast_runtime import Bundle
 from mast_runtime.bundle import write_atomically
 from mast_runtime.onnx_graph import build_model
@@ -74,7 +74,7 @@ def _checked_model(bundle: Bundle, k: int, sparse: bool, trace: Trace | None) ->
         raise ExportError(f"the ONNX model of agent {k} is not valid ({error})") from error
     if trace is None:
         return model.SerializeToString(), None
-    report = verify_onnx(model.SerializeToString(), trace, k, TOLERANCES[weights_dtype(bundle)])
+    report = verify_onnx(model.SerializeToString(), trace, k, weights_dtype(bundle))
     report.require(f"the ONNX model of agent {k}")
     model.metadata_props.append(StringStringEntryProto(key="verification", value=json.dumps(report.to_dict())))
     return model.SerializeToString(), report

@@ -224,8 +224,15 @@ def _card(description: Description) -> list[str]:
         with suppress(ValueError, TypeError):  # info is any object: what is not as export writes it is left out
             trained += [form.format(info[key])] if info.get(key) is not None else []
     inputs = ", ".join(f"{name.replace('_', ' ')} {width}" for name, width in input_features(contract).items())
-    checked = info.get("verification")
+    checked, normalised = info.get("verification"), info.get("normalised")
     lines = [", ".join(trained), f"{contract.n_agents} agents; reads {inputs}; {contract.n_actions} actions"]
+    with suppress(ValueError, TypeError, KeyError, IndexError):
+        if normalised:
+            form = (
+                "observations as they are: fc1 holds the mean ({mean[0]:.4g} to {mean[1]:.4g}) and the deviation "
+                "({deviation[0]:.4g} to {deviation[1]:.4g}) of {observations:,} that were seen in training"
+            )
+            lines.append(form.format(**normalised))
     if isinstance(checked, dict) and checked.keys() >= {"steps", "max_q_error", "action_agreement"}:
         lines.append(
             "verified against the trained networks over {steps} steps: q within {max_q_error}, equal actions "

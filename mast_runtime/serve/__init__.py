@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mast_runtime.errors import ServeError
+from mast_runtime.streams import stdout
 
 if TYPE_CHECKING:
     from mast_runtime.bundle import Bundle
@@ -53,6 +54,7 @@ def serve(
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(
             f"{url} serves {model_range(models)} ({backend}); try: curl {url}/v2/models/{next(iter(models))}",
+            file=stdout(),
             flush=True,
         )
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown

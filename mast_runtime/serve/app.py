@@ -27,10 +27,11 @@ from mast_runtime.serve.content import compress, header_number, read_body
 from mast_runtime.serve.metrics import Metrics
 from mast_runtime.serve.protocol import InferRequest, RequestError, TensorSpec, encode_response, parse_request
 from mast_runtime.serve.sequences import SequenceTable
+from mast_runtime.serve.triton import Statistics, configuration
 from mast_runtime.version import __version__
 
 MODEL_VERSION = "1"
-EXTENSIONS = ["binary_tensor_data", "sequence", "sequence(string_id)"]
+EXTENSIONS = ["binary_tensor_data", "model_configuration", "sequence", "sequence(string_id)", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ class Endpoints:
 
     def __init__(self, models: dict[str, Model], sequences: SequenceTable, metrics: Metrics) -> None:
         self.models, self.sequences, self.metrics = models, sequences, metrics
+        self.statistics = {name: Statistics() for name in models}
 
     def find(self, request: Request) -> Model:
         """The model a path names. Raises RequestError."""
@@ -126,6 +128,15 @@ class Endpoints:
     async def model_metadata(self, request: Request) -> Response:
         return json_response(self.find(request).metadata())
 
+    async def model_configuration(self, request: Request) -> Response:
+        model = self.find(request)
+        limit_s = self.sequences.idle_limit_s
+        return json_response(configuration(model.name, MODEL_VERSION, model.inputs, model.outputs, limit_s))
+
+    async def model_statistics(self, request: Request) -> Response:
+        names = [self.find(request).name] if "model" in request.path_params else list(self.models)
+        return json_response({"model_stats": [self.statistics[name].answer(name, MODEL_VERSION) for name in names]})
+
     async def model_ready(self, request: Request) -> Response:
         self.find(request)
         return Response()
@@ -137,11 +148,12 @@ class Endpoints:
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     async def infer(self, request: Request) -> Response:
-        name, outcome = "unknown", "internal_error"
+        name, outcome, start_ns = "unknown", "internal_error", time.perf_counter_ns()
         try:
             model = self.find(request)
             name = model.name
             body = await read_body(request, model.max_body_bytes)
+            start_ns = time.perf_counter_ns()
             json_size_bytes = header_number(request, "inference-header-content-length")
             message = parse_request(body, json_size_bytes, model.inputs, model.outputs)
             agent = self.decide(model, message)
@@ -159,6 +171,8 @@ class Endpoints:
             raise RequestError(str(error)) from error
         finally:
             self.metrics.requests.labels(name, outcome).inc()
+            if name in self.statistics:
+                self.statistics[name].request(time.perf_counter_ns() - start_ns, outcome == "ok")
 
     def decide(self, model: Model, message: InferRequest) -> Agent:
         """Step the request's sequence; the agent returned holds the decision. Raises RequestError, ObservationError."""
@@ -167,14 +181,16 @@ class Endpoints:
         counts = agent.out_of_range_counts if outside else 0
         if message.executed_action is not None:
             agent.executed(message.executed_action)
-        start_s = time.perf_counter()
+        start_ns = time.perf_counter_ns()
         try:
             agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
         except ObservationError:
             if message.executed_action is not None:
                 agent.executed(chosen)  # a refused request changes nothing
             raise
-        self.metrics.decision.labels(model.name).observe(time.perf_counter() - start_s)
+        taken_ns = time.perf_counter_ns() - start_ns
+        self.metrics.decision.labels(model.name).observe(taken_ns / 1e9)
+        self.statistics[model.name].decision(taken_ns)
         if agent.out_of_range > outside:
             self.metrics.count_outside(model.name, model.input_names, agent.out_of_range_counts - counts)
         self.sequences.keep(model.name, message, agent)
@@ -233,11 +249,13 @@ def create_app(
     sequences = SequenceTable(idle_limit_s, max_sequences)
     metrics = Metrics(sequences, __version__, backend, policy_of(bundle.identity))
     endpoints = Endpoints(models, sequences, metrics)
-    routes = []
+    routes = [Route("/v2/models/stats", endpoints.model_statistics)]
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
             Route(f"{path}/infer", endpoints.infer, methods=["POST"]),
             Route(f"{path}/ready", endpoints.model_ready),
+            Route(f"{path}/config", endpoints.model_configuration),
+            Route(f"{path}/stats", endpoints.model_statistics),
             Route(path, endpoints.model_metadata),
         ]
     routes += [

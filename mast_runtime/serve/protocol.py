@@ -20,6 +20,8 @@ from mast_runtime.errors import RuntimeFault
 MAX_ID_LENGTH = 128
 """Characters of a request or sequence id given as a string."""
 DTYPES = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8"), "BOOL": np.dtype("?")}
+REFUSED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "classification")
+"""Parameters of tensors that ask for data elsewhere or of another kind."""
 JSON_TYPES = {"FP32": ({int, float}, "numbers"), "BOOL": ({bool}, "true or false")}
 
 
@@ -76,7 +78,7 @@ def parse_request(
     except (ValueError, RecursionError) as error:
         raise RequestError(f"the request is not JSON ({error})") from error
     message = _expect(message, dict, "the request")
-    parameters = _expect(message.get("parameters", {}), dict, "parameters")
+    parameters = _parameters(message, "parameters")
     request_id = message.get("id")
     if request_id is not None and len(_expect(request_id, str, "id")) > MAX_ID_LENGTH:
         raise RequestError(f"id is longer than {MAX_ID_LENGTH} characters")
@@ -118,6 +120,13 @@ def _expect(value: Any, kind: type, what: str) -> Any:
     return value
 
 
+def _parameters(owner: dict[str, Any], what: str) -> dict[str, Any]:
+    """The parameters of a request or tensor, without those that are null: as absent."""
+    given = owner.get("parameters")
+    given = {} if given is None else _expect(given, dict, what)
+    return {key: value for key, value in given.items() if value is not None}
+
+
 def _sequence_id(value: Any) -> int | str:
     if not isinstance(value, str):
         if not 0 <= _expect(value, int, "sequence_id") < 1 << 64:
@@ -132,10 +141,9 @@ def _sequence_id(value: Any) -> int | str:
     return value
 
 
-def _tensors(
-    value: Any, what: str, specs: Sequence[TensorSpec], allowed: str
-) -> Iterable[tuple[TensorSpec, dict, dict]]:
-    """Pairs of a known tensor with its description and parameters; each name once, no parameter but `allowed`."""
+def _tensors(value: Any, what: str, specs: Sequence[TensorSpec]) -> Iterable[tuple[TensorSpec, dict, dict]]:
+    """Each known tensor with its description and parameters, each name once. Parameters that would ask for another
+    answer than this server gives are refused, unknown ones ignored."""
     known, seen = {spec.name: spec for spec in specs}, set()
     for tensor in _expect(value, list, f"{what}s"):
         name = _expect(_expect(tensor, dict, f"each {what}").get("name"), str, f"the name of each {what}")
@@ -144,16 +152,17 @@ def _tensors(
         if name in seen:
             raise RequestError(f"{what} {name} is given twice")
         seen.add(name)
-        parameters = _expect(tensor.get("parameters", {}), dict, f"parameters of {what} {name}")
-        surplus = [key for key in parameters if key != allowed]
-        if surplus:
-            raise RequestError(f"{what} {name} has parameter {shown(surplus[0])}; this server knows {allowed}")
+        parameters = _parameters(tensor, f"parameters of {what} {name}")
+        if refused := next((key for key in parameters if key in REFUSED), None):
+            raise RequestError(
+                f"{what} {name} has parameter {refused!r}, which this server does not have; leave it out"
+            )
         yield known[name], tensor, parameters
 
 
 def _read_inputs(value: Any, raw: memoryview, specs: Sequence[TensorSpec]) -> dict[str, NDArray]:
     arrays: dict[str, NDArray] = {}
-    for spec, tensor, parameters in _tensors(value, "input", specs, "binary_data_size"):
+    for spec, tensor, parameters in _tensors(value, "input", specs):
         if tensor.get("datatype") != spec.datatype:
             raise RequestError(f"input {spec.name} has datatype {shown(tensor.get('datatype'))}, not {spec.datatype}")
         if tensor.get("shape") != list(spec.shape):
@@ -206,5 +215,5 @@ def _read_outputs(
         return tuple((spec, all_binary) for spec in specs)
     return tuple(
         (spec, _expect(asked.get("binary_data", all_binary), bool, f"binary_data of output {spec.name}"))
-        for spec, _, asked in _tensors(value, "output", specs, "binary_data")
+        for spec, _, asked in _tensors(value, "output", specs)
     )

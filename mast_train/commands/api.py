@@ -16,6 +16,7 @@ from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs, load_agents
 from mast_train.runs import checkpoint
 from mast_train.runs.folders import find_run, find_snapshot
+from mast_train.settings.errors import UserError
 from mast_train.settings.limits import validate
 from mast_train.settings.methods import resolve
 
@@ -28,7 +29,7 @@ def train(
     start: Path | str | None = None,
     watch: session.Watch | None = None,
     name: str | None = None,
-    runs: Path = RUNS,
+    runs: Path | str = RUNS,
     quiet: bool = True,
 ) -> Path:
     """Train one run as `mast train` does and return its folder. Raises UserError.
@@ -37,17 +38,25 @@ def train(
     start: a run whose networks, masks and settings to start from. watch: is shown every event (mast_train.runs.events),
     and ends the run, saved, by returning False.
     """
-    source = None if start is None else find_run(str(start), runs)
+    if not isinstance(settings or {}, Mapping) or not all(isinstance(key, str) for key in settings or {}):
+        raise UserError(f"settings = {settings!r}: expected a mapping, for example {{'env.map': '3m'}}")
+    if name is not None and not isinstance(name, str):
+        raise UserError(f"name = {name!r}: expected text")
+    root = _folder(runs)
+    source = None if start is None else find_run(str(start), root)
     config = validate(resolve(None, settings or {}, start=source))
-    (folder,) = session.start(config, runs, name, new_console(quiet=quiet), watch=watch)
+    (folder,) = session.start(config, root, name, new_console(quiet=quiet), watch=watch)
     return folder
 
 
 def evaluate(
-    target: Path | str, episodes: int = 128, *, seed: int = 0, at: str = "last", runs: Path = RUNS
+    target: Path | str, episodes: int = 128, *, seed: int = 0, at: str | int = "last", runs: Path | str = RUNS
 ) -> evaluation.Result:
     """Greedy episodes of a run, or of a .mast file through its runtime, where it was trained. Raises UserError."""
-    who, where = evaluation.resolve_target(str(target), runs, at, False, None, None)
+    for word, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{word} = {value!r}: expected a whole number, {least} or above")
+    who, where = evaluation.resolve_target(str(target), _folder(runs), str(at), False, None, None)
     return evaluation.evaluate(who, where, episodes, min(32, episodes), seed, "auto")
 
 
@@ -58,8 +67,14 @@ class Team(NamedTuple):
     inputs: Callable[[Tensor, Tensor], Tensor]
 
 
-def load(run: Path | str, at: str = "last", runs: Path = RUNS) -> Team:
+def load(run: Path | str, at: str | int = "last", runs: Path | str = RUNS) -> Team:
     """The agents of one evaluation of a run (last, best or a step) in torch, absent weights 0. Raises UserError."""
-    tensors, header = checkpoint.read(find_snapshot(find_run(str(run), runs), at))
+    tensors, header = checkpoint.read(find_snapshot(find_run(str(run), _folder(runs)), str(at)))
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
     return Team(load_agents(config, spec, tensors), partial(agent_inputs, config, spec))
+
+
+def _folder(runs: Path | str) -> Path:
+    if not isinstance(runs, str | Path):
+        raise UserError(f"runs = {runs!r}: expected a folder, for example 'runs'")
+    return Path(runs)

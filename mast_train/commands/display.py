@@ -84,6 +84,11 @@ class TrainingDisplay:
             f"length {event.length_mean:.1f} over {event.episodes} greedy episodes"
         )
 
+    def say(self, line: str) -> None:
+        """A line of its own; nothing for ""."""
+        if line:
+            self._live.console.print(line, soft_wrap=True)
+
     def __enter__(self) -> TrainingDisplay:
         self._live.__enter__()
         return self

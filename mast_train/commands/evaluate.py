@@ -143,6 +143,8 @@ def resolve_target(
     given = parse_assignments(assignments)
     if wrong := next((key for key in given if not key.startswith("env.")), None):
         raise UserError(f"--set {wrong}: a policy is played as it is; only settings of the environment, env.*, apply")
+    if "env.normalise" in given:
+        raise UserError("--set env.normalise: a policy holds what it was trained with in its first layer; leave it out")
     return who, validate(override(Config(), {**settings, **given})).env
 
 

@@ -9,6 +9,7 @@ import typer
 
 from mast_runtime import shell
 from mast_runtime.shell import BackendOption, JsonOption, RunsOption, answer, console, fail
+from mast_runtime.streams import stdout
 
 
 def train(
@@ -58,7 +59,7 @@ def train(
     source = None if from_ is None else find_run(from_, runs)
     resolved = validate(resolve(config, flags, set_ or [], source))
     if show_config:
-        print(to_toml(resolved), end="")
+        print(to_toml(resolved), end="", file=stdout())
         return
     from mast_train.commands.session import start
 
@@ -82,7 +83,7 @@ def eval_(
     env: shell.EnvOption = None,
     episodes: Annotated[int, typer.Option(min=1, help="Greedy episodes.")] = 128,
     num_envs: Annotated[int, typer.Option(min=1, help="Environments stepped together.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of the episodes.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episodes.")] = 0,
     backend: BackendOption = "auto",
     at: shell.AtOption = "last",
     random: shell.RandomOption = False,
@@ -110,7 +111,7 @@ def play(
     ),
     map_: shell.MapOption = None,
     env: shell.EnvOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of the episode.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the episode.")] = 0,
     fps: Annotated[float, typer.Option(min=1, max=50, help="Steps shown per second.")] = 8.0,
     backend: BackendOption = "auto",
     at: shell.AtOption = "last",

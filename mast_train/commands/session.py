@@ -13,10 +13,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mast_runtime.streams import pasted
 from mast_train.commands.display import TrainingDisplay
 from mast_train.learning.flops import costs
 from mast_train.runs.events import Evaluation, Event, Progress
 from mast_train.runs.folders import RunLog, locked, new_run
+from mast_train.runs.inputs import LOOKED_AT, far_inputs
 from mast_train.runs.loop import Loop
 from mast_train.runs.malloc import keep_freed_memory
 from mast_train.runs.run import Run, threads
@@ -91,6 +93,7 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
         f"{_together(names)}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )
     display = TrainingDisplay(console, config.train.total_steps, [run.step for run in runs], names)
+    unseen = runs[0].step < LOOKED_AT
     with ExitStack() as stack:
         logs = [stack.enter_context(_log(run, resumed)) for run in runs]
         stack.enter_context(display)
@@ -100,6 +103,9 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
             _write(logs[k], run, event)
             if isinstance(event, Progress):
                 display.round(event, k)
+                if unseen and event.step >= min(LOOKED_AT, config.train.total_steps):
+                    unseen = False
+                    display.say(far_inputs(run))
             elif isinstance(event, Evaluation):
                 display.evaluation(event, k)
             if watch is not None and watch(event) is False:
@@ -141,13 +147,14 @@ def _outcome(run: Run, log: RunLog) -> str:
     if log.status == "interrupted":
         return (
             f"saved {run.folder}/checkpoint.safetensors at step {run.step:,}; "
-            f"continue with: mast train --resume --name {run.folder}\n"
+            f"continue with: {pasted('mast', 'train', '--resume', '--name', run.folder)}\n"
         )
     flops = run.training_flops()
     return (
         f"training FLOPs per sample: {flops.sparse.paper_flops:,.0f} by the paper's count, "
         f"{flops.paper_reduction:.1f}x below dense; everything counted {flops.sparse.counted_flops:,.0f}, "
-        f"{flops.counted_reduction:.1f}x below\nfinished {run.step:,} steps; next: mast export {run.folder}\n"
+        f"{flops.counted_reduction:.1f}x below\nfinished {run.step:,} steps; "
+        f"next: {pasted('mast', 'export', run.folder)}\n"
     )
 
 

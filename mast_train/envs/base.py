@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mast_train.envs.scene import Scene
+from mast_train.settings.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ class EnvSpec:
         rows = len(self.obs_names)
         if rows not in (0, 1, self.n_agents) or any(len(row) != self.obs_dim for row in self.obs_names):
             raise ValueError(f"obs_names has {rows} rows, expected 0, 1 or {self.n_agents} of {self.obs_dim} names")
+        for kind in self.agent_types:
+            if not kind.isprintable():
+                raise UserError(
+                    f"{self.env} {self.map}: agent type {kind!r} cannot be printed, so no policy of it could "
+                    "be exported; rename the agents"
+                )
 
 
 @dataclass

@@ -5,7 +5,7 @@ Which of the two is decided here. Letters as in envs/base.py, and K seeds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 
@@ -18,6 +18,7 @@ from mast_train.envs.together import together
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.exploration import Exploration
 from mast_train.experience.rollout import Actor, AgentPolicy, Rollouts, crop, rollouts, too_many
+from mast_train.experience.scaling import Scaling
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs
 from mast_train.settings.config import Config
@@ -38,8 +39,9 @@ class Rounds:
         self.acting = 0.0
         """Seconds of the last round that decisions took; 0.0 where they are part of a program."""
 
-    def play(self, actor: Actor, exploration: Sequence[Exploration] = ()) -> Rollouts:
-        """One round of each seed. exploration: of each; none: greedy. Raises UserError for more than memory holds.
+    def play(self, actor: Actor, exploration: Sequence[Exploration] = (), scaling: Scaling | None = None) -> Rollouts:
+        """One round of each seed. exploration: of each; none: greedy. scaling: of what the actor sees, not of what is
+        recorded. Raises UserError for more than memory holds.
 
         Networks that run in C act step by step. In a program a seed with epsilon above 0 draws, for all steps that its
         map allows, E x N x (1 + A) numbers.
@@ -47,19 +49,25 @@ class Rounds:
         if self._program is not None and isinstance(actor, AgentNets):
             self.acting = 0.0
             try:
-                return self._compiled(self._program, actor, exploration)
+                return self._compiled(self._program, actor, exploration, scaling)
             except RuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
                     raise
                 raise too_many(self._stepped.spec, self._stepped.num_envs, self._stepped.device) from error
-        policy = AgentPolicy(actor, self._inputs, exploration)
+        policy = AgentPolicy(actor, _scaled(self._inputs, scaling), exploration)
         played = rollouts(self._stepped, policy, len(self._envs))
         self.acting = policy.seconds
         return played
 
-    def _compiled(self, program: SmaxRounds, nets: AgentNets, exploration: Sequence[Exploration]) -> Rollouts:
+    def _compiled(
+        self, program: SmaxRounds, nets: AgentNets, exploration: Sequence[Exploration], scaling: Scaling | None
+    ) -> Rollouts:
         epsilons = [own.epsilon for own in exploration] or [0.0] * len(self._envs)
-        recorded, steps = program.play(dict(nets.named_parameters()), epsilons, self._noise(exploration))
+        weights: dict[str, Tensor] = dict(nets.named_parameters())
+        if scaling is not None:
+            first = scaling.fold(weights["fc1_weight"], weights["fc1_bias"])
+            weights["fc1_weight"], weights["fc1_bias"] = first
+        recorded, steps = program.play(weights, epsilons, self._noise(exploration))
         whole = {field.name: getattr(recorded, field.name).flatten(0, 1) for field in fields(EpisodeBatch)}
         whole["actions"] = whole["actions"].long()
         return Rollouts(crop(EpisodeBatch(**whole), max(steps)), recorded.won.flatten(), steps)
@@ -73,3 +81,10 @@ class Rounds:
             if epsilon > 0.0:
                 own.uniform_(generator=generator)
         return noise
+
+
+def _scaled(inputs: Callable[[Tensor, Tensor], Tensor], scaling: Scaling | None) -> Callable[[Tensor, Tensor], Tensor]:
+    """`inputs` of observations that are scaled first."""
+    if scaling is None:
+        return inputs
+    return lambda obs, last_action: inputs(scaling.observed(obs), last_action)

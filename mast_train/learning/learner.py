@@ -13,17 +13,25 @@ from torch import Tensor, nn
 from mast_train.algorithms import algorithm
 from mast_train.engines.base import Parts
 from mast_train.envs.base import EnvSpec
+from mast_train.experience.episodes import EpisodeBatch
+from mast_train.experience.scaling import Scaling, Statistics
 from mast_train.learning.counting import count_agents, count_mixer
 from mast_train.learning.flops import Model
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import new_masks
 from mast_train.settings.config import Config
+from mast_train.settings.errors import UserError
 from mast_train.sparse.memory import copy_each, stacked
 from mast_train.sparse.schedule import evolves_at
 
 
 def stream_seed(seed: int, purpose: str) -> int:
-    """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide."""
+    """A seed of its own for each random stream of a run, so that no two streams of neighbouring seeds coincide.
+
+    Raises UserError for a negative seed.
+    """
+    if seed < 0:
+        raise UserError(f"seed = {seed}: expected a whole number, 0 or above")
     entropy = [seed, *purpose.encode()]
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
@@ -38,7 +46,8 @@ class Stage(NamedTuple):
 
 
 class Learner:
-    """What learns: online and target networks, their masks, the optimiser's state, and how many updates there were.
+    """What learns: online and target networks, their masks, the optimiser's state, how many updates there were, and
+    with env.normalise the statistics of what was seen.
 
     learning/update.py takes the steps.
     """
@@ -58,6 +67,8 @@ class Learner:
         for module in self.online.values():
             module.to(device)
         self.generator = torch.Generator().manual_seed(stream_seed(config.seed, "topology"))
+        running = config.env.normalise == "running"
+        self.statistics = Statistics(spec, config.net.shared, device) if running else None
         self.masks = {
             key: new_masks(config, module, self.generator, None if start is None else part(start, f"masks.{key}."))
             for key, module in self.online.items()
@@ -65,6 +76,8 @@ class Learner:
         if start is not None and part(start, "agents."):
             for key, module in self.online.items():
                 _load_module(key, module, part(start, f"{key}."))
+            if self.statistics:
+                self.statistics.load_state_dict(part(start, "statistics."))
         agents, mixer = (copy.deepcopy(self.online[name]) for name in self.algorithm.critic)
         self.targets = {"target_agents": agents, "target_mixer": mixer}
         self.parameters = [parameter for module in self.online.values() for parameter in module.parameters()]
@@ -93,6 +106,11 @@ class Learner:
         """What an engine works on."""
         sources = dict(zip(self.targets, self.algorithm.critic, strict=True))
         return Parts(self.networks, self.masks, self.optimizer, sources)
+
+    def see(self, episodes: EpisodeBatch) -> None:
+        """Take a round of episodes that were played into the statistics."""
+        if self.statistics:
+            self.statistics.add(episodes)
 
     def evolves(self, env_steps: int) -> bool:
         """Whether the next update changes the topology."""
@@ -128,8 +146,12 @@ class Learner:
         return Model(**found)
 
     def policy_state(self) -> dict[str, Tensor]:
-        """The agents' weights and masks: what an export needs."""
+        """The agents' weights and masks: what an export needs. They take observations as the environment gives them:
+        what scales them is folded into the first layer."""
         state = {f"agents.{name}": tensor.detach() for name, tensor in self.agents.state_dict().items()}
+        if self.statistics:
+            first = state["agents.fc1_weight"], state["agents.fc1_bias"]
+            state["agents.fc1_weight"], state["agents.fc1_bias"] = self.statistics.scaling().fold(*first)
         return state | {f"masks.agents.{name}": mask for name, mask in self.masks["agents"].state_dict().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -142,6 +164,8 @@ class Learner:
         for i, parameter in enumerate(self.parameters):
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 state[f"optimizer.{i}.{name}"] = torch.as_tensor(value)
+        if self.statistics:
+            state |= {f"statistics.{name}": tensor for name, tensor in self.statistics.state_dict().items()}
         state["generator"] = self.generator.get_state()
         state["updates"] = torch.tensor(self.updates)
         return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
@@ -160,8 +184,16 @@ class Learner:
             index, _, key = name.partition(".")
             parameter = self.parameters[int(index)]
             self.optimizer.state[parameter][key] = tensor.to(parameter.device).clone()
+        if self.statistics:
+            self.statistics.load_state_dict(part(state, "statistics."))
         self.generator.set_state(state["generator"])
         self.updates = int(state["updates"])
+
+
+def scaling(learners: Sequence[Learner]) -> Scaling | None:
+    """What their observations and states are scaled by now, learners that differ in their seed alone; None: nothing."""
+    found = [learner.statistics.scaling() for learner in learners if learner.statistics]
+    return Scaling.joined(found) if found else None
 
 
 @torch.no_grad()

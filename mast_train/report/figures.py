@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from mast_runtime.streams import pasted
 from mast_train.report.collect import names
 from mast_train.report.rows import Report, Row
 from mast_train.report.statistics import RETURN
@@ -42,7 +43,7 @@ def figure(
 def provenance(rows: Sequence[Row], report: Report) -> str:
     """The command and the runs behind a picture."""
     runs = names(run for row in rows for run in row.runs)
-    command = f"mast report {' '.join(report.results['sources'])}"
+    command = pasted("mast", "report", *report.results["sources"])
     listed = ", ".join(map(escape, runs))
     return f"<details><summary>{escape(command)}: {len(runs)} run{'s' * (len(runs) > 1)}</summary>{listed}</details>"
 

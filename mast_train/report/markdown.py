@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from html import unescape
 
+from mast_runtime.streams import pasted
 from mast_train.report.figures import title
 from mast_train.report.rows import Report
 from mast_train.report.sections import overall_rows, score_head, score_rows, statistic_words
@@ -20,6 +21,6 @@ def to_markdown(report: Report) -> str:
             f"## {algorithm.upper()} over all maps",
             markdown(["row", "IQM of score over dense"], overall_rows(report, algorithm)),
         ]
-    sources = " ".join(report.results["sources"])
-    parts.append(f"Made by `mast report {unescape(sources)}`.")
+    command = pasted("mast", "report", *report.results["sources"])
+    parts.append(f"Made by `{unescape(command)}`.")
     return "\n\n".join(parts) + "\n"

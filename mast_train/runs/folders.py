@@ -38,8 +38,8 @@ PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pe
 
 def new_run(root: Path, config: Config, name: str | None = None) -> Path:
     """Create the folder of a new run, named after what it trains. Raises UserError when it exists or cannot be made."""
-    if name is not None and (not name or Path(name).name != name):
-        raise UserError(f"--name {name!r}: expected a plain name; --runs chooses the folder")
+    if name is not None and (not name.isprintable() or Path(name).name != name or not name):
+        raise UserError(f"--name {name!r}: expected a plain, printable name; --runs chooses the folder")
     task = config.env.map.rpartition(":")[2] or config.env.name
     stem = name or f"{task}-{config.algorithm}-{config.method}-seed{config.seed}"
     folder = root / stem

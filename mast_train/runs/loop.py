@@ -14,11 +14,14 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 
 import torch
 
+from mast_runtime.streams import pasted
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.exploration import Exploration
 from mast_train.experience.replay import add, gather, share
 from mast_train.experience.rollout import Actor, Rollouts
 from mast_train.experience.rounds import Rounds
+from mast_train.experience.scaling import Scaling
+from mast_train.learning.learner import scaling
 from mast_train.learning.update import Log, Update
 from mast_train.runs.events import Event, Progress
 from mast_train.runs.run import Run
@@ -97,7 +100,8 @@ class Loop:
         actor = self._update.engine.actor_of([self._active.index(run) for run in due])
         rounds = Rounds([run.eval_env for run in due], len(self.runs), self.config)
         count = -(-self.config.train.eval_episodes // due[0].eval_env.num_envs)
-        played = [rounds.play(actor) for _ in range(count)]
+        seen_as = scaling([run.learner for run in due])
+        played = [rounds.play(actor, scaling=seen_as) for _ in range(count)]
         for k, run in enumerate(due):
             yield run, run.evaluated([of_runs[k] for of_runs in played])
 
@@ -106,27 +110,29 @@ class Loop:
         episodes, by the agents as they are before these updates."""
         runs, engine = self._active, self._update.engine
         ahead = runs[0].ahead
-        played = self._play(engine.actor, self._exploration()) if ahead is None else Rollouts.of(ahead)
+        played = self._play(engine.actor, *self._acting()) if ahead is None else Rollouts.of(ahead)
         for run, steps in zip(runs, played.steps, strict=True):
             run.ahead = None
             run.step += steps
         if not self.config.train.overlap or runs[0].finished:
             metrics = self._learn(played)
         else:
-            future = self._thread.submit(self._play, engine.frozen_actor(), self._exploration())
+            future = self._thread.submit(self._play, engine.frozen_actor(), *self._acting())
             try:
                 metrics = self._learn(played)
             finally:
                 (runs[0].ahead,) = future.result()
         return [run.progress(own) for run, own in zip(runs, metrics, strict=True)]
 
-    def _exploration(self) -> list[Exploration]:
-        return [Exploration(run.epsilon, run.exploration) for run in self._active]
+    def _acting(self) -> tuple[list[Exploration], Scaling | None]:
+        """How a round that begins now explores, and what its observations are scaled by."""
+        explorations = [Exploration(run.epsilon, run.exploration) for run in self._active]
+        return explorations, scaling([run.learner for run in self._active])
 
-    def _play(self, actor: Actor, exploration: Sequence[Exploration]) -> Rollouts:
+    def _play(self, actor: Actor, exploration: Sequence[Exploration], seen_as: Scaling | None) -> Rollouts:
         """Touches only the environments, the exploration's random streams and two fields of the clocks."""
         started = time.perf_counter()
-        played = self._rounds.play(actor, exploration)
+        played = self._rounds.play(actor, exploration, seen_as)
         seconds, each = self._rounds.acting, 1 / len(self._active)
         for run in self._active:
             run.clock.acting += each * seconds
@@ -139,12 +145,15 @@ class Loop:
         add([run.replay for run in runs], played.episodes)
         for run, own in zip(runs, played, strict=True):
             run.seen.add(own.episodes)
+            if run.learner.statistics:
+                run.learner.see(own.episodes)
+        seen_as = scaling([run.learner for run in runs])
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
             if runs[0].replay.can_sample():
                 ages = [run.replay.draw(run.sampling) for run in runs]
                 batch = gather([run.replay for run in runs], ages, self._batch_memory, self._update.steps)
-                logs.append(self._updated(batch))
+                logs.append(self._updated(batch if seen_as is None else seen_as.in_place(batch)))
                 for run in runs:
                     run.adapt_replay()
         metrics = _means(logs, len(runs))
@@ -174,7 +183,7 @@ class Loop:
             run.save("interrupted")
         run, loss = next(pair for pair in zip(self._active, losses, strict=True) if not math.isfinite(pair[1]))
         seed = f"seed {run.config.seed}: " if len(self.runs) > 1 else ""
-        others = "".join(f"; saved, to --resume --name: {other.folder}" for other in saved)
+        others = "".join(f"; saved: {pasted('mast', 'train', '--resume', '--name', other.folder)}" for other in saved)
         raise UserError(
             f"{seed}the loss became {loss} at step {run.step:,}: lower train.lr (now {run.config.train.lr:g}); "
             f"the last checkpoint is untouched{others}"

@@ -18,7 +18,7 @@ from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.replay import EpisodeBuffer
 from mast_train.experience.rollout import Policy, Rollout, rollout
 from mast_train.learning.flops import Schedule, TrainingComparison, compare
-from mast_train.learning.learner import Learner, part, stream_seed
+from mast_train.learning.learner import Learner, part, scaling, stream_seed
 from mast_train.networks.build import agent_inputs, tiny_widths
 from mast_train.runs import checkpoint
 from mast_train.runs.events import Clock, Evaluation, Progress, Saved
@@ -174,9 +174,10 @@ class Run:
             torch.cat([getattr(r.episodes, name)[:, 0] for r in rounds])[:episodes]
             for name in ("obs", "avail_actions", "state")
         )
-        agents = self.learner.agents
+        agents, seen_as = self.learner.agents, scaling([self.learner])
+        seen, state = (obs, state) if seen_as is None else (seen_as.observed(obs), seen_as.states(state))
         nothing_done = torch.full(obs.shape[:2], -1, device=obs.device)
-        q, _ = agents.step(self.inputs(obs, nothing_done), agents.initial_hidden(*obs.shape[:2]))
+        q, _ = agents.step(self.inputs(seen, nothing_done), agents.initial_hidden(*obs.shape[:2]))
         greedy = q.masked_fill(~avail, -torch.inf).amax(-1)
         returns = []
         for r in rounds:
@@ -200,6 +201,7 @@ class Run:
             "step": self.step,
             "next_eval": self.next_eval,
             "sparsity": self.learner.sparsity(),
+            "normalised": self.learner.statistics.summary() if self.learner.statistics else None,
             "seconds": self.clock.as_dict(),
             "env_state": self.env.state_dict(),
             "eval_env_state": self.eval_env.state_dict(),
@@ -283,7 +285,9 @@ class Run:
 def policy_disagreement(learner: Learner, batch: EpisodeBatch) -> float:
     """Share of recorded actions that the greedy policy would not take now, where there was a choice."""
     previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-    x = agent_inputs(learner.config, learner.spec, batch.obs, previous).transpose(0, 1)
+    seen_as = scaling([learner])
+    obs = batch.obs if seen_as is None else seen_as.observed(batch.obs)
+    x = agent_inputs(learner.config, learner.spec, obs, previous).transpose(0, 1)
     q = learner.agents(x)[0].transpose(0, 1)
     greedy = q.masked_fill(~batch.avail_actions, -torch.inf).argmax(-1)[:, :-1]
     choice = (batch.avail_actions[:, :-1].sum(-1) > 1) & batch.filled.unsqueeze(-1)

@@ -33,11 +33,12 @@ def ticket(config: Config) -> tuple[Config, dict[str, Tensor]]:
 
 
 SHAPE = (
-    "algorithm", "net.hidden", "net.shared", "net.last_action", "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
+    "algorithm", "env.normalise", "net.hidden", "net.shared", "net.last_action",
+    "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
     "sparse.agent_sparsity", "sparse.mixer_sparsity",
     "sparse.block.fc1", "sparse.block.gru", "sparse.block.fc2", "sparse.block.mixer",
 )  # fmt: skip
-"""Settings that networks and masks are made by."""
+"""Settings that networks and masks are made by, and what they read."""
 
 
 def warm_start(config: Config, spec: EnvSpec) -> dict[str, Tensor]:

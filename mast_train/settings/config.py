@@ -17,7 +17,8 @@ class EnvConfig:
     """Environment and map; `reward_scale` multiplies SMAX's rewards to SMAC's scale (a won battle is about 20).
 
     `team_reward` and `episode_limit` (0: the environment's own) are for environments that reward agents one by one and
-    may run on. `options` is the environment's own table (docs/environments.md).
+    may run on. `options` is the environment's own table (docs/environments.md). `normalise`: observations and states as
+    they are ("off"), or at mean 0 and deviation 1 of what was seen in training so far ("running").
     """
 
     name: str = "smax"
@@ -26,6 +27,7 @@ class EnvConfig:
     reward_scale: float = 10.0
     team_reward: str = "sum"
     episode_limit: int = 0
+    normalise: str = "off"
     options: dict[str, Any] = field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ CHOICES = {
     "kernel": ("auto", *KERNELS),
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
+    "env.normalise": ("off", "running"),
     "sparse.allocation": tuple(ALLOCATIONS),
     "sparse.drop": ("magnitude", "idle"),
     "sparse.grow": ("none", "random", "gradient"),

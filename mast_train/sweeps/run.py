@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mast_runtime.bundle import write_atomically
+from mast_runtime.streams import pasted
 from mast_train.runs.folders import locked
 from mast_train.settings.config import override, to_toml
 from mast_train.sweeps.display import Status, SweepDisplay
@@ -284,4 +285,4 @@ def print_outcome(outcome: Outcome, folder: Path, console: Console) -> None:
         return
     for reason in outcome.waiting:
         console.print(Text(reason))
-    console.print(Text(f"next: mast report {folder}"))
+    console.print(Text(f"next: {pasted('mast', 'report', folder)}"))

@@ -18,9 +18,12 @@ from mast_train.settings.config import Config, leaves, override
 from mast_train.settings.errors import UserError, reason, suggest
 from mast_train.settings.limits import validate
 from mast_train.settings.methods import environment, resolve
+from mast_train.sweeps.unused import check_settings, check_used
+from mast_train.sweeps.values import as_list, known, seeds_of, table_of, whole
 
 SHORT = ("method", "algorithm", "recipe", "sparsity", "block")
 """Settings that `mast train` has a short name for; every other one is written in full, as `train.lr`."""
+FILE = ("sweep", "set", "axes", "rows", "maps", "tune")
 TABLES: dict[str, tuple[str, ...]] = {
     "sweep": ("name", "steps", "evaluations", "seeds", "jobs", "together"),
     "tune": ("rates", "seeds", "steps", "map"),
@@ -102,22 +105,25 @@ def load_sweep(path: Path) -> Sweep:
 
 def parse_sweep(tree: Mapping[str, Any], name: str) -> Sweep:
     """A sweep from a TOML tree; `name` where the file gives none. Raises UserError."""
-    _known(tree, ("sweep", "set", "axes", "rows", "maps", "tune"), "table")
-    head = _table(tree, "sweep")
-    _known(head, TABLES["sweep"], "[sweep] key")
-    tuning, evaluations = _tuning(tree), _whole(head.get("evaluations"), "sweep.evaluations")
-    rows = {**_axis_rows(tree), **{str(row): dict(table) for row, table in _table(tree, "rows").items()}}
+    known(tree, FILE, "table")
+    head = table_of(tree, "sweep")
+    known(head, TABLES["sweep"], "[sweep] key")
+    tuning, evaluations = _tuning(tree), whole(head.get("evaluations"), "sweep.evaluations")
+    rows = {**_axis_rows(tree), **{str(row): dict(table) for row, table in table_of(tree, "rows").items()}}
     if not rows:
         raise UserError('no rows: give [axes] method = ["dense", "mast"], or [rows."a name"]')
-    groups = tuple(_groups(tree, head, rows, tuning))
+    check_settings({table: table_of(tree, table) for table in FILE}, rows)
+    asked: dict[str, None] = {}
+    groups = tuple(_groups(tree, head, rows, tuning, asked))
+    check_used(tree, asked, [(group.key, rate_key(tuning, group)) for group in groups])
     if not groups:
         raise UserError("every row was left out by `rows` of [maps]")
     _unique([(group.key, "row") for group in groups])
     chosen = str(head.get("name", name))
     if slug(chosen) != chosen:
         raise UserError(f"sweep.name = {chosen!r}: expected letters, digits, '-', '_' and '.'")
-    together = _whole(head.get("together", 1), "sweep.together") or 1
-    return Sweep(chosen, groups, tuning, evaluations, _whole(head.get("jobs"), "sweep.jobs"), together)
+    together = whole(head.get("together", 1), "sweep.together") or 1
+    return Sweep(chosen, groups, tuning, evaluations, whole(head.get("jobs"), "sweep.jobs"), together)
 
 
 def tuning_cells(sweep: Sweep) -> list[Cell]:
@@ -155,9 +161,14 @@ def final_cells(sweep: Sweep, rates: Mapping[str, float]) -> list[Cell]:
 
 def rate_source(sweep: Sweep, group: Group) -> str | None:
     """The group whose tuning decides this one's learning rate; None when its rate is its own."""
-    if sweep.tuning is None or group.rate_of is None:
+    return rate_key(sweep.tuning, group)
+
+
+def rate_key(tuning: Tuning | None, group: Group) -> str | None:
+    """`rate_source` in a sweep with this tuning."""
+    if tuning is None or group.rate_of is None:
         return None
-    return f"{sweep.tuning.map or group.map}/{group.algorithm}/{group.rate_of}"
+    return f"{tuning.map or group.map}/{group.algorithm}/{group.rate_of}"
 
 
 def choose_rate(scores: Mapping[float, Sequence[float]]) -> float:
@@ -171,29 +182,32 @@ def slug(text: str) -> str:
 
 
 def _groups(
-    tree: Mapping[str, Any], head: Mapping[str, Any], rows: Mapping[str, dict[str, Any]], tuning: Tuning | None
+    tree: Mapping[str, Any],
+    head: Mapping[str, Any],
+    rows: Mapping[str, dict[str, Any]],
+    tuning: Tuning | None,
+    asked: dict[str, None],
 ) -> Iterable[Group]:
-    common, overrides, axes = (
-        dict(leaves(_table(tree, "set"))),
-        _table(tree, "maps"),
-        dict(leaves(_table(tree, "axes"))),
-    )
+    """asked: gets the maps that rows name, also those on which none is left."""
+    common, axes = (dict(leaves(table_of(tree, name))) for name in ("set", "axes"))
+    overrides = table_of(tree, "maps")
     for row, table in rows.items():
         settings = {key: value for key, value in leaves(table) if key not in ROW_KEYS}
         rate_of = _rate_row(row, table, settings, rows, tuning)
-        maps = _list(table.get("map", axes.get("map")) or _default_map(common))
-        for map_, algorithm in itertools.product(maps, _list(settings.get("algorithm", axes.get("algorithm", "qmix")))):
+        maps = as_list(table.get("map", axes.get("map")) or _default_map(common))
+        for map_, algorithm in itertools.product(maps, as_list(_algorithm(settings, axes, common))):
+            asked[str(map_)] = None
             local = {key: value for key, value in leaves(overrides.get(map_, {})) if key not in MAP_KEYS}
             special = overrides.get(map_, {})
             if row not in special.get("rows", rows):
                 continue
             merged = {**common, **local, **settings, "env.map": map_, "algorithm": algorithm}
-            seeds = _seeds(table.get("seeds", special.get("seeds", head.get("seeds", [0]))), f"seeds of row {row!r}")
+            seeds = seeds_of(table.get("seeds", special.get("seeds", head.get("seeds", [0]))), f"seeds of row {row!r}")
             try:
                 config = resolve(None, _applicable(merged, settings), [])
                 steps = table.get("steps", special.get("steps", head.get("steps", config.train.total_steps)))
-                evaluations = _whole(head.get("evaluations"), "sweep.evaluations")
-                config = validate(_timed(config, _whole(steps, "steps") or 1, evaluations))
+                evaluations = whole(head.get("evaluations"), "sweep.evaluations")
+                config = validate(_timed(config, whole(steps, "steps") or 1, evaluations))
             except UserError as error:
                 raise UserError(f"row {row!r} on {map_}: {error}") from None
             yield Group(row, map_, algorithm, config, seeds, rate_of)
@@ -201,6 +215,11 @@ def _groups(
         missing = [row for row in table.get("rows", []) if row not in rows]
         if missing:
             raise UserError(f"[maps.{map_}] rows: no row {missing[0]!r}; {suggest(missing[0], rows)}")
+
+
+def _algorithm(*settings: Mapping[str, Any]) -> Any:
+    """That of the most specific settings which name one, given first."""
+    return next((given["algorithm"] for given in settings if "algorithm" in given), "qmix")
 
 
 def _applicable(settings: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -227,7 +246,7 @@ def _rate_row(
 
 def _axis_rows(tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Rows from [axes]: every combination of its lists but map and algorithm, which cross every row."""
-    axes = {key: _list(value) for key, value in leaves(_table(tree, "axes")) if key not in ("map", "algorithm")}
+    axes = {key: as_list(value) for key, value in leaves(table_of(tree, "axes")) if key not in ("map", "algorithm")}
     if not axes:
         return {}
     if "method" not in axes:
@@ -257,49 +276,19 @@ def _timed(config: Config, steps: int, evaluations: int | None) -> Config:
 def _tuning(tree: Mapping[str, Any]) -> Tuning | None:
     if "tune" not in tree:
         return None
-    table = _table(tree, "tune")
-    _known(table, TABLES["tune"], "[tune] key")
-    rates = _list(table.get("rates", []))
+    table = table_of(tree, "tune")
+    known(table, TABLES["tune"], "[tune] key")
+    rates = as_list(table.get("rates", []))
     if not rates or not all(isinstance(rate, int | float) and rate > 0 for rate in rates):
         raise UserError(f"tune.rates = {rates}: expected learning rates, for example [5e-4, 1e-3, 2e-3]")
-    steps = _whole(table.get("steps", _table(tree, "sweep").get("steps")), "tune.steps")
+    steps = whole(table.get("steps", table_of(tree, "sweep").get("steps")), "tune.steps")
     if steps is None:
         raise UserError("tune.steps: expected a number of environment steps")
-    return Tuning(tuple(map(float, rates)), _seeds(table.get("seeds", [100]), "tune.seeds"), steps, table.get("map"))
+    return Tuning(tuple(map(float, rates)), seeds_of(table.get("seeds", 1), "tune.seeds", 100), steps, table.get("map"))
 
 
 def _default_map(common: Mapping[str, Any]) -> str:
     return str(common.get("env.map") or environment(str(common.get("env.name", "smax")))["env.map"])
-
-
-def _table(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    table = tree.get(key, {})
-    if not isinstance(table, Mapping):
-        raise UserError(f"{key} = {table!r}: expected a table, [{key}]")
-    return table
-
-
-def _known(table: Mapping[str, Any], names: Sequence[str], kind: str) -> None:
-    for key in table:
-        if key not in names:
-            raise UserError(f"unknown {kind} {key!r}: {suggest(key, names)}")
-
-
-def _list(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, list) else [value]
-
-
-def _whole(value: Any, what: str) -> int | None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise UserError(f"{what} = {value!r}: expected a whole number above 0")
-    return value
-
-
-def _seeds(value: Any, what: str) -> tuple[int, ...]:
-    seeds = _list(value)
-    if not seeds or len(set(seeds)) < len(seeds) or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise UserError(f"{what} = {value!r}: expected different whole numbers, for example [0, 1, 2]")
-    return tuple(seeds)
 
 
 def _unique_names(cells: list[Cell]) -> list[Cell]:
