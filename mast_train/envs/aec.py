@@ -13,7 +13,7 @@ import numpy as np
 from mast_train.envs.door import Refused, parts, short
 from mast_train.envs.spaces import MASK
 
-KEPT = ("agents", "agent_selection", "rewards", "terminations", "truncations", "infos")
+TOLD = ("rewards", "terminations", "truncations")
 AEC = ("possible_agents", "agent_iter", "reset", "step", "observe", "observation_space", "action_space")
 
 
@@ -23,6 +23,7 @@ def in_turn(factory: Callable[..., Any]) -> Callable[..., Turns]:
     def make(**options: Any) -> Turns:
         return Turns(factory(**options))
 
+    make.__wrapped__ = factory  # where errors look for the user's code
     return make
 
 
@@ -56,12 +57,11 @@ class Turns:
     @property
     def episode_limit(self) -> int | None:
         """Turns of the longest episode; PettingZoo's max_cycles counts rounds in which every player has a turn."""
-        for owner in (self._env, self.unwrapped):
-            given = [getattr(owner, "max_cycles", None), (getattr(owner, "metadata", None) or {}).get("max_cycles")]
-            rounds = next((value for value in given if isinstance(value, (int, np.integer))), None)
-            if getattr(owner, "episode_limit", None) is None and rounds is not None:
-                return int(rounds) * len(self.possible_agents)
-        return getattr(self.unwrapped, "episode_limit", None)
+        turns = getattr(self.unwrapped, "episode_limit", None)
+        rounds = getattr(self.unwrapped, "max_cycles", self.metadata.get("max_cycles"))
+        if turns is None and isinstance(rounds, (int, np.integer)):
+            return int(rounds) * len(self.possible_agents)
+        return turns
 
     def reset(self, seed: int | None = None, options: Any = None) -> tuple[dict[Any, Any], dict[Any, Any]]:
         """See ParallelEnv."""
@@ -71,13 +71,13 @@ class Turns:
 
     def step(self, actions: Mapping[Any, int]) -> tuple[dict[Any, Any], ...]:
         """See ParallelEnv. Of the actions only that of the player whose turn it is counts."""
-        self._env.step(actions[self._env.agent_selection])
         env = self._env
-        dicts = parts((env.rewards, env.terminations, env.truncations), KEPT[2:5], self.possible_agents)
-        rewards, terminations, truncations = map(dict, dicts)
-        last: tuple[dict[Any, Any], dict[Any, Any]] = {}, {}
-        self._bury(*last)
-        return self._seen(last[0]), rewards, terminations, truncations, self._infos(last[1])
+        env.step(actions[env.agent_selection])
+        told = [dict(part) for part in parts(tuple(getattr(env, name) for name in TOLD), TOLD, self.possible_agents)]
+        seen: dict[Any, Any] = {}
+        infos: dict[Any, Any] = {}
+        self._bury(seen, infos)
+        return self._seen(seen), *told, self._infos(infos)
 
     def render(self) -> Any:
         return self._env.render()
@@ -92,7 +92,7 @@ class Turns:
             agent = env.agent_selection
             seen[agent], infos[agent] = env.observe(agent), env.infos.get(agent)
             env.step(None)
-            if agent in env.agents and agent == env.agent_selection:
+            if agent in env.agents:
                 raise Refused(f"agent {agent!r} has ended, and step(None) does not take it out of agents")
         self.agents = list(env.agents)
 

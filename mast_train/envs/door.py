@@ -154,9 +154,10 @@ def image(value: Any) -> np.ndarray | None:
 
 def _code(function: Any) -> Any:
     """The code of a function, method, or class; None for what has none in Python."""
-    if isinstance(function, type):
-        function = function.__init__
-    return getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+    if not callable(function):
+        return None
+    function = inspect.unwrap(function)
+    return getattr(function.__init__ if isinstance(function, type) else function, "__code__", None)
 
 
 def _start(code: Any) -> tuple[str, int]:

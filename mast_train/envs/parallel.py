@@ -20,6 +20,7 @@ LIMITS = ("episode_limit", "max_cycles", "max_steps")
 WON = ("won", "success", "is_success")
 SEEN = ("observations", "infos")
 STEPPED = ("observations", "rewards", "terminations", "truncations", "infos")
+LARGEST = float(np.finfo(np.float32).max)
 NEUTRAL = 0
 """The one available action of an agent that cannot act now: it is not in the game, or its mask has no action."""
 
@@ -136,7 +137,7 @@ class ParallelGame:
         """The team's reward, summed in the agents' order: that of a set would differ between processes."""
         total = sum(number(rewards.get(a, 0.0), f"rewards[{a!r}]") for a in self.agents if a in acting)
         team = self._scale * total / self._shares
-        if abs(team) > np.finfo(np.float32).max:
+        if abs(team) > LARGEST:
             raise Refused(f"rewards sum to {total:g}, times env.reward_scale {self._scale:g} more than a float32 holds")
         return team
 

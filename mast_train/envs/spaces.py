@@ -37,7 +37,8 @@ class Sight:
         rest = {name: value for name, value in given.items() if name != MASK}
         if self._entries is None and set(rest) == {WRAPPED}:
             return rest[WRAPPED]
-        if lost := [name for name in rest if name not in (self._entries or {})]:
+        known = {WRAPPED} if self._entries is None else self._entries
+        if lost := [name for name in rest if name not in known]:
             raise Refused(f"{who} observed an entry {short(lost[0])}, its observation space has none of that name")
         return rest
 
@@ -109,7 +110,7 @@ def _entry(value: Any, key: Any, who: str) -> Any:
         raise Refused(f"the observation of {who} is {short(value)}, expected to hold {key!r}")
     try:
         return value[key]
-    except (KeyError, IndexError) as error:
+    except (KeyError, IndexError, TypeError) as error:
         raise Refused(f"the observation of {who} has no {key!r}, its observation space has") from error
 
 
