@@ -107,7 +107,7 @@ def test_an_agent_without_a_reward_or_a_flag_earns_nothing_and_goes_on():
 
 
 def test_a_state_that_is_none_is_no_state():
-    for factory in (wrong_values.Talks, Plain, lambda: Stateful(lambda env: None)):
+    for factory in (wrong_values.Talks, wrong_values.Wrapped, Plain, lambda: Stateful(lambda env: None)):
         made = game(factory)
         assert made.state_dim == 4 and made.step([0, 0]).frame.state.tolist() == [np.float32(0.2), 0.5] * 2
 

@@ -108,6 +108,18 @@ class Talks(Plain):
         return super().reset(seed)
 
 
+class Wrapped(Plain):
+    """A wrapper's method `state` over an attribute that is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.unwrapped = Talks()
+        self.unwrapped.reset()
+
+    def state(self):
+        return self.unwrapped.state()
+
+
 class Stateful(Plain):
     """state() is what `give(env)` says."""
 

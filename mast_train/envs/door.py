@@ -11,6 +11,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,8 @@ def parts(answer: Any, names: tuple[str, ...], agents: Collection[Any]) -> list[
 
 def number(value: Any, what: str) -> float:
     """One finite number: a scalar, or an array of one. Raises Refused."""
+    if type(value) is float and isfinite(value):
+        return value
     array = numeric(value)
     if array is None or array.size != 1 or not np.isfinite(single := float(array.reshape(-1)[0])):
         raise Refused(f"{what} is {short(value)}, expected one finite number")
@@ -111,6 +114,8 @@ def number(value: Any, what: str) -> float:
 
 def flag(value: Any, what: str) -> bool:
     """True or False, as a scalar or an array of one; 0 and 1 stand for them. Raises Refused."""
+    if value is True or value is False:
+        return value
     array = numeric(value)
     if array is None or array.size != 1 or array.reshape(-1)[0] not in (0, 1):
         raise Refused(f"{what} is {short(value)}, expected True or False")
@@ -131,8 +136,11 @@ def finite(value: Any, what: str) -> np.ndarray:
     given = numeric(value)
     if given is None:
         raise Refused(f"{what} is {short(value)}, expected numbers")
-    with np.errstate(over="ignore"):
-        array = given.astype(np.float32)
+    if given.dtype == np.float32:
+        array = given.copy()
+    else:
+        with np.errstate(over="ignore"):
+            array = given.astype(np.float32)
     if not np.isfinite(array).all():
         index = int(np.flatnonzero(~np.isfinite(array))[0])
         raise Refused(f"{what} holds {given.reshape(-1)[index]} at position {index}; values must be finite float32")

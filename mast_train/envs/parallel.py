@@ -189,9 +189,10 @@ class ParallelGame:
         return state
 
     def _asked_state(self, first: bool) -> Any:
-        """None, at the first reset, where there is no method or it is the abstract one."""
+        """None, at the first reset, where there is no method, below wrappers too, or it is the abstract one."""
         state = getattr(self._env, "state", None)
-        if first and not callable(state):
+        inner = getattr(getattr(self._env, "unwrapped", None), "state", state)
+        if first and not (callable(state) and callable(inner)):
             return None
         try:
             return state() if callable(state) else state

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,9 @@ class Sight:
 
     def __init__(self, space: Any) -> None:
         """Raises ValueError for a space without a fixed number of values, and Refused for one without any."""
-        self._space = space
-        self._entries = _entries(space)
-        if self._entries is not None:
-            self._entries = {name: part for name, part in self._entries.items() if name != MASK}
-        self.size = _size(space if self._entries is None else self._entries)
+        self._named = getattr(space, "spaces", None) if isinstance(getattr(space, "spaces", None), Mapping) else None
+        self._leaves = list(_leaves(space, ()))
+        self.size = sum(leaf.size for leaf in self._leaves)
         if self.size == 0:
             raise Refused(f"{short(space)} leaves nothing to observe")
 
@@ -30,14 +28,15 @@ class Sight:
         """[size] float32. who: names the agent in errors. Raises Refused."""
         if isinstance(given, Mapping):
             given = self._unmasked(given, who)
-        return _flat(self._space if self._entries is None else self._entries, given, who, ())
+        values = [leaf.read(given, who, len(self._leaves) > 1) for leaf in self._leaves]
+        return values[0] if len(values) == 1 else np.concatenate(values)
 
     def _unmasked(self, given: Mapping[str, Any], who: str) -> Any:
         """`given` without its mask. An entry that the space has not would be lost without a word: refused."""
         rest = {name: value for name, value in given.items() if name != MASK}
-        if self._entries is None and set(rest) == {WRAPPED}:
+        if self._named is None and set(rest) == {WRAPPED}:
             return rest[WRAPPED]
-        known = {WRAPPED} if self._entries is None else self._entries
+        known = {WRAPPED} if self._named is None else self._named
         if lost := [name for name in rest if name not in known]:
             raise Refused(f"{who} observed an entry {short(lost[0])}, its observation space has none of that name")
         return rest
@@ -49,7 +48,7 @@ def mask(holders: tuple[Any, ...], count: int, agent: Any) -> np.ndarray:
     if given is None:
         return np.ones(count, np.bool_)
     array = numeric(given)
-    if array is None or array.size != count or not np.isin(array, (0, 1)).all():
+    if array is None or array.size != count or not ((array == 0) | (array == 1)).all():
         shown = short(given if array is None else array.reshape(-1).tolist())
         raise Refused(f"the action_mask of agent {agent!r} is {shown}, expected {count} flags, each 0 or 1")
     return array.reshape(-1).astype(np.bool_)
@@ -62,47 +61,62 @@ def flat_state(given: Any, what: str) -> np.ndarray:
     return finite(given, what).reshape(-1)
 
 
-def _entries(space: Any) -> dict[Any, Any] | None:
-    """The parts of a Dict or Tuple space by key, in its order; None for a space that holds a value itself."""
+class _Leaf:
+    """A space that holds values itself, at `path` in the observation."""
+
+    def __init__(self, space: Any, path: tuple[Any, ...]) -> None:
+        kinds = _kinds(space)
+        self._space, self._path = space, path
+        self._boxed = hasattr(space, "low") or "MultiBinary" in kinds
+        self._chosen = bool(kinds & {"Discrete", "MultiDiscrete"})
+        if self._boxed:
+            self.size = int(np.prod(space.shape))
+            return
+        from gymnasium.spaces.utils import flatdim, flatten
+
+        self.size, self._flatten = int(flatdim(space)), flatten
+
+    def read(self, given: Any, who: str, named: bool) -> np.ndarray:
+        """[size] float32: a box's values row by row, a choice one-hot. named: say in errors which entry it is."""
+        for depth, key in enumerate(self._path):
+            given = _entry(given, key, _at(who, self._path[:depth]))
+        who = _at(who, self._path if named else ())
+        if self._boxed:
+            return self._box(given, who)
+        value = _choices(self._space, given, who) if self._chosen else given
+        return finite(self._flatten(self._space, value), f"the observation of {who}").reshape(-1)
+
+    def _box(self, given: Any, who: str) -> np.ndarray:
+        array, shape = finite(given, f"the observation of {who}"), self._space.shape
+        if array.size != self.size:
+            raise Refused(f"{who} observed {array.size} values, its observation space has {self.size}")
+        if array.shape != shape and array.ndim > 1 and len(shape) > 1:
+            long, expected = ([n for n in sizes if n != 1] for sizes in (array.shape, shape))
+            if long != expected:
+                raise Refused(f"{who} observed an array {array.shape}, its observation space is {tuple(shape)}")
+        return array.reshape(-1)
+
+
+def _leaves(space: Any, path: tuple[Any, ...]) -> Iterator[_Leaf]:
+    """In gymnasium's order. The mask is an entry of the outermost Dict."""
     inside = getattr(space, "spaces", None)
     if isinstance(inside, Mapping):
-        return dict(inside)
-    return dict(enumerate(space.spaces)) if "Tuple" in _kinds(space) else None
+        parts = [(key, part) for key, part in inside.items() if path or key != MASK]
+    elif "Tuple" in _kinds(space):
+        parts = list(enumerate(space.spaces))
+    else:
+        yield _Leaf(space, path)
+        return
+    for key, part in parts:
+        yield from _leaves(part, (*path, key))
 
 
 def _kinds(space: Any) -> set[str]:
     return {base.__name__ for base in type(space).__mro__}
 
 
-def _size(space: Any) -> int:
-    entries = space if isinstance(space, dict) else _entries(space)
-    if entries is not None:
-        return sum(_size(part) for part in entries.values())
-    if hasattr(space, "low") and hasattr(space, "shape"):
-        return int(np.prod(space.shape))
-    from gymnasium.spaces.utils import flatdim
-
-    return int(flatdim(space))
-
-
-def _flat(space: Any, value: Any, who: str, path: tuple[Any, ...]) -> np.ndarray:
-    """The values of a box row by row, those of a choice one-hot, those of a Dict or Tuple one after another."""
-    entries = space if isinstance(space, dict) else _entries(space)
-    who_at = f"{who} (entry {'.'.join(map(str, path))})" if path else who
-    if entries is not None:
-        parts = [
-            _flat(part, _entry(value, key, who_at), who, (*path, key) if len(entries) > 1 or path else ())
-            for key, part in entries.items()
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    kinds = _kinds(space)
-    if hasattr(space, "low") or "MultiBinary" in kinds:
-        return _boxed(space, value, who_at)
-    if "Discrete" in kinds or "MultiDiscrete" in kinds:
-        value = _choices(space, value, who_at)
-    from gymnasium.spaces.utils import flatten
-
-    return finite(flatten(space, value), f"the observation of {who_at}").reshape(-1)
+def _at(who: str, path: tuple[Any, ...]) -> str:
+    return f"{who} (entry {'.'.join(map(str, path))})" if path else who
 
 
 def _entry(value: Any, key: Any, who: str) -> Any:
@@ -112,16 +126,6 @@ def _entry(value: Any, key: Any, who: str) -> Any:
         return value[key]
     except (KeyError, IndexError, TypeError) as error:
         raise Refused(f"the observation of {who} has no {key!r}, its observation space has") from error
-
-
-def _boxed(space: Any, value: Any, who: str) -> np.ndarray:
-    array, size = finite(value, f"the observation of {who}"), int(np.prod(space.shape))
-    if array.size != size:
-        raise Refused(f"{who} observed {array.size} values, its observation space has {size}")
-    given, expected = ([n for n in shape if n != 1] for shape in (array.shape, space.shape))
-    if given != expected and len(given) > 1 and len(expected) > 1:
-        raise Refused(f"{who} observed an array {array.shape}, its observation space is {tuple(space.shape)}")
-    return array.reshape(-1)
 
 
 def _choices(space: Any, value: Any, who: str) -> Any:
