@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import wrong_values
-from wrong_values import Gone, Nobody, Plain, Shown, Stateful, Stranger, changed, put, replaced, wrong_names
+from wrong_values import Closed, Gone, Nobody, Plain, Shown, Stateful, Stranger, changed, put, replaced, wrong_names
 
 from mast_train.envs.parallel import ParallelGame
 from mast_train.settings.errors import UserError
@@ -63,6 +63,7 @@ def refusal(factory, steps=1, **settings):
         (put(OBS, {"observation": np.zeros(2), "goal": 1}), "agent 'a' observed an entry 'goal'"),
         (changed(lambda env, answer: answer[:4]), "step returned something other than (observations, rewards,"),
         (changed(lambda env, answer: [{}, *answer[1:]]), "agent 'a' is in the game, but the observations hold []"),
+        (Closed, "step failed: SystemExit"),
         (Gone, "step: it leaves no attribute agents"),
         (Stranger, "agents holds 'c', which is none of possible_agents ['a', 'b']"),
         (Nobody, "reset: nobody takes part"),

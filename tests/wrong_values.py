@@ -100,6 +100,13 @@ class Deep(Plain):
         return one @ two
 
 
+class Closed(Plain):
+    """Its window was closed."""
+
+    def step(self, actions):
+        raise SystemExit
+
+
 class Talks(Plain):
     """state: an attribute that is no method."""
 

@@ -47,7 +47,7 @@ class Door:
         except Refused as refused:
             said = f" {refused}" if str(refused).startswith("returned ") else f": {refused}"
             raise self.wrong(f"{name}{said}{self._place(name)}") from refused
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.wrong(f"{name} failed: {located(error, self._factory)}") from error
 
     def wrong(self, what: str) -> UserError:
