@@ -142,6 +142,7 @@ def test_a_picture_is_whole_numbers_of_light():
     picture = np.full((2, 3, 4), 200, np.int64)
     assert np.array_equal(game(lambda: Shown(picture)).picture(), np.full((2, 3, 3), 200, np.uint8))
     assert game(lambda: Shown("a map in letters")).picture() is None and game(Plain).picture() is None
+    assert game(wrong_values.Unseen).picture() is None
     for wrong in (np.ones((2, 3, 3)), np.zeros((2, 3), np.uint8), np.full((2, 3, 3), 256)):
         with pytest.raises(UserError, match=r"render: an array of shape .*, expected an image"):
             game(lambda picture=wrong: Shown(picture)).picture()

@@ -149,6 +149,11 @@ class Shown(Plain):
         return self.picture
 
 
+class Unseen(Plain):
+    def render(self):
+        raise NotImplementedError
+
+
 def wrong_names():
     env = Plain()
     env.possible_agents = np.array(["a", "a"])

@@ -64,7 +64,7 @@ class Door:
 
 def located(error: BaseException, called: Callable[..., Any] | None = None) -> str:
     """An exception in words, with the user's own line nearest to it; where it has none, that where `called` begins."""
-    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
     if isinstance(error, SyntaxError) and error.filename:
         return f"{type(error).__name__}: {error.msg}{_shown(error.filename, error.lineno or 0)}"
     if own := users_lines(error):

@@ -7,6 +7,7 @@ Reinforcement Learning, NeurIPS 2021.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,9 +112,10 @@ class ParallelGame:
             return Outcome(self._frame(obs, infos, shown, over), reward, over and not cut, over and bool(cut), won)
 
     def picture(self) -> np.ndarray | None:
-        """What `render()` returns, when that is an image [H,W,3] uint8; None when it is no array."""
-        with self._door.call("render"):
+        """What `render()` returns, when that is an image [H,W,3] uint8; None when it is no array, or not implemented."""
+        with self._door.call("render"), suppress(NotImplementedError):
             return image(self._env.render())
+        return None
 
     def close(self) -> None:
         """Close the environment."""
