@@ -39,7 +39,7 @@ def refusal(factory, steps=1, **settings):
         (put(REWARD, [1.0, 2.0]), "rewards['a'] is [1.0, 2.0]"),
         (put(REWARD, NAN), "rewards['a'] is nan"),
         (put(REWARD, 1j), "rewards['a'] is 1j"),
-        (put(REWARD, BIG), "rewards sum to 1e+39, times env.reward_scale 1 more than a float32 holds"),
+        (put(REWARD, BIG), "rewards['a'] is 1e+39: the team's, times env.reward_scale 1, is more than a float32"),
         (put(REWARD, 1.0, "c"), "rewards has an entry 'c', none of possible_agents ['a', 'b']"),
         (replaced(REWARD, [1.0, 1.0]), "rewards is [1.0, 1.0], expected a dictionary"),
         (replaced(REWARD, 1.0), "rewards is 1.0, expected a dictionary"),
@@ -91,7 +91,9 @@ def test_a_reward_is_any_one_number(reward):
 
 def test_a_scaled_reward_is_checked_as_the_learner_sees_it():
     assert game(put(REWARD, 1e38), reward_scale=3.0).step([0, 0]).reward == pytest.approx(3e38)
-    assert "times env.reward_scale 4 more than a float32 holds" in refusal(put(REWARD, 1e38), reward_scale=4.0)
+    assert "rewards['a'] is 1e+38: the team's, times env.reward_scale 4, is more" in refusal(
+        put(REWARD, 1e38), reward_scale=4.0
+    )
     assert game(put(REWARD, 1e38), reward_scale=4.0, team_reward="mean").step([0, 0]).reward == pytest.approx(2e38)
 
 
@@ -158,4 +160,4 @@ def test_the_order_of_a_set_has_no_part_in_the_sum():
 
     made = game(lambda: Four())
     made._env.change = lambda answer: [answer[0], values, *answer[2:]]
-    assert made.step([0] * 4).reward == 1.0
+    assert made.step([0] * 4).reward == sum(values.values())

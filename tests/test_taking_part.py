@@ -167,9 +167,10 @@ def test_an_environment_file_finds_its_neighbours_and_not_those_of_another(tmp_p
         folder = tmp_path / name
         (folder / "rules").mkdir(parents=True)
         (folder / "shared_rules_for_test.py").write_text(HELPER.format(name=name))
-        (folder / "rules" / "__init__.py").write_text(f"WHERE = {name!r}\n")
+        (folder / "rules" / "__init__.py").write_text("")
+        (folder / "rules" / "inner.py").write_text(f"WHERE = {name!r}\n")
         (folder / "mine.py").write_text(
-            "import shared_rules_for_test as helper\nfrom rules import WHERE\n\n\ndef make():\n"
+            "import shared_rules_for_test as helper\nfrom rules.inner import WHERE\n\n\ndef make():\n"
             "    import shared_rules_for_test\n    return helper.NAME, WHERE, shared_rules_for_test.NAME\n"
         )
     for name in ("one", "two", "one"):

@@ -82,9 +82,10 @@ def _beside(folder: Path) -> Iterator[None]:
     """
     own = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     for name in own & sys.modules.keys():
-        home = getattr(sys.modules[name], "__file__", None)
-        if home and any(Path(home).is_relative_to(other) for other in _FOLDERS - {folder}):
-            del sys.modules[name]
+        home = Path(getattr(sys.modules[name], "__file__", None) or "")
+        if (home.parent.parent if home.name == "__init__.py" else home.parent) in _FOLDERS - {folder}:
+            for part in [part for part in sys.modules if part == name or part.startswith(f"{name}.")]:
+                del sys.modules[part]
     _FOLDERS.add(folder)
     sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]
     try:

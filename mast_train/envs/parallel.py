@@ -112,7 +112,7 @@ class ParallelGame:
             return Outcome(self._frame(obs, infos, shown, over), reward, over and not cut, over and bool(cut), won)
 
     def picture(self) -> np.ndarray | None:
-        """What `render()` returns, when that is an image [H,W,3] uint8; None when it is no array, or not implemented."""
+        """What `render()` returns, as an image [H,W,3] uint8; None when it is no array, or not implemented."""
         with self._door.call("render"), suppress(NotImplementedError):
             return image(self._env.render())
         return None
@@ -137,10 +137,14 @@ class ParallelGame:
 
     def _earned(self, rewards: Mapping[Any, Any], acting: set[Any]) -> float:
         """The team's reward, summed in the agents' order: that of a set would differ between processes."""
-        total = sum(number(rewards.get(a, 0.0), f"rewards[{a!r}]") for a in self.agents if a in acting)
-        team = self._scale * total / self._shares
+        own = {a: number(rewards.get(a, 0.0), f"rewards[{a!r}]") for a in self.agents if a in acting}
+        team = self._scale * sum(own.values()) / self._shares
         if abs(team) > LARGEST:
-            raise Refused(f"rewards sum to {total:g}, times env.reward_scale {self._scale:g} more than a float32 holds")
+            most = max(own, key=lambda agent: abs(own[agent]))
+            raise Refused(
+                f"rewards[{most!r}] is {own[most]:g}: the team's, times env.reward_scale {self._scale:g}, is more than a "
+                "float32 holds"
+            )
         return team
 
     def _won(self, infos: Mapping[Any, Any]) -> bool | None:
