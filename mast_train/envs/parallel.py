@@ -142,8 +142,8 @@ class ParallelGame:
         if abs(team) > LARGEST:
             most = max(own, key=lambda agent: abs(own[agent]))
             raise Refused(
-                f"rewards[{most!r}] is {own[most]:g}: the team's, times env.reward_scale {self._scale:g}, is more than a "
-                "float32 holds"
+                f"rewards[{most!r}] is {own[most]:g}: the team's, times env.reward_scale {self._scale:g}, is more than "
+                "a float32 holds"
             )
         return team
 
