@@ -54,6 +54,17 @@ def test_a_cut_episode_keeps_what_was_seen_last():
     assert turns[-1].next.obs[0].tolist() == [[0.0, 0.0], [5.0, 1.0], [5.0, 2.0]]
 
 
+def test_who_waits_may_be_shown_nothing():
+    env = game("Blind")
+    assert env.reset().obs[0].tolist() == [[0.0, 0.0]] * 3
+    turns = [env.step(torch.tensor([[1, 1, 1]])) for _ in range(5)]
+    assert [turn.next.obs[0].tolist() for turn in turns[:2]] == [
+        [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0]],
+        [[0.0, 0.0], [0.0, 0.0], [2.0, 2.0]],
+    ]
+    assert bool(turns[-1].terminated)
+
+
 def test_a_parallel_environment_played_in_turn_pays_what_it_pays_at_once():
     turns = rollout(game("plain_in_turn"), random_policy(game("plain_in_turn").spec, torch.Generator()))
     rewards = turns.episodes.reward[0].tolist()

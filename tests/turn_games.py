@@ -60,6 +60,13 @@ class Count(AECEnv):
         return None
 
 
+class Blind(Count):
+    """Who waits is shown nothing."""
+
+    def observe(self, agent):
+        return super().observe(agent) if agent == self.agent_selection else None
+
+
 class Stubborn(Count):
     """Does not take out who has ended."""
 

@@ -166,9 +166,10 @@ class ParallelGame:
                 continue
             if agent not in obs:
                 raise Refused(f"agent {agent!r} is in the game, but the observations hold {sorted(map(str, obs))}")
-            vector = self._sights[i].flatten(obs[agent], f"agent {agent!r}")
-            seen[i, : vector.size] = vector
             avail[i, : self._counts[i]] = mask((infos.get(agent), obs[agent]), self._counts[i], agent)
+            if obs[agent] is not None or avail[i].any():  # who waits may be shown nothing
+                vector = self._sights[i].flatten(obs[agent], f"agent {agent!r}")
+                seen[i, : vector.size] = vector
         if not (over or avail.any()):
             raise Refused("the action_mask of every agent is all 0: nobody can act; at least one action is available")
         avail[~avail.any(1), NEUTRAL] = True
