@@ -1,4 +1,4 @@
-"""The rooms of the code and excerpts of it, for architecture.md; run by cog like figures.py."""
+"""What documents quote from the code itself: its rooms, excerpts, tables; run by cog like figures.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 from figures import table
 from test_house import import_graph, modules
+
+from mast_train.envs.vmas_wins import SOLVED
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
@@ -34,6 +36,13 @@ def rooms() -> str:
             used[room] |= {_room(other) for other in graph[name]} - {room}
     rows = [[f"`{room}`", text, ", ".join(_in_order(used[room]))] for room, text in ROOMS.items()]
     return table(["room", "holds", "imports"], rows)
+
+
+def vmas_wins() -> str:
+    """The VMAS scenarios whose end is a win, and what that needs."""
+    return table(
+        ["scenario", "won when", "needs in `env.options`"], [[f"`{n}`", s.task, s.needs] for n, s in SOLVED.items()]
+    )
 
 
 def source(path: str, *names: str) -> str:

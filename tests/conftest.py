@@ -1,6 +1,6 @@
 """One thread per process: networks of this size gain nothing from more, and waiting threads starve a busy machine.
 
-`--quick` leaves SLOW out.
+`--quick` leaves SLOW out; `--random-games 500` trains on more random environments than a change has to pass.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ SLOW = {
         "test_an_instruction_set_is_one_file_and_one_line", "test_a_method_row_is_one_line",
         "test_an_algorithm_is_one_file_and_one_line", "test_an_environment_is_one_file_and_one_line",
     ),
+    "test_random_games": (),
     "test_serve_errors": ("test_fuzzed_bodies_never_break_the_server",),
 }  # fmt: skip
 """File -> the tests of it that take long; none named: all."""
@@ -38,6 +39,7 @@ SLOW = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--quick", action="store_true", help="leave out what takes long (SLOW in tests/conftest.py)")
+    parser.addoption("--random-games", type=int, default=12, help="how many random environments are trained on")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

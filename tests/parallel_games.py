@@ -79,7 +79,7 @@ class Broken(Expedition):
         if self.fault == "nan":
             looked["tall"]["observation"][1, 0] = np.nan
         if self.fault == "mask":
-            infos["short"]["action_mask"] = [0, 0]
+            infos["short"]["action_mask"], looked["tall"]["action_mask"] = [0, 0], np.zeros(3, np.int8)
         if self.fault == "size":
             looked["short"] = np.zeros(3, np.float32)
         if self.fault == "missing":

@@ -12,7 +12,7 @@ import torch
 from learning import events
 
 from mast_train.envs import available_maps
-from mast_train.envs.parallel import load_factory
+from mast_train.envs.find import load_factory
 from mast_train.runs.run import Evaluation, Run, build_env
 from mast_train.settings.config import EnvConfig, override
 from mast_train.settings.errors import UserError
@@ -129,7 +129,7 @@ def test_a_wrong_environment_is_named_on_one_line(where, options, words):
     ("fault", "words"),
     [
         ("nan", ["agent 'tall' holds nan at position 2"]),
-        ("mask", ["action_mask of agent 'short' is [0, 0]", "at least one"]),
+        ("mask", ["the action_mask of every agent is all 0", "at least one"]),
         ("size", ["agent 'short' observed 3 values, its observation space has 2"]),
         ("missing", ["agent 'short' is in the game", "['tall']"]),
         ("reward", ["rewards", "inf"]),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mast_train.envs import available_maps
-from mast_train.envs.parallel import load_factory
+from mast_train.envs.find import load_factory
 from mast_train.envs.scene import Circle
 from mast_train.runs.run import build_env
 from mast_train.settings.config import EnvConfig

@@ -206,7 +206,11 @@ TRAINING: tuple[Probe, ...] = (
     ("jax devices", _jax_devices, JAX_GPU),
     ("jaxmarl", _jaxmarl, TRAIN),
     ("vmas", _vmas, 'pip install "mast-marl[vmas]" (needed only for --env vmas)'),
-    ("pettingzoo", _packages("pettingzoo"), 'pip install "mast-marl[pettingzoo]" (needed only for --env pettingzoo)'),
+    (
+        "pettingzoo",
+        _packages("pettingzoo"),
+        'pip install "mast-marl[pettingzoo]" (needed only for --env pettingzoo and aec)',
+    ),
     ("smac", _smac, SMAC),
     ("StarCraft II", _starcraft, f"for the real game: {starcraft.GAME_INSTALL}"),
     ("SMAC maps", _smac_maps, f"for the real game: {starcraft.MAPS_INSTALL}"),

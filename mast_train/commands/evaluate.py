@@ -29,7 +29,7 @@ from mast_train.settings.methods import environment
 class Result:
     """Wins over episodes with a 95 % Wilson interval; return_mean is undiscounted, at the default reward scale.
 
-    The wins and their rate are None where the environment does not say what winning is.
+    The wins and their rate are None where no episode says whether it was won; one that does not, among others, was not.
     """
 
     policy: str

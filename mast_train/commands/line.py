@@ -14,7 +14,9 @@ from mast_runtime.streams import stdout
 
 def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
-    env: Annotated[str | None, typer.Option(help="smax, smac, vmas, matrix or pettingzoo:module:factory.")] = None,
+    env: Annotated[
+        str | None, typer.Option(help="smax, smac, vmas, matrix, pettingzoo:module:factory or aec:module:factory.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="A row of docs/methods.md (default: mast-active).")] = None,
     algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, iql, owqmix, cwqmix or res.")] = None,
     recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,

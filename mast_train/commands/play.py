@@ -101,7 +101,7 @@ def _look(env: VecEnv, pictures: list[Picture] | None) -> None:
     if picture is None:
         advice = (
             "its render() returned no image [H,W,3]; many environments need --set env.options.render_mode=rgb_array"
-            if env.spec.env == "pettingzoo"
+            if env.spec.env in ("pettingzoo", "aec")
             else "it has no picture"
         )
         raise UserError(f"{env.spec.env} {env.spec.map} cannot be drawn: {advice}")

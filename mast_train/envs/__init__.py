@@ -41,6 +41,7 @@ ENVS = {
     "smac": EnvRow("smac:SmacEnv", "3m", 1.0, "train", SMAC_OPTIONS, costly=True),
     "vmas": EnvRow("vmas:VmasEnv", "navigation", 1.0, "vmas", _AGENT_WISE, own_options=True),
     "pettingzoo": EnvRow("pettingzoo:PettingZooEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),
+    "aec": EnvRow("pettingzoo:AecEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),
     "matrix": EnvRow("matrix:MatrixEnv", "two_step", 1.0, "train"),
 }
 """Adding one is a file in this folder and a line here (docs/architecture.md)."""

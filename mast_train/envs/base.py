@@ -60,7 +60,8 @@ class Observation:
 class Transition:
     """What one joint step returned, each [E]: reward float32, terminated / truncated / won bool.
 
-    `won` is None where the environment does not say what winning is: there is a return, and no win rate.
+    `won` is None where no episode says whether it was won: there is a return, and no win rate. `says` [E] bool tells
+    which episodes have said so at their ends, where it differs between episodes; those that have not are not won.
 
     `next` is the observation *after* the step, terminal observations included. A finished environment stays
     finished until `reset`: stepping it again returns reward 0 and repeats its flags and last observation.
@@ -72,6 +73,7 @@ class Transition:
     terminated: torch.Tensor
     truncated: torch.Tensor
     won: torch.Tensor | None
+    says: torch.Tensor | None = None
 
 
 class Stepped(Protocol):
@@ -109,6 +111,16 @@ class VecEnv(Stepped, Protocol):
 def unit_type(agent: str) -> str:
     """What kind of agent a name stands for: "robot_2" is a "robot"."""
     return agent.rstrip("0123456789").rstrip("_ ") or "agent"
+
+
+def verdicts(
+    won: torch.Tensor | None, says: torch.Tensor | None, count: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A Transition's `won` and `says`, each [count] bool also where it is None."""
+    if won is None:
+        silent = torch.zeros(count, dtype=torch.bool, device=device)
+        return silent, silent
+    return won, torch.ones_like(won) if says is None else says
 
 
 def check_actions(actions: torch.Tensor, num_envs: int, n_agents: int) -> None:

@@ -1,4 +1,4 @@
-"""One PettingZoo ParallelEnv as fixed-size arrays: found by name, checked against the contract, agents kept in place.
+"""One PettingZoo ParallelEnv as fixed-size arrays, every agent in its place whether it takes part or not.
 
 The contract is in docs/environments.md. Source of the interface: Terry et al., PettingZoo: Gym for Multi-Agent
 Reinforcement Learning, NeurIPS 2021.
@@ -6,30 +6,28 @@ Reinforcement Learning, NeurIPS 2021.
 
 from __future__ import annotations
 
-import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib import import_module
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mast_train.envs import install
+from mast_train.envs.door import Door, Refused, flag, image, number, parts, short, users_lines
 from mast_train.envs.frame import Frame
-from mast_train.settings.errors import UserError, suggest
+from mast_train.envs.spaces import Sight, flat_state, mask
 
 PARALLEL = ("possible_agents", "reset", "step", "observation_space", "action_space")
 LIMITS = ("episode_limit", "max_cycles", "max_steps")
 WON = ("won", "success", "is_success")
-EXAMPLE = "--env pettingzoo:my_game.py:make"
+SEEN = ("observations", "infos")
+STEPPED = ("observations", "rewards", "terminations", "truncations", "infos")
+LARGEST = float(np.finfo(np.float32).max)
+NEUTRAL = 0
+"""The one available action of an agent that cannot act now: it is not in the game, or its mask has no action."""
 
 
 class Outcome(NamedTuple):
-    """One step of one episode; reward is the sum over agents, won None when its infos do not say."""
+    """One step of one episode; reward is the team's, won None when its infos do not say."""
 
     frame: Frame
     reward: float
@@ -39,27 +37,40 @@ class Outcome(NamedTuple):
 
 
 class ParallelGame:
-    """One copy. An agent that is gone observes zeros, has only action 0, and earns 0."""
+    """One copy. An agent that is not in the game observes zeros, has only the neutral action, and earns nothing."""
 
-    def __init__(self, name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
-        """`name` is what errors call it. Raises UserError when it is no ParallelEnv with discrete actions."""
-        self._name = name
-        with self._reported(f"its factory with {options}" if options else "its factory"):
-            self._env = factory(**options)
+    def __init__(
+        self,
+        label: str,
+        factory: Callable[..., Any],
+        options: dict[str, Any],
+        reward_scale: float = 1.0,
+        team_reward: str = "sum",
+    ) -> None:
+        """label: what errors call it. Raises UserError when it is no ParallelEnv with discrete actions."""
+        self._door = Door(label, factory)
+        with self._door.call(f"its factory with {options}" if options else "its factory"):
+            self._env = self._door.env = factory(**options)
         self._check_kind()
-        self.agents = tuple(self._env.possible_agents)
-        with self._reported("its spaces"):
-            actions = {agent: self._env.action_space(agent) for agent in self.agents}
-            self._spaces = {agent: _observed(self._env.observation_space(agent)) for agent in self.agents}
-        for agent, space in actions.items():
+        with self._door.call("possible_agents"):
+            self.agents = tuple(self._env.possible_agents)
+            if not self.agents or len(set(self.agents)) < len(self.agents):
+                raise Refused(f"is {short(list(self.agents))}, expected the team's names, each once")
+        with self._door.call("its action spaces"):
+            spaces = [self._env.action_space(agent) for agent in self.agents]
+        for agent, space in zip(self.agents, spaces, strict=True):
             if not isinstance(getattr(space, "n", None), (int, np.integer)) or getattr(space, "shape", ()) != ():
-                raise self._wrong(f"agent {agent!r} acts in {space}, expected Discrete(n): actions must be discrete")
-        self._counts = [int(actions[agent].n) for agent in self.agents]
-        self._first = [int(getattr(actions[agent], "start", 0)) for agent in self.agents]
+                raise self._door.wrong(
+                    f"agent {agent!r} acts in {space}, expected Discrete(n): actions must be discrete"
+                )
+        self._counts = [int(space.n) for space in spaces]
+        self._first = [int(getattr(space, "start", 0)) for space in spaces]
         self.n_actions = max(self._counts)
-        with self._reported("its observation spaces"):
-            self.obs_dim = max(_size(space) for space in self._spaces.values())
-        self._has_state = True
+        with self._door.call("its observation spaces"):
+            self._sights = [Sight(self._env.observation_space(agent)) for agent in self.agents]
+        self.obs_dim = max(sight.size for sight in self._sights)
+        self._scale, self._shares = reward_scale, len(self.agents) if team_reward == "mean" else 1
+        self._has_state, self.state_dim = True, 0
         self.state_dim = self.reset(0).state.size
 
     @property
@@ -68,202 +79,143 @@ class ParallelGame:
         for owner in (self._env, getattr(self._env, "unwrapped", None)):
             for name in LIMITS:
                 for value in (getattr(owner, name, None), (getattr(owner, "metadata", None) or {}).get(name)):
-                    if isinstance(value, (int, np.integer)) and value > 0:
+                    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0:
                         return int(value)
         return None
 
     def reset(self, seed: int) -> Frame:
         """Start an episode."""
-        with self._reported("reset"):
-            answer = self._env.reset(seed=seed)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            raise self._wrong("reset returned something other than (observations, infos)")
-        self._alive = set(self.agents)
-        return self._frame(*answer, gone=set())
+        with self._door.call("reset"):
+            obs, infos = parts(self._env.reset(seed=seed), SEEN, self.agents)
+            self._left: set[Any] = set()
+            self._playing = self._listed()
+            if not self._playing:
+                raise Refused("nobody takes part: agents is empty afterwards")
+            return self._frame(obs, infos, self._playing)
 
     def step(self, row: list[int]) -> Outcome:
-        """One action per agent, in the order of `agents`; those of agents that are gone are ignored."""
-        joint = {agent: self._first[i] + row[i] for i, agent in enumerate(self.agents) if agent in self._alive}
-        with self._reported("step"):
-            answer = self._env.step(joint)
-        if not isinstance(answer, tuple) or len(answer) != 5:
-            raise self._wrong(
-                "step returned something other than (observations, rewards, terminations, truncations, infos)"
-            )
-        obs, rewards, terminations, truncations, infos = answer
-        ended = {agent for agent in self._alive if terminations.get(agent)}
-        cut = {agent for agent in self._alive - ended if truncations.get(agent)}
-        reward = sum(float(rewards.get(agent, 0.0)) for agent in self._alive)
-        if not np.isfinite(reward):
-            raise self._wrong(f"its rewards {dict(rewards)} are not all finite numbers")
-        present = set(self._env.agents)
-        left = {agent for agent in self._alive - ended - cut if agent in present}
-        gone = set(self.agents) - left - (set() if left else cut)
-        self._alive = left
-        frame = self._frame(obs, infos, gone)
-        said = [bool(info[key]) for info in infos.values() if isinstance(info, Mapping) for key in WON if key in info]
-        over = not left
-        return Outcome(frame, reward, over and not cut, over and bool(cut), any(said) if said else None)
+        """One action per agent, in the order of `agents`; those of agents that are not in the game are ignored."""
+        acting = self._playing
+        joint = {agent: self._first[i] + row[i] for i, agent in enumerate(self.agents) if agent in acting}
+        with self._door.call("step"):
+            obs, rewards, terminations, truncations, infos = parts(self._env.step(joint), STEPPED, self.agents)
+            reward = self._earned(rewards, acting)
+            listed = self._listed()
+            asked = acting | listed
+            ended = {a for a in asked if flag(terminations.get(a, False), f"terminations[{a!r}]")}
+            cut = {a for a in asked if flag(truncations.get(a, False), f"truncations[{a!r}]")} - ended
+            self._left = (self._left | ended | cut) & listed  # some environments go on listing who has left
+            self._playing = listed - self._left
+            over, cut = not self._playing, cut & acting
+            won = self._won(infos)
+            shown = self._playing or cut
+            return Outcome(self._frame(obs, infos, shown, over), reward, over and not cut, over and bool(cut), won)
 
     def picture(self) -> np.ndarray | None:
-        """What `render()` returns, when that is an image [H,W,3] uint8."""
-        with self._reported("render"):
-            image = self._env.render()
-        fits = isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] >= 3
-        return image[:, :, :3].astype(np.uint8) if fits else None
+        """What `render()` returns, as an image [H,W,3] uint8; None when it is no array, or not implemented."""
+        with self._door.call("render"), suppress(NotImplementedError):
+            return image(self._env.render())
+        return None
 
     def close(self) -> None:
         """Close the environment."""
-        with self._reported("close"):
-            self._env.close()
+        with self._door.call("close"):
+            if hasattr(self._env, "close"):
+                self._env.close()
 
-    def _frame(self, obs: Mapping[Any, Any], infos: Mapping[Any, Any], gone: set[Any]) -> Frame:
+    def _listed(self) -> set[Any]:
+        """Who is in the game, by the environment's list `agents`."""
+        if not hasattr(self._env, "agents"):
+            raise Refused("it leaves no attribute agents, the list of those in the game")
+        given = self._env.agents
+        if given is None or isinstance(given, (str, Mapping)):
+            raise Refused(f"agents is {short(given)} afterwards, expected the list of those in the game")
+        listed = set(given)
+        if strangers := [agent for agent in listed if agent not in self.agents]:
+            raise Refused(f"agents holds {strangers[0]!r}, which is none of possible_agents {short(list(self.agents))}")
+        return listed
+
+    def _earned(self, rewards: Mapping[Any, Any], acting: set[Any]) -> float:
+        """The team's reward, summed in the agents' order: that of a set would differ between processes."""
+        own = {a: number(rewards.get(a, 0.0), f"rewards[{a!r}]") for a in self.agents if a in acting}
+        team = self._scale * sum(own.values()) / self._shares
+        if abs(team) > LARGEST:
+            most = max(own, key=lambda agent: abs(own[agent]))
+            raise Refused(
+                f"rewards[{most!r}] is {own[most]:g}: the team's, times env.reward_scale {self._scale:g}, is more than "
+                "a float32 holds"
+            )
+        return team
+
+    def _won(self, infos: Mapping[Any, Any]) -> bool | None:
+        said = [
+            flag(info[key], f"infos[{agent!r}][{key!r}]")
+            for agent, info in infos.items()
+            if isinstance(info, Mapping)
+            for key in WON
+            if info.get(key) is not None
+        ]
+        return any(said) if said else None
+
+    def _frame(self, obs: Mapping[Any, Any], infos: Mapping[Any, Any], shown: set[Any], over: bool = False) -> Frame:
+        """shown: the agents whose observations are read; the others are not there."""
         seen = np.zeros((len(self.agents), self.obs_dim), np.float32)
         avail = np.zeros((len(self.agents), self.n_actions), np.bool_)
         for i, agent in enumerate(self.agents):
-            if agent in gone:
-                avail[i, 0] = True
+            if agent not in shown:
                 continue
             if agent not in obs:
-                raise self._wrong(f"agent {agent!r} is in the game, but the observations hold {sorted(map(str, obs))}")
-            vector = self._vector(agent, obs[agent])
-            seen[i, : vector.size] = vector
-            avail[i, : self._counts[i]] = self._mask(i, obs[agent], infos.get(agent) or {})
-        state = self._state() if self._has_state else None
-        return Frame(seen, seen.reshape(-1) if state is None else state, avail)
+                raise Refused(f"agent {agent!r} is in the game, but the observations hold {sorted(map(str, obs))}")
+            avail[i, : self._counts[i]] = mask((infos.get(agent), obs[agent]), self._counts[i], agent)
+            if obs[agent] is not None or avail[i].any():  # who waits may be shown nothing
+                vector = self._sights[i].flatten(obs[agent], f"agent {agent!r}")
+                seen[i, : vector.size] = vector
+        if not (over or avail.any()):
+            raise Refused("the action_mask of every agent is all 0: nobody can act; at least one action is available")
+        avail[~avail.any(1), NEUTRAL] = True
+        return Frame(seen, self._state(seen, over and not shown), avail)
 
-    def _vector(self, agent: Any, given: Any) -> np.ndarray:
-        inner = given["observation"] if isinstance(given, Mapping) and "observation" in given else given
-        with self._reported(f"the observation of agent {agent!r}"):
-            vector = _flat(self._spaces[agent], inner)
-        if vector.size != _size(self._spaces[agent]):
-            raise self._wrong(
-                f"agent {agent!r} observed {vector.size} values, its observation space has {_size(self._spaces[agent])}"
-            )
-        return self._finite(vector, f"the observation of agent {agent!r}")
-
-    def _mask(self, index: int, given: Any, info: Mapping[str, Any]) -> np.ndarray:
-        """An agent's available actions [its n]: from its info, else from its observation, else all."""
-        holder = next((x for x in (info, given) if isinstance(x, Mapping) and "action_mask" in x), None)
-        if holder is None:
-            return np.ones(self._counts[index], np.bool_)
-        mask = np.asarray(holder["action_mask"]).astype(np.bool_).reshape(-1)
-        if mask.size != self._counts[index] or not mask.any():
-            raise self._wrong(
-                f"the action_mask of agent {self.agents[index]!r} is {mask.astype(int).tolist()}, expected "
-                f"{self._counts[index]} flags with at least one action available"
-            )
-        return mask
-
-    def _state(self) -> np.ndarray | None:
-        """The environment's own state, flat; None, from the first reset on, when it has none."""
-        try:
-            with self._reported("state"):
-                given = self._env.state()
-        except UserError as error:
-            if isinstance(error.__cause__, (NotImplementedError, AttributeError)) and not hasattr(self, "state_dim"):
+    def _state(self, seen: np.ndarray, ended: bool) -> np.ndarray:
+        """The environment's own state, or all observations. ended: nothing follows, and nobody is left to ask about."""
+        if not self._has_state:
+            return seen.reshape(-1)
+        if ended:
+            return np.zeros(self.state_dim, np.float32)
+        first = self.state_dim == 0
+        with self._door.call("state"):
+            given = self._asked_state(first)
+            if first and given is None:
                 self._has_state = False
-                return None
-            raise
-        return self._finite(np.asarray(given, np.float32).reshape(-1), "its state")
+                return seen.reshape(-1)
+            state = flat_state(given, "its state")
+            if state.size != (self.state_dim or state.size) or state.size == 0:
+                raise Refused(
+                    f"its state has {state.size} values, at the first reset it had {self.state_dim}: it must have one "
+                    "size, whoever is in the game; without a method `state` all observations stand for it"
+                )
+        return state
 
-    def _finite(self, vector: np.ndarray, what: str) -> np.ndarray:
-        if not np.isfinite(vector).all():
-            index = int(np.flatnonzero(~np.isfinite(vector))[0])
-            raise self._wrong(f"{what} holds {vector[index]} at position {index}; values must be finite float32")
-        return vector
+    def _asked_state(self, first: bool) -> Any:
+        """None, at the first reset, where there is no method, below wrappers too, or it is the abstract one."""
+        state = getattr(self._env, "state", None)
+        inner = getattr(getattr(self._env, "unwrapped", None), "state", state)
+        if first and not (callable(state) and callable(inner)):
+            return None
+        try:
+            return state() if callable(state) else state
+        except (NotImplementedError, AttributeError) as error:
+            if first and (isinstance(error, NotImplementedError) or not users_lines(error)):
+                return None  # PettingZoo's abstract method reads metadata, which there may not be
+            raise
 
     def _check_kind(self) -> None:
-        missing = [name for name in PARALLEL if not hasattr(self._env, name)]
         if hasattr(self._env, "agent_iter"):
-            raise self._wrong(
-                "its factory returned an AECEnv, expected a ParallelEnv; convert it with "
-                "pettingzoo.utils.conversions.aec_to_parallel"
+            raise self._door.wrong(
+                "its factory returned an AECEnv, expected a ParallelEnv; name it --env aec:..., or where all agents "
+                "act at once convert it with pettingzoo.utils.conversions.aec_to_parallel"
             )
-        if missing:
+        if missing := [name for name in PARALLEL if not hasattr(self._env, name)]:
             kind = type(self._env).__name__
-            raise self._wrong(f"its factory returned {kind}, not a PettingZoo ParallelEnv: no {', '.join(missing)}")
-        if not self._env.possible_agents:
-            raise self._wrong("possible_agents is empty")
-
-    def _wrong(self, what: str) -> UserError:
-        return UserError(f"pettingzoo {self._name}: {what}")
-
-    @contextmanager
-    def _reported(self, what: str) -> Iterator[None]:
-        """An exception of the user's code as one line that says where it was raised."""
-        try:
-            yield
-        except Exception as error:
-            raise self._wrong(f"{what} failed: {_located(error)}") from error
-
-
-def load_factory(name: str) -> Callable[..., Any]:
-    """The callable that MODULE:FACTORY or FILE.py:FACTORY names; modules are also looked for in the current folder.
-
-    Raises UserError.
-    """
-    place, _, attribute = name.rpartition(":")
-    if not place or not attribute:
-        raise UserError(f"pettingzoo {name!r}: expected MODULE:FACTORY, for example {EXAMPLE}")
-    module = _load_module(place)
-    if not hasattr(module, attribute):
-        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UserError(f"pettingzoo {name}: {place} has no {attribute!r}: {suggest(attribute, names)}")
-    factory = getattr(module, attribute)
-    if not callable(factory):
-        raise UserError(f"pettingzoo {name}: {attribute} is {type(factory).__name__}, expected a function or a class")
-    return factory
-
-
-def _load_module(place: str) -> ModuleType:
-    path = Path(place)
-    is_file = path.suffix == ".py"
-    if is_file and not path.is_file():
-        raise UserError(f"pettingzoo {place}: no such file (from {Path.cwd()})")
-    if not is_file and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        if not is_file:
-            return import_module(place)
-        spec = spec_from_file_location(f"mast_environment_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
-        module = sys.modules[spec.name] = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    except ModuleNotFoundError as error:
-        advice = "name a module that Python finds from here, or a .py file" if error.name == place else "install it"
-        if (error.name or "").partition(".")[0] in ("pettingzoo", "gymnasium"):
-            advice = install("pettingzoo")
-        raise UserError(f"pettingzoo {place}: no module named {error.name!r}; {advice}") from error
-    except Exception as error:
-        raise UserError(f"pettingzoo {place}: importing it failed: {_located(error)}") from error
-
-
-def _located(error: Exception) -> str:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said} ({Path(frame.filename).name}, line {frame.lineno})"
-
-
-def _observed(space: Any) -> Any:
-    """What an agent sees of its observation space: the "observation" of one that also holds an "action_mask"."""
-    inner = getattr(space, "spaces", None)
-    return inner["observation"] if isinstance(inner, Mapping) and "action_mask" in inner else space
-
-
-def _size(space: Any) -> int:
-    if hasattr(space, "low") and hasattr(space, "shape"):
-        return int(np.prod(space.shape))
-    from gymnasium.spaces.utils import flatdim
-
-    return int(flatdim(space))
-
-
-def _flat(space: Any, value: Any) -> np.ndarray:
-    """A box's values row by row; other spaces as gymnasium flattens them (a Discrete is one-hot)."""
-    if hasattr(space, "low"):
-        return np.asarray(value, np.float32).reshape(-1)
-    from gymnasium.spaces.utils import flatten
-
-    return np.asarray(flatten(space, value), np.float32).reshape(-1)
+            raise self._door.wrong(
+                f"its factory returned {kind}, not a PettingZoo ParallelEnv: no {', '.join(missing)}"
+            )

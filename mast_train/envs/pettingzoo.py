@@ -1,14 +1,20 @@
-"""Any PettingZoo ParallelEnv with discrete actions, given as MODULE:FACTORY. The contract: docs/environments.md."""
+"""A user's own environment, given as MODULE:FACTORY: PettingZoo's ParallelEnv or AECEnv, with discrete actions.
+
+The contract: docs/environments.md.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
+from mast_train.envs.aec import in_turn
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
-from mast_train.envs.parallel import EXAMPLE, LIMITS, Outcome, ParallelGame, load_factory
+from mast_train.envs.find import load_factory
+from mast_train.envs.parallel import LIMITS, Outcome, ParallelGame
 from mast_train.settings.errors import UserError
 
 
@@ -19,6 +25,8 @@ class PettingZooEnv:
     is terminated when its last agents terminate, truncated when one of them was truncated or `episode_limit` is
     reached. `options` are the factory's keyword arguments.
     """
+
+    kind = "pettingzoo"
 
     def __init__(
         self,
@@ -32,19 +40,19 @@ class PettingZooEnv:
         options: dict[str, Any] | None = None,
     ) -> None:
         """map_name: MODULE:FACTORY. Raises UserError for whatever in it, or in the environment, breaks the contract."""
-        factory = load_factory(map_name)
+        factory, label = self._factory(map_name), f"{self.kind} {map_name}"
         self.num_envs, self.device = num_envs, device
-        self._games = [ParallelGame(map_name, factory, options or {}) for _ in range(num_envs)]
+        self._games = [ParallelGame(label, factory, options or {}, reward_scale, team_reward) for _ in range(num_envs)]
         self._rng = np.random.default_rng(seed)
-        game = self._games[0]
+        game = _alike(label, self._games)
         limit = episode_limit or game.limit
         if limit is None:
             raise UserError(
-                f"pettingzoo {map_name}: it does not say how long an episode may be; give it an attribute named "
+                f"{label}: it does not say how long an episode may be; give it an attribute named "
                 f"{' or '.join(LIMITS)}, or set env.episode_limit"
             )
         self.spec = EnvSpec(
-            env="pettingzoo",
+            env=self.kind,
             map=map_name,
             n_agents=len(game.agents),
             obs_dim=game.obs_dim,
@@ -53,14 +61,12 @@ class PettingZooEnv:
             episode_limit=limit,
             agent_types=tuple(unit_type(str(agent)) for agent in game.agents),
         )
-        self._scale = reward_scale / (self.spec.n_agents if team_reward == "mean" else 1)
         self._last: list[Outcome] = []
-        self._says_won = True
 
-    @staticmethod
-    def maps() -> tuple[str, ...]:
+    @classmethod
+    def maps(cls) -> tuple[str, ...]:
         """Raises UserError: the user names a factory."""
-        raise UserError(f"pettingzoo has no maps of its own; name your environment: {EXAMPLE}")
+        raise UserError(f"{cls.kind} has no maps of its own; name your environment: --env {cls.kind}:my_game.py:make")
 
     def reset(self) -> Observation:
         """Start E episodes, each from a seed drawn from the environment's own stream."""
@@ -100,26 +106,49 @@ class PettingZooEnv:
         for game in self._games:
             game.close()
 
+    def _factory(self, name: str) -> Callable[..., Any]:
+        return load_factory(name, self.kind)
+
     def _ended(self, after: Outcome) -> Outcome:
-        """The outcome with the episode limit applied; notes an episode that ended without saying whether it was won."""
+        """The outcome with the episode limit applied."""
         if self._steps >= self.spec.episode_limit and not after.terminated:
-            after = after._replace(truncated=True)
-        if after.won is None and (after.terminated or after.truncated):
-            self._says_won = False
+            return after._replace(truncated=True)
         return after
 
     def _transition(self) -> Transition:
+        over = np.array([last.terminated or last.truncated for last in self._last])
         flags = np.array([(last.terminated, last.truncated, bool(last.won)) for last in self._last])
-        terminated, truncated, won = (self._tensor(column) for column in flags.T)
+        says = over & np.array([last.won is not None for last in self._last])
+        terminated, truncated, won = (self._tensor(column) for column in (flags & over[:, None]).T)
         arrays = zip(*(last.frame for last in self._last), strict=True)
-        reward = np.array([self._scale * last.reward for last in self._last], dtype=np.float32)
         return Transition(
             Observation(*(self._tensor(np.stack(column)) for column in arrays)),
-            self._tensor(reward),
+            self._tensor(np.array([last.reward for last in self._last], dtype=np.float32)),
             terminated,
             truncated,
-            won if self._says_won else None,
+            won if says.any() else None,
+            self._tensor(says),
         )
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array.copy()).to(self.device)
+
+
+class AecEnv(PettingZooEnv):
+    """Turn-based environments: a step is one player's turn, and `episode_limit` counts turns."""
+
+    kind = "aec"
+
+    def _factory(self, name: str) -> Callable[..., Any]:
+        return in_turn(load_factory(name, self.kind))
+
+
+def _alike(label: str, games: list[ParallelGame]) -> ParallelGame:
+    """The first of games whose agents and sizes are the same. Raises UserError where the factory makes others."""
+    sizes = [(game.agents, game.obs_dim, game.state_dim, game.n_actions) for game in games]
+    if other := next((size for size in sizes if size != sizes[0]), None):
+        raise UserError(
+            f"{label}: its factory makes environments of different sizes: (agents, observation, state, actions) "
+            f"{sizes[0]} and {other}"
+        )
+    return games[0]

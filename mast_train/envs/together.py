@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mast_train.envs.base import Observation, Stepped, Transition, VecEnv, check_actions
+from mast_train.envs.base import Observation, Stepped, Transition, VecEnv, check_actions, verdicts
 from mast_train.envs.smax import SmaxEnv, SmaxTogether
 
 
@@ -47,13 +47,14 @@ class InTurn:
             for env, before, own in zip(self._envs, self._last, actions.split(self._each), strict=True)
         ]
         self._last = [*last]
-        won = [each.won for each in last if each.won is not None]
+        won, says = zip(*(verdicts(each.won, each.says, self._each, self.device) for each in last), strict=True)
         return Transition(
             _joined([each.next for each in last]),
             torch.cat([each.reward for each in last]),
             torch.cat([each.terminated for each in last]),
             torch.cat([each.truncated for each in last]),
-            torch.cat(won) if len(won) == len(last) else None,
+            torch.cat(won) if any(each.won is not None for each in last) else None,
+            torch.cat(says),
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import warnings
 from importlib.metadata import version
+from inspect import Parameter, signature
 from typing import Any
 
 import numpy as np
@@ -18,23 +19,29 @@ from torch.nn import functional
 from mast_train.envs import install
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
 from mast_train.envs.scene import Circle, Colour, Line, Point, Polygon, Scene
+from mast_train.envs.vmas_wins import wins
 from mast_train.settings.errors import UserError, check_choice
 
 EPISODE_LIMIT = 100
 """VMAS's tasks run until they are solved, or for ever; its authors' experiments stop them after 100 steps."""
 
-SOLVED_WHEN_DONE = (
-    "discovery", "dispersion", "give_way", "joint_passage", "joint_passage_size", "multi_give_way", "navigation",
-    "passage", "reverse_transport", "transport",
-)  # fmt: skip
-"""Scenarios that end by themselves only when the task is solved: `won`. Elsewhere the end may be a failure."""
+SET_ELSEWHERE = {
+    "scenario": "the map, --map",
+    "num_envs": "env.num_envs",
+    "batch_dim": "env.num_envs",
+    "device": "device",
+    "max_steps": "env.episode_limit",
+    "seed": "seed",
+}
+"""Arguments of VMAS's own that a setting stands for. The others have one value here, and cannot be set."""
 
 
 class VmasEnv:
     """E worlds of one VMAS scenario with its discrete actions; the state is every agent's observation, concatenated.
 
-    `options` go to the scenario (n_agents, ...). VMAS draws from torch's, numpy's and Python's global generators; here
-    every reset seeds them from the environment's own stream, and the rest of the process never notices.
+    `options` go to the scenario (n_agents, ...); arguments of the simulator itself are refused. VMAS draws from
+    torch's, numpy's and Python's global generators; here every reset seeds them from the environment's own stream, and
+    the rest of the process never notices.
     """
 
     def __init__(
@@ -75,7 +82,7 @@ class VmasEnv:
         self._avail = avail.expand(num_envs, -1, -1)
         self._scale = reward_scale / (len(obs) if team_reward == "mean" else 1)
         self._last: Transition | None = None
-        self._wins = map_name in SOLVED_WHEN_DONE
+        self._wins = wins(map_name, self._env.scenario)
 
     @staticmethod
     def maps() -> tuple[str, ...]:
@@ -104,7 +111,12 @@ class VmasEnv:
         self._steps += 1
         last, finished = self._last, self._last.terminated | self._last.truncated
         seen = self._observe(obs)
-        reward = self._scale * torch.stack([r.reshape(-1) for r in rewards], 1).sum(1)
+        reward = (self._scale * torch.stack([r.reshape(-1) for r in rewards], 1).sum(1)).float()
+        if not bool(torch.isfinite(reward).all()):
+            raise UserError(
+                f"vmas {self.spec.map}: a reward, times env.reward_scale, is not finite: the scale is too large or the "
+                "simulation diverged"
+            )
         terminated = torch.where(finished, last.terminated, done.reshape(-1))
         truncated = torch.where(finished, last.truncated, ~terminated & (self._steps >= self.spec.episode_limit))
         self._last = Transition(
@@ -113,7 +125,7 @@ class VmasEnv:
                 torch.where(finished[:, None], last.next.state, seen.state),
                 self._avail,
             ),
-            reward.float().masked_fill(finished, 0.0),
+            reward.masked_fill(finished, 0.0),
             terminated,
             truncated,
             terminated if self._wins else None,
@@ -165,6 +177,9 @@ def import_vmas() -> Any:
 
 def _make(map_name: str, num_envs: int, device: torch.device, options: dict[str, Any]) -> Any:
     vmas = import_vmas()
+    for name in options.keys() & _own_arguments(vmas):
+        advice = f"set {SET_ELSEWHERE[name]}" if name in SET_ELSEWHERE else "it has one value here; leave it out"
+        raise UserError(f"env.options.{name}: an argument of VMAS's simulator, not an option of a scenario; {advice}")
     settings = {"num_envs": num_envs, "device": device, "continuous_actions": False, "seed": 0}
     try:
         with warnings.catch_warnings():
@@ -173,6 +188,14 @@ def _make(map_name: str, num_envs: int, device: torch.device, options: dict[str,
     except (TypeError, ValueError, AssertionError, AttributeError, NotImplementedError, UserWarning) as error:
         said = " ".join(str(error).split()).partition(" This will turn into")[0] or type(error).__name__
         raise UserError(f"vmas {map_name} with options {options}: {said}") from error
+
+
+def _own_arguments(vmas: Any) -> set[str]:
+    """What VMAS takes itself, by the signatures of all that an option passes through; the rest goes to the scenario."""
+    environment = vmas.simulator.environment.Environment
+    passed = (vmas.make_env, environment.__init__, vmas.simulator.scenario.BaseScenario.make_world)
+    parameters = [each for function in passed for each in signature(function).parameters.values()]
+    return {each.name for each in parameters if each.kind is not Parameter.VAR_KEYWORD}
 
 
 def _fresh_streams(seed: int) -> list[Any]:

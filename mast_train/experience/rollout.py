@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mast_train.envs.base import EnvSpec, Observation, Stepped
+from mast_train.envs.base import EnvSpec, Observation, Stepped, verdicts
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
 from mast_train.experience.exploration import Exploration, Explorer
 from mast_train.experience.transfer import Flags
@@ -27,14 +27,16 @@ them play may wait for a device: what needs it comes last. Actions for nobody ar
 
 @dataclass
 class Rollout:
-    """One episode per environment. won [E] bool (None: the environment does not say what winning is).
+    """One episode per environment. won [E] bool (None: no episode says whether it was won).
 
-    returns [E] float, undiscounted, as the learner sees rewards.
+    returns [E] float, undiscounted, as the learner sees rewards. says [E] bool: which episodes said whether they were
+    won (None: all or, without `won`, none).
     """
 
     episodes: EpisodeBatch
     won: Tensor | None
     returns: Tensor
+    says: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -44,27 +46,34 @@ class Rollout:
     def state_dict(self) -> dict[str, Tensor]:
         """Flat tensors, for a safetensors file."""
         state = {name: tensor.contiguous() for name, tensor in vars(self.episodes).items()}
-        return state | {"returns": self.returns} | ({} if self.won is None else {"won": self.won})
+        verdict = {"won": self.won, "says": self.says}
+        return state | {"returns": self.returns} | {name: x for name, x in verdict.items() if x is not None}
 
     @classmethod
     def from_state_dict(cls, state: dict[str, Tensor], device: torch.device) -> Rollout:
         """What `state_dict` gave. Raises KeyError."""
         state = {name: tensor.to(device) for name, tensor in state.items()}
         episodes = EpisodeBatch(**{field.name: state[field.name] for field in fields(EpisodeBatch)})
-        return cls(episodes, state.get("won"), state["returns"])
+        return cls(episodes, state.get("won"), state["returns"], state.get("says"))
+
+    def verdicts(self) -> tuple[Tensor, Tensor]:
+        """Which episodes were won, and which said so or not, each [E] bool."""
+        return verdicts(self.won, self.says, self.returns.numel(), self.returns.device)
 
 
 class Rollouts(Sequence[Rollout]):
     """One round of several seeds: each seed's Rollout, over episodes that lie together, the seeds in equal parts."""
 
-    def __init__(self, episodes: EpisodeBatch, won: Tensor | None, ends: Sequence[int]) -> None:
-        """episodes: [B,...] of all. won: [B]. ends: the steps of each seed's longest episode."""
-        self.episodes, self.won, self._ends = episodes, won, ends
+    def __init__(
+        self, episodes: EpisodeBatch, won: Tensor | None, ends: Sequence[int], says: Tensor | None = None
+    ) -> None:
+        """episodes: [B,...] of all. won, says: [B]. ends: the steps of each seed's longest episode."""
+        self.episodes, self.won, self._ends, self._says = episodes, won, ends, says
 
     @classmethod
     def of(cls, alone: Rollout) -> Rollouts:
         """A round of one seed."""
-        return cls(alone.episodes, alone.won, [alone.episodes.filled.shape[1]])
+        return cls(alone.episodes, alone.won, [alone.episodes.filled.shape[1]], alone.says)
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -72,8 +81,10 @@ class Rollouts(Sequence[Rollout]):
     def __getitem__(self, index: Any) -> Any:
         parts = {name: tensor.tensor_split(len(self))[index] for name, tensor in vars(self.episodes).items()}
         episodes = crop(EpisodeBatch(**parts), self._ends[index])
-        won = None if self.won is None else self.won.tensor_split(len(self))[index]
-        return Rollout(episodes, won, episodes.reward.sum(1))
+        won, says = (None if x is None else x.tensor_split(len(self))[index] for x in (self.won, self._says))
+        if says is not None and not says.any():
+            won = None
+        return Rollout(episodes, won, episodes.reward.sum(1), says)
 
     @cached_property
     def steps(self) -> list[int]:
@@ -81,14 +92,15 @@ class Rollouts(Sequence[Rollout]):
         return self.episodes.lengths.view(len(self), -1).sum(1).tolist()
 
     def means(self) -> list[dict[str, float]]:
-        """For the log of each seed: the mean return, and the share of episodes won where that is said."""
+        """For the log of each seed: the mean return, and the share of episodes won where any says so."""
         rewards = self.episodes.reward.cpu().tensor_split(len(self))
         rows = [
             {"train_return": float(own[:, :end].sum(1).mean())} for own, end in zip(rewards, self._ends, strict=True)
         ]
-        if self.won is not None:
-            for row, own in zip(rows, self.won.cpu().tensor_split(len(self)), strict=True):
-                row["train_win_rate"] = float(own.float().mean())
+        verdict = verdicts(self.won, self._says, len(self.episodes.reward), self.episodes.reward.device)
+        for row, won, says in zip(rows, *(x.cpu().tensor_split(len(self)) for x in verdict), strict=True):
+            if says.any():
+                row["train_win_rate"] = float(won.float().mean())
         return rows
 
 
@@ -102,7 +114,7 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> Rollouts:
     storage = _allocate(env.spec, env.num_envs, env.device)
     observation = env.reset()
     _record(storage, 0, observation)
-    over, won = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device), None
+    over, won, says = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device), None, None
     t, ends = 0, [0] * seeds
     while True:
         playing = Flags(~over.view(seeds, -1).all(1))
@@ -112,7 +124,8 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> Rollouts:
         if not any(playing):  # on a GPU seen only now: it had a decision to work on while the host waited
             break
         transition = env.step(actions)
-        observation, won, over = transition.next, transition.won, transition.terminated | transition.truncated
+        observation, won, says = transition.next, transition.won, transition.says
+        over = transition.terminated | transition.truncated
         storage.actions[:, t] = actions
         for name in ("reward", "terminated", "truncated"):
             getattr(storage, name)[:, t] = getattr(transition, name)
@@ -121,7 +134,7 @@ def rollouts(env: Stepped, policy: Policy, seeds: int) -> Rollouts:
         _record(storage, t, observation)
     episodes = crop(storage, t)
     _blank_afterwards(episodes)
-    return Rollouts(episodes, None if won is None else won.clone(), ends)
+    return Rollouts(episodes, None if won is None else won.clone(), ends, says)
 
 
 def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:

@@ -26,7 +26,7 @@ class Progress:
 class Evaluation:
     """Greedy decentralised episodes. return_mean is undiscounted and in the learner's reward scale.
 
-    wins and win_rate are None where the environment does not say what winning is.
+    wins and win_rate are None where no episode says whether it was won.
     value_estimate, value_realised: what the online networks expected of these episodes at their first step, and their
     discounted return; means, None where there is no mixer at hand. A truncated episode realises less than it was worth.
     """

@@ -64,9 +64,12 @@ def play(env: VecEnv, policy: Policy, episodes: int) -> list[Rollout]:
 
 
 def summarise(rounds: list[Rollout], step: int, episodes: int) -> Evaluation:
-    """The first `episodes` of the rounds of `play` as one evaluation; the surplus of the last round is dropped."""
-    won = [r.won for r in rounds if r.won is not None]
-    wins = int(torch.cat(won)[:episodes].sum()) if len(won) == len(rounds) else None
+    """The first `episodes` of the rounds of `play` as one evaluation; the surplus of the last round is dropped.
+
+    An episode that does not say whether it was won was not; where none says, nothing is known of wins.
+    """
+    won, says = (torch.cat(column)[:episodes] for column in zip(*(r.verdicts() for r in rounds), strict=True))
+    wins = int(won.sum()) if says.any() else None
     returns = torch.cat([r.returns for r in rounds])[:episodes]
     lengths = torch.cat([r.episodes.lengths for r in rounds])[:episodes]
     return Evaluation(step, returns.numel(), wins, float(returns.mean()), float(lengths.float().mean()))
