@@ -176,7 +176,7 @@ def test_the_example_is_learned(tmp_path):
     settings = {
         "env.name": "pettingzoo", "env.map": MEETING, "env.num_envs": 8, "env.reward_scale": 1.0, "net.hidden": 32,
         "env.options": {"cells": 5}, "train.total_steps": 5000, "train.epsilon_steps": 2000, "replay.capacity": 500,
-        "train.eval_interval": 5000, "train.lr": 2e-3, "train.target_interval": 40,
+        "train.eval_interval": 5000, "train.target_interval": 40,
     }  # fmt: skip
     trainer = Run(override(preset("dense"), settings), tmp_path)
     evaluations = [event for event in events(trainer) if isinstance(event, Evaluation)]
