@@ -172,6 +172,7 @@ def export(
     agent: Annotated[int | None, typer.Option(help="One agent only.")] = None,
     dtype: Annotated[str, typer.Option(help="Weights where the format has a choice: f32, f16 or i8.")] = "f32",
     target: Annotated[str | None, typer.Option(help="Also build the C test for, say, aarch64-linux-musl.")] = None,
+    prefix: Annotated[str, typer.Option(help="What the names in C begin with, say left_arm (default: policy).")] = "",
     no_compact: Annotated[bool, typer.Option("--no-compact", help="Keep units that cannot change an action.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
     at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
@@ -187,7 +188,7 @@ def export(
 
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
-    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact, target)
+    files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact, target, prefix)
     head = f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}"
     answer(json_, [file.as_dict() for file in files], head, *(line for file in files for line in file.lines()))
 
