@@ -33,12 +33,13 @@ ONE = 1 << 14
 """The input that says which action was the last."""
 MEMORY, READ = 1 << 15, 1 << 12
 """The hidden state's unit, and that of what weights read of it and of what goes into a gate."""
-MAX_SHIFT_RANGE = 7
-"""Shifts of one layer's rows differ by at most this: three bits hold the difference."""
+MAX_SHIFT_RANGE = 3
+"""Shifts of one layer's rows differ by at most this: two bits hold the difference."""
 MAX_SHIFT = 24
 MAX_SUM = 1.5e9
 """Of a row's sum, so that rounding and a bias after it stay within 32 bits."""
 MAX_BIAS = 1 << 28
+COMMON_BITS = 7
 RIDGES = (0.1, 0.01, 0.0, 0.5, 2.0)
 """Weights of a rounding error's own size beside what it does to the recorded rows: those that are tried, in turn."""
 
@@ -156,14 +157,16 @@ def _obs_bits(obs: NDArray, weight: Array) -> Array:
     """Of each observation [T,O]: twice the largest fits. weight [F,O], whatever the units.
 
     One that matters less than 1/256 of the one that matters most, as recorded, has the room to matter that much; one
-    that was always 0, to matter as much.
+    that was always 0, to matter as much. Where that takes no more than COMMON_BITS from any, all have the same.
     """
     largest, size = np.abs(obs).max(0).astype(np.float64), np.abs(weight).max(0)
     matters = largest * size
     most = matters.max() or size.max()
     room = np.where(largest, np.maximum(matters, most / 256), most) / np.where(size, size, 1.0)
-    room = np.where(size, room, np.where(largest, largest, 1.0))
-    return np.clip(14.0 - np.ceil(np.log2(room)), -100, 100)
+    bits = np.clip(14.0 - np.ceil(np.log2(np.where(size, room, 1.0))), -100, 100)
+    used = bits[size > 0] if size.any() else bits
+    common = np.ptp(used) <= COMMON_BITS
+    return np.full_like(bits, used.min()) if common else bits
 
 
 def _inputs(contract: Contract, trace: Trace, obs_bits: Array) -> tuple[Array, Array]:

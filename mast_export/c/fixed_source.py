@@ -13,8 +13,8 @@ from mast_export.fixed import Fixed, tanh_table
 
 GAP = 63
 """Inputs that one connection moves on at most; one of weight 0 goes farther."""
-FEW, MANY = 255 >> 3, 65535 >> 3
-"""Connections that a row can say it has, in one byte or two, beside 3 bits of shift."""
+FEW, MANY = 255 >> 2, 65535 >> 2
+"""Connections that a row can say it has, in one byte or two, beside 2 bits of shift."""
 
 
 def tables(fixed: Fixed) -> list[Table]:
@@ -28,7 +28,7 @@ def tables(fixed: Fixed) -> list[Table]:
     if longest > MANY:
         raise ExportError(f"{longest} connections to one unit; fixed point has room for {MANY}: export f32 or f16")
     shifts = np.concatenate([part.shifts - part.shifts.min() for part in parts]).astype(int)
-    heads = np.array([len(row) << 3 for row in rows]) + shifts
+    heads = np.array([len(row) << 2 for row in rows]) + shifts
     biases = np.concatenate([fixed.fc1.biases, fixed.gates.biases]).astype(int)
     wide = np.abs(biases).max() > 32767
     return [
@@ -40,9 +40,10 @@ def tables(fixed: Fixed) -> list[Table]:
     ]
 
 
-def obs_bits(fixed: Fixed, prefix: str) -> Table:
-    """The table that the header declares."""
-    return Table("int8_t", f"{prefix}_obs_bits", fixed.obs_bits)
+def obs_bits(fixed: Fixed, prefix: str) -> Table | None:
+    """The table that the header declares; None where all observations have the same."""
+    one = np.ptp(fixed.obs_bits.astype(int)) == 0
+    return None if one else Table("int8_t", f"{prefix}_obs_bits", fixed.obs_bits)
 
 
 def words(fixed: Fixed, made: list[Table]) -> dict[str, str]:
@@ -54,6 +55,7 @@ def words(fixed: Fixed, made: list[Table]) -> dict[str, str]:
         "ROW_TYPE": types["rows"],
         "BIAS_TYPE": types["biases"],
         "SHIFTS": f"enum {{ {', '.join(shifts)} }};\n",
+        "OBS_BITS": fixed_text.OBS_BITS if obs_bits(fixed, "") else f"#define @PREFIX@_OBS_BITS(i) {fixed.obs_bits[0]}",
         "UNIT": f"{fixed.unit:.9g}",
         "LAST_ACTION": fixed_text.LAST_ACTION if fixed.last_action else "",
     }

@@ -7,11 +7,15 @@ API = """\
 #define @PREFIX@_FIXED_POINT 1
 #define @PREFIX@_Q_UNIT @UNIT@f /* an action value in reals: q times this; the step does not need it */
 
-/* The same for an observation of integers: value * 2^obs_bits, rounded, within +-32767. A value of a larger size than
- * that holds is taken as the largest. @prefix@_act converts its floats so, without floating-point arithmetic. */
-extern const int8_t @prefix@_obs_bits[@PREFIX@_OBS];
+/* The same for an observation of integers: obs[i] * 2^OBS_BITS(i), rounded, within +-32767. A value of a larger size
+ * than that holds is taken as the largest. @prefix@_act converts its floats so, without floating-point arithmetic. */
+@OBS_BITS@
 int @prefix@_act_i16(@prefix@_state *state, const int16_t *obs, const uint8_t *avail);
 """
+
+OBS_BITS = """\
+extern const int8_t @prefix@_obs_bits[@PREFIX@_OBS];
+#define @PREFIX@_OBS_BITS(i) (@prefix@_obs_bits[i])"""
 
 CODE = """\
 /* Negative numbers are shifted with their sign by every compiler for such chips; this stops one that does not. */
@@ -34,20 +38,25 @@ static int32_t scaled(int32_t x, unsigned bits)
     return (x + (int32_t)(((uint32_t)1 << bits) >> 1)) >> bits;
 }
 
-/* The next row of weights times x. A row: how many connections, and 3 bits of shift beyond `shift`. A connection: the
- * weight, and 6 bits of distance to its input from the one before. */
-static int32_t next_row(cursor *at, const int16_t *x, unsigned shift)
+/* A row of weights times x. `row`: how many connections, and 2 bits of shift beyond `shift`. A connection: the weight,
+ * and 6 bits of distance to its input from the one before. */
+static int32_t sum_row(const int16_t *connection, const int16_t *x, unsigned row, unsigned shift)
 {
-    const unsigned row = *at->row++;
-    const int16_t *connection = at->connection;
     int32_t sum = 0;
-    for (unsigned n = row >> 3; n > 0u; n--) {
+    for (unsigned n = row >> 2; n > 0u; n--) {
         const int32_t packed = *connection++;
         x += packed & 63;
         sum += (packed >> 6) * *x;
     }
-    at->connection = connection;
-    return sum >> (shift + (row & 7u));
+    return sum >> (shift + (row & 3u));
+}
+
+static inline int32_t next_row(cursor *at, const int16_t *x, unsigned shift)
+{
+    const unsigned row = *at->row++;
+    const int16_t *const connection = at->connection;
+    at->connection += row >> 2;
+    return sum_row(connection, x, row, shift);
 }
 
 /* tanh(u / 2^13) * 2^15, between the table's points a straight line. */
@@ -126,12 +135,14 @@ static int to_fixed(float value, int bits, int16_t *to)
     const int exponent = (int)(f.bits >> 23 & 0xffu), shift = 150 - bits - exponent;
     const uint32_t mantissa = (f.bits & 0x7fffffu) | 0x800000u;
     int32_t size = 0;
-    if (exponent == 0xff)
-        return 0;
-    if (shift < 9)
+    if (shift >= 9 && shift <= 24) {
+        size = scaled((int32_t)mantissa, (unsigned)shift);
+        size -= size >> 15; /* 32768 is too large */
+    } else if (shift < 9) {
+        if (exponent == 0xff)
+            return 0;
         size = 32767;
-    else if (shift <= 24)
-        size = clamp(scaled((int32_t)mantissa, (unsigned)shift), 32767);
+    }
     *to = (int16_t)(f.bits >> 31 ? -size : size);
     return 1;
 }
@@ -149,7 +160,7 @@ int @prefix@_act(@prefix@_state *state, const float *obs, const uint8_t *avail)
 {
     int16_t x[INPUTS];
     for (int i = 0; i < OBS; i++)
-        if (!to_fixed(obs[i], @prefix@_obs_bits[i], &x[i]))
+        if (!to_fixed(obs[i], @PREFIX@_OBS_BITS(i), &x[i]))
             return @PREFIX@_OBS_NOT_FINITE;
     return decide(state, x, avail);
 }

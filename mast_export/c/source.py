@@ -149,7 +149,8 @@ def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]
 def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> tuple[str, dict[str, str], int]:
     """The code in fixed point, the words it is filled with, and the bytes of its tables."""
     tables, public = fixed_source.tables(fixed), fixed_source.obs_bits(fixed, prefix)
-    parts = [text.SOURCE_START, *(table.text() for table in tables), public.text(public=True)]
+    parts = [text.SOURCE_START, *(table.text() for table in tables)]
+    parts += [public.text(public=True)] if public else []
     parts += [text.CHOICE, fixed_text.CODE]
     h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
     summary = f"{_connections(network)}; weights have 10 bits, the step computes in integers."
@@ -163,7 +164,7 @@ def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> t
         "Q_UNIT": f", times {prefix.upper()}_Q_UNIT",
         "OVERFLOW": "never: what is too large is cut to what fits",
     }
-    table_bytes = public.size_bytes + sum(table.size_bytes for table in tables)
+    table_bytes = sum(table.size_bytes for table in (*tables, *([public] if public else [])))
     return "\n".join(parts), words | fixed_source.words(fixed, tables), table_bytes
 
 
