@@ -3,7 +3,7 @@
 mast_export.fixed says what the numbers are, and computes the same bits. See text for the header.
 """
 
-API = """\
+API = """
 #define @PREFIX@_FIXED_POINT 1
 #define @PREFIX@_Q_UNIT @UNIT@f /* an action value in reals: q times this; the step does not need it */
 
@@ -90,15 +90,17 @@ static void gru(cursor *at, const int16_t *x, int16_t *hidden)
 /* Rows read recurrent values as multiples of 2^-12. */
 static void read_hidden(const int16_t *hidden, int16_t *x)
 {
-    for (int i = 0; i < HIDDEN; i++)
+    for (int i = 0; i < HIDDEN; i++) {
         x[i] = (int16_t)scaled(hidden[i], 3);
+    }
 }
 
 static int any_available(const uint8_t *avail)
 {
     int a = 0;
-    while (avail != NULL && a < ACTIONS && !avail[a])
+    while (avail != NULL && a < ACTIONS && !avail[a]) {
         a++;
+    }
     return a < ACTIONS;
 }
 
@@ -108,8 +110,9 @@ static int decide(@prefix@_state *state, int16_t *x, const uint8_t *avail)
     cursor at = {connections, rows};
     int16_t y[FC1 + HIDDEN];
 
-    if (!any_available(avail))
+    if (!any_available(avail)) {
         return @PREFIX@_NO_ACTION;
+    }
 @LAST_ACTION@
     for (int i = 0; i < FC1; i++) {
         const int32_t sum = next_row(&at, x, FC1_SHIFT) + biases[i];
@@ -118,8 +121,9 @@ static int decide(@prefix@_state *state, int16_t *x, const uint8_t *avail)
     read_hidden(state->hidden, y + FC1);
     gru(&at, y, state->hidden);
     read_hidden(state->hidden, y + FC1);
-    for (int a = 0; a < ACTIONS; a++)
+    for (int a = 0; a < ACTIONS; a++) {
         state->q[a] = next_row(&at, y + FC1, Q_SHIFT) + q_biases[a];
+    }
     state->last_action = best_action(state->q, avail);
     return state->last_action;
 }
@@ -132,15 +136,18 @@ static int to_fixed(float value, int bits, int16_t *to)
         uint32_t bits;
     } f;
     f.value = value;
-    const int exponent = (int)(f.bits >> 23 & 0xffu), shift = 150 - bits - exponent;
-    const uint32_t mantissa = (f.bits & 0x7fffffu) | 0x800000u;
-    int32_t size = 0;
+    const uint32_t exponent = f.bits >> 23 & 0xffu, mantissa = (f.bits & 0x7fffffu) | 0x800000u;
+    const int shift = 150 - bits - (int)exponent;
+    int32_t size;
     if (shift >= 9 && shift <= 24) {
         size = scaled((int32_t)mantissa, (unsigned)shift);
         size -= size >> 15; /* 32768 is too large */
-    } else if (shift < 9) {
-        if (exponent == 0xff)
+    } else if (shift > 24) {
+        size = 0;
+    } else {
+        if (exponent == 0xffu) {
             return 0;
+        }
         size = 32767;
     }
     *to = (int16_t)(f.bits >> 31 ? -size : size);
@@ -149,31 +156,37 @@ static int to_fixed(float value, int bits, int16_t *to)
 
 void @prefix@_reset(@prefix@_state *state)
 {
-    for (int i = 0; i < HIDDEN; i++)
+    for (int i = 0; i < HIDDEN; i++) {
         state->hidden[i] = 0;
-    for (int a = 0; a < ACTIONS; a++)
+    }
+    for (int a = 0; a < ACTIONS; a++) {
         state->q[a] = 0;
+    }
     state->last_action = -1;
 }
 
 int @prefix@_act(@prefix@_state *state, const float *obs, const uint8_t *avail)
 {
     int16_t x[INPUTS];
-    for (int i = 0; i < OBS; i++)
-        if (!to_fixed(obs[i], @PREFIX@_OBS_BITS(i), &x[i]))
+    for (int i = 0; i < OBS; i++) {
+        if (!to_fixed(obs[i], @PREFIX@_OBS_BITS(i), &x[i])) {
             return @PREFIX@_OBS_NOT_FINITE;
+        }
+    }
     return decide(state, x, avail);
 }
 
 int @prefix@_act_i16(@prefix@_state *state, const int16_t *obs, const uint8_t *avail)
 {
     int16_t x[INPUTS];
-    for (int i = 0; i < OBS; i++)
+    for (int i = 0; i < OBS; i++) {
         x[i] = obs[i];
+    }
     return decide(state, x, avail);
 }
 """
 
 LAST_ACTION = """\
-    for (int a = 0; a < ACTIONS; a++)
-        x[OBS + a] = a == state->last_action ? 1 << 14 : 0;"""
+    for (int a = 0; a < ACTIONS; a++) {
+        x[OBS + a] = a == state->last_action ? 16384 : 0;
+    }"""

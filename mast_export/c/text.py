@@ -72,9 +72,11 @@ CHOICE = """\
 static int best_action(const @Q_TYPE@ *q, const uint8_t *avail)
 {
     int best = @PREFIX@_NO_ACTION;
-    for (int a = 0; a < ACTIONS; a++)
-        if ((avail == NULL || avail[a]) && (best < 0 || q[a] > q[best]))
+    for (int a = 0; a < ACTIONS; a++) {
+        if ((avail == NULL || avail[a]) && (best < 0 || q[a] > q[best])) {
             best = a;
+        }
+    }
     return best;
 }
 
