@@ -76,8 +76,10 @@ def export_c(
 
 
 def _name(prefix: str, k: int | None) -> str:
-    """The prefix of one agent of a team, or (None) of the only one that is written."""
-    return check_prefix(prefix if k is None else f"{prefix}_{k}") if prefix else PREFIX
+    """The prefix of one agent of a team, or (None) of the only one that is written. Raises ExportError."""
+    if not prefix:
+        return PREFIX
+    return check_prefix(prefix) if k is None else f"{check_prefix(prefix)}_{k}"
 
 
 def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: list[str], how: Written) -> Exported:
@@ -108,7 +110,12 @@ def _fixed_report(source: Source, trace: Trace, k: int) -> Parity:
     actions, q, hidden = source.fixed.play(trace)
     real = (q * source.fixed.unit)[:, None], (hidden / MEMORY)[:, None]
     report = compare(trace, *real, actions[:, None], FIXED_TOLERANCE)
-    return report.require(f"the fixed-point policy of agent {k}")
+    if not report.passed:
+        raise ExportError(
+            f"agent {k} in fixed point takes {report.agreement:.1%} of the trained network's {report.n_steps} recorded "
+            f"actions, at least {FIXED_TOLERANCE.agreement:.0%} are needed; export f32 or f16"
+        )
+    return report
 
 
 def _same_bits(source: Source, trace: Trace, found: tuple, report: Parity) -> Parity:
