@@ -19,6 +19,7 @@ from mast_export.errors import ExportError
 from mast_export.fixed import LEVELS, MEMORY, Fixed, fix, tanh_table
 from mast_export.formats import c as c_format
 from mast_export.formats.c import export_c
+from mast_export.quantise import quantise
 from mast_export.verify import Trace
 from mast_runtime import Layer
 from mast_runtime.network import LAYERS
@@ -152,6 +153,11 @@ def test_rounding_serves_what_was_recorded():
         nearest = fixed_module._fix(bundle.contract, bundle.networks[0], trace, ridge=1e9)
         plain += np.abs(nearest.play(trace)[1] * nearest.unit - trace.q[:, 0]).mean()
     assert 0 < fitted < 0.85 * plain
+
+
+def test_a_bundle_of_int8_weights_is_in_fixed_point():
+    bundle = quantise(random_bundle(3, hidden=16), "i8")
+    assert generate(bundle, 0, record(bundle, 20).agent(0)).fixed is not None
 
 
 def test_it_is_verified_without_a_compiler(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from mast_export.c import fixed_source, fixed_text, float_text, test_text, text,
 from mast_export.c.matrices import Matrix, Table, first_columns, kernel, matrices
 from mast_export.errors import ExportError
 from mast_export.fixed import MEMORY, Fixed, fix
-from mast_export.verify import Trace
+from mast_export.verify import Trace, weights_dtype
 from mast_runtime import AgentInfo, Bundle, Contract, Network
 
 PREFIX = "policy"
@@ -44,10 +44,10 @@ def check_prefix(prefix: str) -> str:
 def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: bool = False) -> Source:
     """The C files of agent k, whose names begin with `prefix`; `trace` (N = 1) becomes its tests.
 
-    fixed: in integers, with scales for what the trace recorded, from float32 weights. The same bundle and trace give
+    fixed: in integers, with scales for what the trace recorded; a bundle of int8 weights always is. The same bundle and trace give
     the same text. Raises ExportError for a network that integers cannot hold.
     """
-    info = bundle.agents[k]
+    info, fixed = bundle.agents[k], fixed or weights_dtype(bundle) == "i8"
     contract, network = _without_id(bundle.contract, bundle.networks[info.network], info.index)
     words = _common_words(info, contract, network, prefix)
     integers = fix(contract, network, trace) if fixed else None
