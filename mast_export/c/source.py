@@ -44,8 +44,8 @@ def check_prefix(prefix: str) -> str:
 def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: bool = False) -> Source:
     """The C files of agent k, whose names begin with `prefix`; `trace` (N = 1) becomes its tests.
 
-    fixed: in integers, with scales for what the trace recorded; a bundle of int8 weights always is. The same bundle and trace give
-    the same text. Raises ExportError for a network that integers cannot hold.
+    fixed: in integers, with scales for what the trace recorded; a bundle of int8 weights always is. The same bundle
+    and trace give the same text. Raises ExportError for a network that integers cannot hold.
     """
     info, fixed = bundle.agents[k], fixed or weights_dtype(bundle) == "i8"
     contract, network = _without_id(bundle.contract, bundle.networks[info.network], info.index)
