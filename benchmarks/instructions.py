@@ -4,7 +4,7 @@
 
 in = 80 (66 observations and the last of 14 actions), hidden 64, 95 % sparsity, random networks, one recorded episode.
 x86: counted by valgrind's callgrind inside policy_act, gcc -O2 without vectorisation. Cortex-M4F: counted by QEMU
-(benchmarks/cortex_m4), where gcc-arm-none-eabi and qemu-system-arm are installed. Bytes are code and constant tables.
+(benchmarks/cortex_m), where gcc-arm-none-eabi and qemu-system-arm are installed. Bytes are code and constant tables.
 Instructions are not cycles: a Cortex-M4 takes one for most of them, two for a load, fourteen for a division.
 "dense" is one dot product per output; "dense, 8 outputs at a time" is the same matrix written as full 8x1 blocks, which
 loads each input once for eight weights: the strongest dense code that the exporter can write.
@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from cortex import on_chip
 from networks import random_bundle
 
 from mast_export.c.build import build
@@ -35,7 +36,6 @@ from mast_runtime import Bundle, Layer
 from mast_runtime.measure.machine import describe_machine
 from mast_runtime.network import LAYERS, SEGMENTS
 
-CORTEX = Path(__file__).parent / "cortex_m4"
 SCALAR = ("-std=c99", "-O2", "-fno-tree-vectorize")
 BASE = "dense"
 
@@ -68,7 +68,7 @@ def bundles() -> dict[str, Bundle]:
         "dense, 8 outputs at a time": replace(fine, networks=(replace(fine.networks[0], **full),)),
         "unstructured": fine,
         "unstructured f16": quantise(fine, "f16"),
-        "unstructured i8": quantise(fine, "i8"),
+        "unstructured i8": fine,
         "mixed: GRU 16x1": sparse({"weight_ih": 16, "weight_hh": 16}),
         "8x1": sparse(dict.fromkeys(LAYERS, 8)),
         "16x1": sparse(dict.fromkeys(LAYERS, 16)),
@@ -90,7 +90,8 @@ def measure(name: str, bundle: Bundle, steps: int) -> Row:
     """Build, count and check one network."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        for file, text in generate(bundle, 0, record(bundle, steps)).files.items():
+        source = generate(bundle, 0, record(bundle, steps), fixed=name.endswith(" i8"))
+        for file, text in source.files.items():
             (folder / file).write_text(text)
         x86 = _x86(folder, steps) if shutil.which("valgrind") and shutil.which("gcc") else (None, None)
         tools = shutil.which("arm-none-eabi-gcc") and shutil.which("qemu-system-arm")
@@ -107,9 +108,8 @@ def _x86(folder: Path, steps: int) -> tuple[int, int]:
 
 
 def _cortex_m4(folder: Path) -> tuple[int, int]:
-    said = _run(["make", "-C", str(CORTEX), "run", f"POLICY={folder}"])
-    size = _size("arm-none-eabi-size", folder / "trace.elf.policy.o")
-    return int(re.findall(r"instructions per step: (\d+)", said)[0]), size
+    found = on_chip(folder, "m4f")
+    return found["instructions"], found["flash_bytes"]
 
 
 def _size(tool: str, path: Path) -> int:

@@ -122,6 +122,32 @@ def instructions() -> str:
     return table(["network", "instructions a decision", "code and tables, bytes"], found)
 
 
+def chips() -> str:
+    """c.md: a run's policy on small chips."""
+    rows, order = {}, ("Cortex-M0", "Cortex-M4F")
+    for row in measured("chips")["rows"]:
+        rows.setdefault((row["map"], row["network"]), {})[row["chip"]] = row
+    found = [
+        [*names, *(f"{of[chip][key]:,}" for key in ("instructions", "flash_bytes", "ram_bytes") for chip in order)]
+        for names, of in rows.items()
+    ]
+    head = [f"{what}, {chip.removeprefix('Cortex-')}" for what in ("instructions", "flash", "RAM") for chip in order]
+    return table(["map", "network", *head], found)
+
+
+def fixed_point() -> str:
+    """c.md: fixed point beside the trained network."""
+    rows = []
+    for row in measured("fixed_point")["results"]:
+        wins = [
+            f"{row[f'{kind}_wins'] / row['episodes']:.1%} [{', '.join(f'{x:.1%}' for x in row[f'{kind}_interval'])}]"
+            for kind in ("float", "fixed")
+        ]
+        rows.append([row["map"], f"{row['recorded']:.2%}", f"{row['fresh']:.2%}", f"{row['fresh_decisions']:,}", *wins])
+    head = ["recorded actions", "fresh actions", "fresh decisions", "win rate, network", "win rate, fixed point"]
+    return table(["map", *head], rows)
+
+
 def starting() -> str:
     """runtime.md: a fresh process to its first decision."""
     rows = measured("startup")["rows"]

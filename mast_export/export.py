@@ -28,16 +28,17 @@ def export_run(
     target: str | None = None,
     policy_version: str = "",
     names: Path | None = None,
+    prefix: str = "",
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
 
     compacted: without the units that cannot change an action (mast_export.compact). target: also compile each export's
     test for that machine. policy_version: what its maker calls this policy. names: a file that names each input
-    (mast_export.observed.read_names), in place of the environment's names. C is verified where there is a C compiler;
-    a report of None says that there was none.
-    Raises UserError (run), ExportError (verification, destination), OSError (disk).
+    (mast_export.observed.read_names), in place of the environment's names. prefix: what the names of written source
+    begin with, "": the format's own. C is verified where there is a C compiler; a report of None says that there was
+    none. Raises UserError (run), ExportError (verification, destination), OSError (disk).
     """
-    _check_request(format_, dtype, target)
+    _check_request(format_, dtype, target, prefix)
     _check_version(policy_version)
     chosen, bundle = find_format(format_), extract(snapshot)
     if agent is not None and not 0 <= agent < len(bundle.agents):
@@ -53,7 +54,7 @@ def export_run(
     if compacted:
         bundle, trace, removed = compact_bundle(bundle, trace)
     files = []
-    request = Request(bundle, trace, path, agent, dtype)
+    request = Request(bundle, trace, path, agent, dtype, prefix)
     for file in chosen.write(request if format_ == "mast" else identified(request)):
         own = None if file.agent is None else bundle.agents[file.agent].network
         built = chosen.build(file.path, target) if target and chosen.build else None
@@ -68,7 +69,7 @@ def _check_version(version: str) -> None:
         )
 
 
-def _check_request(format_: str, dtype: str = "f32", target: str | None = None) -> None:
+def _check_request(format_: str, dtype: str = "f32", target: str | None = None, prefix: str = "") -> None:
     """Raises ExportError for a format that is not, or that cannot do what is asked of it."""
     chosen = find_format(format_)
     if dtype not in VALUE_DTYPES:
@@ -83,4 +84,9 @@ def _check_request(format_: str, dtype: str = "f32", target: str | None = None) 
         able = [name for name in FORMATS if find_format(name).build]
         raise ExportError(
             f"--target {target} with --format {format_}: it has nothing to compile; use --format {' or '.join(able)}"
+        )
+    if prefix and not chosen.prefixed:
+        able = [name for name in FORMATS if find_format(name).prefixed]
+        raise ExportError(
+            f"--prefix {prefix} with --format {format_}: it writes no source; use --format {' or '.join(able)}"
         )

@@ -35,8 +35,10 @@ def find_compiler() -> list[str]:
     return next(([name] for name in ("cc", "gcc", "clang") if shutil.which(name)), [])
 
 
-def run_test(compiler: list[str], folder: Path, n_actions: int) -> tuple[NDArray[np.int64], NDArray, NDArray]:
-    """Build and run the test in `folder`, which must pass: its actions [T], q [T,A] and hidden [T,H].
+def run_test(
+    compiler: list[str], folder: Path, n_actions: int, number: type = np.float32
+) -> tuple[NDArray[np.int64], NDArray, NDArray]:
+    """Build and run the test in `folder`, which must pass: its actions [T], q [T,A] and hidden [T,H] (see parse_bits).
 
     Nothing stays in the folder. Raises ExportError.
     """
@@ -44,31 +46,38 @@ def run_test(compiler: list[str], folder: Path, n_actions: int) -> tuple[NDArray
         program = Path(scratch, "policy_test")
         build(compiler, folder, program)
         _run([str(program)], "the C policy fails its own test")
-        return parse_bits(_run([str(program), "bits"], "the C policy fails"), n_actions)
+        return parse_bits(_run([str(program), "bits"], "the C policy fails"), n_actions, number)
 
 
 def build(compiler: list[str], folder: Path, program: Path, flags: tuple[str, ...] = FLAGS) -> None:
-    """The test in `folder` as `program`. Raises ExportError."""
-    sources = [str(folder / name) for name in ("policy.c", "test.c")]
-    _run([*compiler, *flags, "-o", str(program), *sources], f"{compiler[0]} cannot build the C policy")
+    """Every C file in `folder` and below as `program`, self-tests included. Raises ExportError."""
+    sources = sorted(folder.rglob("*.c"))
+    includes = [f"-I{path}" for path in sorted({header.parent for header in folder.rglob("*.h")})]
+    defines = [f"-D{path.stem.upper()}" for path in sources if path.stem.endswith("_selftest")]
+    command = [*compiler, *flags, *includes, *defines, "-o", str(program), *map(str, sources)]
+    _run(command, f"{compiler[0]} cannot build the C policy")
 
 
-def parse_bits(text: str, n_actions: int) -> tuple[NDArray[np.int64], NDArray, NDArray]:
-    """What the test prints when it is given an argument: actions [T], q [T,A] and hidden [T,H] float32."""
+def parse_bits(text: str, n_actions: int, number: type = np.float32) -> tuple[NDArray[np.int64], NDArray, NDArray]:
+    """What the test prints when it is given an argument: actions [T], q [T,A] and hidden [T,H].
+
+    number: float32, or int32 of a policy in fixed point.
+    """
     rows = [line.split() for line in text.splitlines()]
     actions = np.array([int(row[0]) for row in rows], np.int64)
-    values = np.array([[int(word, 16) for word in row[1:]] for row in rows], np.uint32).view(np.float32)
+    values = np.array([[int(word, 16) for word in row[1:]] for row in rows], np.uint32).view(number)
     return actions, values[:, :n_actions], values[:, n_actions:]
 
 
 def cross_compile(folder: Path, target: str) -> Path:
-    """The host test of a C export built for `target` (see TARGETS): `folder`/policy_test-TARGET[.wasm].
+    """The host test of a C export built for `target` (see TARGETS): `folder`/PREFIX_test-TARGET[.wasm].
 
     Raises ExportError when ziglang is not installed or cannot build it.
     """
     if find_spec("ziglang") is None:
         raise ExportError(f"--target {target} needs a cross-compiler: pip install ziglang")
-    program = folder / f"policy_test-{target}{'.wasm' if target.startswith('wasm') else ''}"
+    (test,) = folder.rglob("*_test.c")
+    program = folder / f"{test.stem}-{target}{'.wasm' if target.startswith('wasm') else ''}"
     partial = program.with_name(f".{program.name}.tmp")
     try:
         build([sys.executable, "-m", "ziglang", "cc", "-target", target], folder, partial, (*FLAGS, "-s"))

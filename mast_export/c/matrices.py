@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from mast_runtime.network import Layer, Network
 
-VALUE_TYPES = {"f": "float", "e": "uint16_t", "b": "int8_t"}
+VALUE_TYPES = {"f": "float", "e": "uint16_t"}
 """By numpy's type code; float16 is stored as its bits."""
+SIZES = {"float": 4, "int32_t": 4, "uint16_t": 2, "int16_t": 2, "uint8_t": 1, "int8_t": 1}
 WIDTH = 120
 FIXED = "\xa0"
-SCALE_STEP = "\n            scale += height;"
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Table:
 
     @property
     def size_bytes(self) -> int:
-        return int(self.values.size) * {"float": 4, "uint16_t": 2, "int16_t": 2}.get(self.ctype, 1)
+        return int(self.values.size) * SIZES[self.ctype]
 
-    def text(self) -> str:
+    def text(self, public: bool = False) -> str:
         """The definition; C has no empty arrays, so one of no values holds a zero."""
         words = ", ".join(literals(self.values) or ["0"])
-        return f"static const {self.ctype} {self.name}[] = {{\n{_wrap(words, 4, 4)}\n}};\n"
+        return f"{'' if public else 'static '}const {self.ctype} {self.name}[] = {{\n{_wrap(words, 4, 4)}\n}};\n"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Kind:
 
     @property
     def value_name(self) -> str:
-        return {"float": "f32", "uint16_t": "f16", "int8_t": "i8"}[self.value]
+        return {"float": "f32", "uint16_t": "f16"}[self.value]
 
     @property
     def function(self) -> str:
@@ -100,9 +100,8 @@ def first_columns(layer: Layer, n: int) -> Layer:
 
 def _last_segment_first(layer: Layer) -> Layer:
     size = layer.outputs // layer.segments
-    scale = None if layer.scale is None else np.roll(layer.scale, size)
     if layer.columns is None or layer.counts is None:
-        return replace(layer, values=np.roll(layer.values, size, 0), scale=scale)
+        return replace(layer, values=np.roll(layer.values, size, 0))
     rows = layer.block_rows // layer.segments
     n_last = int(layer.counts[-rows:].sum())
     return replace(
@@ -110,7 +109,6 @@ def _last_segment_first(layer: Layer) -> Layer:
         values=np.roll(layer.values, n_last, 0),
         counts=np.roll(layer.counts, rows),
         columns=np.roll(layer.columns, n_last),
-        scale=scale,
     )
 
 
@@ -128,8 +126,6 @@ def _matrix(name: str, layer: Layer) -> Matrix:
         ]
         segments = 1 if layer.block == 1 else layer.segments
         sizes, surplus = (segments, layer.outputs // segments), -(layer.outputs // segments) % layer.block
-    if layer.scale is not None:
-        tables.append(Table("float", f"{name}_scale", np.append(layer.scale, np.zeros(surplus, np.float32))))
     return Matrix(name, kind, tables, sizes, surplus)
 
 
@@ -149,20 +145,18 @@ def _wrap(text: str, first: int, then: int) -> str:
 
 
 def _decoded(value: str, expression: str) -> str:
-    return {"float": expression, "int8_t": f"(float){expression}", "uint16_t": f"from_half({expression})"}[value]
+    return {"float": expression, "uint16_t": f"from_half({expression})"}[value]
 
 
 def _dense_kernel(kind: Kind) -> str:
-    scaled = kind.value == "int8_t"
     return f"""\
-static void {kind.function}(const {kind.value} *w, {"const float *scale, " if scaled else ""}int rows, int inputs,
-                            const float *x, float *out)
+static void {kind.function}(const {kind.value} *w, int rows, int inputs, const float *x, float *out)
 {{
     for (int row = 0; row < rows; row++, w += inputs) {{
         float sum = 0.0f;
         for (int i = 0; i < inputs; i++)
             sum += {_decoded(kind.value, "w[i]")} * x[i];
-        out[row] += {"scale[row] * " if scaled else ""}sum;
+        out[row] += sum;
     }}
 }}
 """
@@ -174,15 +168,13 @@ def _block_kernel(kind: Kind) -> str:
     Rows of blocks that a segment's end cuts short add the zeros of their padding to what follows.
     """
     block = range(kind.block)
-    scaled = kind.value == "int8_t"
     zeros = _wrap("float " + ", ".join(f"s{k}{FIXED}={FIXED}0.0f" for k in block) + ";", 12, 18)
     sums = "\n".join(f"                s{k} += {_decoded(kind.value, f'w[{k}]')} * v;" for k in block)
-    stores = "\n".join(f"            out[{k}] += {f'scale[{k}] * ' if scaled else ''}s{k};" for k in block)
-    scale = "const float *scale, " if scaled else ""
+    stores = "\n".join(f"            out[{k}] += s{k};" for k in block)
     height = "1" if kind.block == 1 else f"left < {kind.block} ? left : {kind.block}"
     return f"""\
 static void {kind.function}(const {kind.value} *w, const {kind.column} *column, const {kind.count} *count,
-                            {scale}int segments, int rows, const float *x, float *out)
+                            int segments, int rows, const float *x, float *out)
 {{
     for (; segments > 0; segments--) {{
         for (int left = rows, height; left > 0; left -= height) {{
@@ -193,7 +185,7 @@ static void {kind.function}(const {kind.value} *w, const {kind.column} *column, 
             }}
 {stores}
             height = {height};
-            out += height;{SCALE_STEP if scaled else ""}
+            out += height;
         }}
     }}
 }}

@@ -1,4 +1,4 @@
-"""One agent's policy as C source, with a test of the recorded episode."""
+"""One agent's policy as C source, in float or in fixed point, with a test of the recorded episode and a self-test."""
 
 from __future__ import annotations
 
@@ -8,53 +8,74 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mast_export.c import text
-from mast_export.c.matrices import Matrix, Table, first_columns, kernel, literals, matrices
-from mast_export.verify import ERROR_LIMIT, Trace, q_scale
-from mast_runtime import AgentInfo, Bundle, Contract, Network
-from mast_runtime.backends.reference import ReferenceStep
+from mast_export.c import fixed_source, fixed_text, float_text, test_text, text, trials
+from mast_export.c.matrices import Matrix, Table, first_columns, kernel, matrices
+from mast_export.errors import ExportError
+from mast_export.fixed import MEMORY, Fixed, fix
+from mast_export.verify import ERROR_LIMIT, Trace, weights_dtype
+from mast_runtime import AgentInfo, Bundle, Contract, Identity, Network
 
+PREFIX = "policy"
 TEST_TOLERANCE = 1e-4
 """Of q (times the largest |q| where that is above 1) and hidden: C beside the numpy reference on the same weights.
 More where the network amplifies rounding: as much as verification allows."""
+TAKEN = ("stdint", "stddef", "stdio", "string", "test", "main")
+"""No prefixes: files of these names would be found where the C library's are meant, or say nothing."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one agent's folder, and the bytes of policy.c's constant tables."""
+    """The files of one agent's folder, and the bytes of its constant tables. fixed: the integers that it computes."""
 
     files: dict[str, str]
     table_bytes: int
+    fixed: Fixed | None = None
 
 
-def generate(bundle: Bundle, k: int, trace: Trace) -> Source:
-    """The C files of agent k; `trace` (N = 1) becomes its host test. The same bundle gives the same text."""
-    info = bundle.agents[k]
+def check_prefix(prefix: str) -> str:
+    """Itself. Raises ExportError for what cannot begin the names of a policy in C."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", prefix) or prefix in TAKEN:
+        raise ExportError(
+            f"prefix {prefix!r}: it begins names of C and of files; use a lower-case letter, then up to 39 of a-z, 0-9 "
+            f"and _, for example left_arm; taken are {', '.join(TAKEN)}"
+        )
+    return prefix
+
+
+def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: bool = False) -> Source:
+    """The C files of agent k, whose names begin with `prefix`; `trace` (N = 1) becomes its tests.
+
+    fixed: in integers, with scales for what the trace recorded; a bundle of int8 weights always is. The same bundle
+    and trace give the same text. Raises ExportError for a network that integers cannot hold.
+    """
+    info, fixed = bundle.agents[k], fixed or weights_dtype(bundle) == "i8"
     contract, network = _without_id(bundle.contract, bundle.networks[info.network], info.index)
-    layers = matrices(network)
-    biases = {
-        "fc1": (network.fc1_bias, layers["fc1"].surplus),
-        "gru": (network.gru_bias[[2, 0, 1, 3]].ravel(), layers["weight_hh"].surplus),
-        "fc2": (network.fc2_bias, layers["fc2"].surplus),
+    words = _common_words(info, contract, network, prefix) | _identity_words(bundle.identity)
+    integers = fix(contract, network, trace) if fixed else None
+    if integers:
+        code, own, table_bytes = _fixed(contract, network, integers, prefix)
+        tried = trials.fixed_trials(integers, trace)
+    else:
+        code, own, table_bytes = _float(contract, network)
+        tried = trials.float_trials(contract, network, trace, max(TEST_TOLERANCE, ERROR_LIMIT * trace.noise_of("f32")))
+    words |= {"TABLES": f"{table_bytes:,}"} | own | tried.words
+    names = {
+        f"{prefix}.h": text.HEADER.replace("@FIXED_API@", fixed_text.API if fixed else ""),
+        f"{prefix}.c": code,
+        f"{prefix}_selftest.c": test_text.SELFTEST,
+        f"{prefix}_test.c": test_text.TEST,
+        f"{prefix}_trace.h": tried.header,
     }
-    tables = [
-        Table("float", f"{name}_bias", np.append(bias, np.zeros(surplus, np.float32)))
-        for name, (bias, surplus) in biases.items()
-    ]
-    tables += [table for layer in layers.values() for table in layer.tables]
-    table_bytes = sum(table.size_bytes for table in tables)
-    half = text.HALF if any(table.name.endswith("values") and table.ctype == "uint16_t" for table in tables) else ""
-    kernels = dict.fromkeys(kernel(layer.kind) for layer in layers.values())
-    source = [text.SOURCE_START, *(table.text() for table in tables), text.ACTIVATIONS, half, *kernels, text.ACT]
-    words = _words(info, contract, network, layers, table_bytes)
-    files = {
-        "policy.h": _fill(text.HEADER, words),
-        "policy.c": _fill("\n".join(filter(None, source)), words),
-        "test.c": text.TEST,
-        "trace.h": _trace_header(contract, network, info.index, trace),
-        "Makefile": text.MAKEFILE,
-    }
-    return Source(files, table_bytes)
+    return Source({name: _fill(template, words) for name, template in names.items()}, table_bytes, integers)
+
+
+def makefile(prefix: str, source: str = "src/", test: str = "test/") -> str:
+    """Builds and runs the test, where the policy and the test are in these folders."""
+    files = [f"{source}{prefix}.c", f"{source}{prefix}_selftest.c", f"{test}{prefix}_test.c"]
+    headers = [f"{source}{prefix}.h", f"{test}{prefix}_trace.h"]
+    includes = " ".join(dict.fromkeys(f"-I{folder or '.'}" for folder in (source, test)))
+    words = {"SOURCES": " ".join(files), "HEADERS": " ".join(headers), "INCLUDES": includes}
+    return _fill(test_text.MAKEFILE, words | {"prefix": prefix, "PREFIX": prefix.upper()})
 
 
 def _without_id(contract: Contract, network: Network, index: int) -> tuple[Contract, Network]:
@@ -66,29 +87,65 @@ def _without_id(contract: Contract, network: Network, index: int) -> tuple[Contr
     return replace(contract, agent_id=False), replace(network, fc1=first_columns(network.fc1, first), fc1_bias=bias)
 
 
-def _words(
-    info: AgentInfo, contract: Contract, network: Network, layers: dict[str, Matrix], table_bytes: int
-) -> dict[str, str]:
-    """What replaces the @NAMES@ of text."""
+def _common_words(info: AgentInfo, contract: Contract, network: Network, prefix: str) -> dict[str, str]:
+    """What replaces the @NAMES@ of every policy."""
+    return {
+        "prefix": prefix,
+        "PREFIX": prefix.upper(),
+        "AGENT": _comment(f"{info.name} ({info.type})"),
+        "OBS": str(contract.obs_dim),
+        "ACTIONS": str(contract.n_actions),
+        "HIDDEN": str(network.hidden),
+        "INPUTS": str(contract.input_dim),
+        "FC1": str(network.fc1.outputs),
+    }
+
+
+def _identity_words(identity: Identity) -> dict[str, str]:
+    """Text that can stand in a C string: no quote, backslash or trigraph."""
+    named = {"DIGEST": identity.digest, "VERSION": identity.version, "PRODUCER": identity.producer}
+    return {name: re.sub(r"[^\w .()+-]", "_", value, flags=re.ASCII) for name, value in named.items()}
+
+
+def _float(contract: Contract, network: Network) -> tuple[str, dict[str, str], int]:
+    """The code in float, the words it is filled with, and the bytes of its tables."""
+    layers = matrices(network)
+    biases: dict[str, tuple[NDArray, int]] = {
+        "fc1": (network.fc1_bias, layers["fc1"].surplus),
+        "gru": (network.gru_bias[[2, 0, 1, 3]].ravel(), layers["weight_hh"].surplus),
+        "fc2": (network.fc2_bias, layers["fc2"].surplus),
+    }
+    tables = [
+        Table("float", f"{name}_bias", np.append(bias, np.zeros(surplus, np.float32)))
+        for name, (bias, surplus) in biases.items()
+    ]
+    tables += [table for layer in layers.values() for table in layer.tables]
+    wide = any(table.name.endswith("values") and table.ctype == "uint16_t" for table in tables)
+    parts = [text.SOURCE_START, *(table.text() for table in tables), float_text.ACTIVATIONS]
+    parts += [float_text.HALF] if wide else []
+    parts += [*dict.fromkeys(kernel(layer.kind) for layer in layers.values()), text.CHOICE, float_text.ACT]
+    return "\n".join(parts), _float_words(contract, network, layers), sum(table.size_bytes for table in tables)
+
+
+def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]) -> dict[str, str]:
     h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
     arrays = {"FC1": (fc1, "fc1"), "4 * HIDDEN": (4 * h, "weight_hh"), "ACTIONS": (actions, "fc2")}
     surplus = {name: layers[layer].surplus for name, (_, layer) in arrays.items()}
     sizes = [f"{name} + {extra}" if extra else name for name, extra in surplus.items()]
     stack = contract.input_dim + sum(size + surplus[name] for name, (size, _) in arrays.items())
-    summary = f"{network.nnz:,} connections, {network.sparsity:.1%} of all are absent; weights are stored as "
+    kinds = ", ".join(dict.fromkeys(layer.kind.value_name for layer in layers.values()))
     return {
-        "AGENT": _comment(f"{info.name} ({info.type})"),
-        "SUMMARY": summary + ", ".join(dict.fromkeys(layer.kind.value_name for layer in layers.values())) + ".",
-        "TABLES": f"{table_bytes:,}",
+        "SUMMARY": f"{_connections(network)}; weights are stored as {kinds}, the step computes in float.",
         "STATE": f"{4 * (h + actions + 1):,}",
         "STACK": f"{4 * stack:,}",
-        "OBS": str(contract.obs_dim),
-        "ACTIONS": str(actions),
-        "HIDDEN": str(h),
-        "INPUTS": str(contract.input_dim),
-        "FC1": str(fc1),
+        "HIDDEN_TYPE": "float",
+        "HIDDEN_UNIT": "",
+        "Q_TYPE": "float",
+        "Q_UNIT": "",
+        "SHIFTS": "",
+        "OVERFLOW": "observations so large that float overflows",
         **dict(zip(("Y_SIZE", "GATES_SIZE", "Q_SIZE"), sizes, strict=True)),
-        "LAST_ACTION": text.LAST_ACTION if contract.last_action else "",
+        "LAST_ACTION": float_text.LAST_ACTION if contract.last_action else "",
         "FC1_CALL": layers["fc1"].call("x", "y"),
         "WEIGHT_IH_CALL": layers["weight_ih"].call("y", "gates"),
         "WEIGHT_HH_CALL": layers["weight_hh"].call("state->hidden", "gates + HIDDEN"),
@@ -96,50 +153,38 @@ def _words(
     }
 
 
+def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> tuple[str, dict[str, str], int]:
+    """The code in fixed point, the words it is filled with, and the bytes of its tables."""
+    tables, public = fixed_source.tables(fixed), fixed_source.obs_bits(fixed, prefix)
+    parts = [text.SOURCE_START, *(table.text() for table in tables)]
+    parts += [public.text(public=True)] if public else []
+    parts += [text.CHOICE, fixed_text.CODE]
+    h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
+    summary = f"{_connections(network)}; weights have 10 bits, the step computes in integers."
+    words = {
+        "SUMMARY": summary,
+        "STATE": f"{2 * h + 4 * actions + 4:,}",
+        "STACK": f"{2 * (contract.input_dim + fc1 + h):,}",
+        "HIDDEN_TYPE": "int16_t",
+        "HIDDEN_UNIT": f", times {MEMORY}",
+        "Q_TYPE": "int32_t",
+        "Q_UNIT": f", times {prefix.upper()}_Q_UNIT",
+        "OVERFLOW": "never: what is too large is cut to what fits",
+    }
+    table_bytes = sum(table.size_bytes for table in (*tables, *([public] if public else [])))
+    return "\n".join(parts), words | fixed_source.words(fixed, tables), table_bytes
+
+
+def _connections(network: Network) -> str:
+    return f"{network.nnz:,} connections, {network.sparsity:.1%} of all are absent"
+
+
 def _fill(template: str, words: dict[str, str]) -> str:
-    return re.sub(r"@([A-Z0-9_]+)@", lambda match: words[match[1]], template)
+    """The template's words, and those of what replaces them."""
+    filled = re.sub(r"@(\w+)@", lambda match: words[match[1]], template)
+    return _fill(filled, words) if re.search(r"@\w+@", filled) else filled
 
 
 def _comment(words: str) -> str:
     """`words` that cannot end a comment, break its line or need another encoding."""
     return re.sub(r"[^\w .()-]", "?", words, flags=re.ASCII)
-
-
-def _trace_header(contract: Contract, network: Network, index: int, trace: Trace) -> str:
-    """The observations of the trace, and what the numpy reference makes of them after the trace's last actions."""
-    q, hidden = _reference(contract, network, index, trace)
-    actions = np.where(trace.avail_actions[:, 0], q, -np.inf).argmax(1)
-    tolerance = max(TEST_TOLERANCE, ERROR_LIMIT * trace.noise_of("f32"))
-    rows = {
-        "uint8_t trace_avail[TRACE_STEPS][POLICY_ACTIONS]": trace.avail_actions[:, 0].astype(np.uint8),
-        "int trace_last_action[TRACE_STEPS]": trace.last_actions[:, 0],
-        "int trace_action[TRACE_STEPS]": actions,
-        "float trace_obs[TRACE_STEPS][POLICY_OBS]": trace.obs[:, 0],
-        "float trace_q[TRACE_STEPS][POLICY_ACTIONS]": q,
-        "float trace_hidden[POLICY_HIDDEN]": hidden,
-    }
-    defines = {
-        "TRACE_STEPS": str(len(trace.obs)),
-        "TRACE_Q_TOLERANCE": f"{q_scale(q) * tolerance:.3e}f",
-        "TRACE_HIDDEN_TOLERANCE": f"{tolerance:.3e}f",
-    }
-    lines = ["/* A recorded episode, and the actions and values of the runtime; hidden is that of the end. */"]
-    lines += [f"#define {name} {value}" for name, value in defines.items()]
-    lines += [f"static const {declaration} = {_initialiser(values)};" for declaration, values in rows.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _reference(contract: Contract, network: Network, index: int, trace: Trace) -> tuple[NDArray, NDArray]:
-    """q [T,A], and hidden [H] after the last step."""
-    step = ReferenceStep(contract, network)
-    hidden = np.zeros((1, network.hidden), np.float32)
-    q = np.empty_like(trace.q[:, 0])
-    for t, obs in enumerate(trace.obs):
-        q[t], hidden = step(obs, trace.last_actions[t], np.array([index]), hidden)
-    return q, hidden[0]
-
-
-def _initialiser(values: NDArray) -> str:
-    if values.ndim == 1:
-        return "{" + ", ".join(literals(values)) + "}"
-    return "{\n" + ",\n".join(_initialiser(row) for row in values) + "}"

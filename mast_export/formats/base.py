@@ -18,6 +18,7 @@ class Request:
     """A team's float32 policies, what the trainer's networks made of recorded observations, and what to write where.
 
     agent: position in the bundle of the only one to write, None: all. dtype: of the weights, one of Format.dtypes.
+    prefix: what the names in the written source begin with, "": the format's own.
     """
 
     bundle: Bundle
@@ -25,6 +26,7 @@ class Request:
     path: Path
     agent: int | None = None
     dtype: str = "f32"
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Format:
 
     write: verifies every file before it counts; raises ExportError, OSError. suffixes: of the name of a whole team's
     file or folder, and of one agent's. dtypes: the types of weights it stores. build(path, target): compile the
-    export's test for another machine, None where there is none.
+    export's test for another machine, None where there is none. prefixed: it writes source, whose names have a prefix.
     """
 
     description: str
@@ -75,6 +77,7 @@ class Format:
     suffixes: tuple[str, str]
     dtypes: tuple[str, ...] = tuple(VALUE_DTYPES)
     build: Callable[[Path, str], Path] | None = None
+    prefixed: bool = False
 
     def file_name(self, agent: int | None, dtype: str) -> str:
         """The default destination, in the run's folder."""

@@ -1,0 +1,93 @@
+/* The recorded episode on a bare Cortex-M: every action with the bits of q and memory, instructions and stack of a step. */
+#include "start.h"
+
+#include "policy.h"
+#include "policy_trace.h"
+
+#ifdef POLICY_FIXED_POINT
+static uint32_t bits_of(int32_t value) { return (uint32_t)value; }
+#else
+static uint32_t bits_of(float value)
+{
+    const union {
+        float value;
+        uint32_t bits;
+    } word = {value};
+    return word.bits;
+}
+#endif
+
+/* Words below the stack are painted before a step; those that are not as they were after it were used. */
+enum { PAINTED = 2048, PAINT = 0x5a5a5a5a };
+
+static uint32_t *painted_from(void) { return (uint32_t *)((uintptr_t)__builtin_frame_address(0) - 256u) - PAINTED; }
+
+__attribute__((noinline)) static void paint(uint32_t *from)
+{
+    for (volatile uint32_t *at = from; at < from + PAINTED; at++)
+        *at = PAINT;
+}
+
+__attribute__((noinline)) static uint32_t unused(const uint32_t *from)
+{
+    uint32_t count = 0;
+    while (count < PAINTED && ((const volatile uint32_t *)from)[count] == PAINT)
+        count++;
+    return 4u * count;
+}
+
+__attribute__((noinline)) static int decide(policy_state *state, int t)
+{
+#ifdef INTEGERS
+    return policy_act_i16(state, policy_trace_obs_i16[t], policy_trace_avail[t]);
+#else
+    return policy_act(state, policy_trace_obs[t], policy_trace_avail[t]);
+#endif
+}
+
+/* Bytes of stack below this function's frame that a decision takes. */
+__attribute__((noinline)) static uint32_t stack_of_a_step(void)
+{
+    policy_state state;
+    uintptr_t here;
+    policy_reset(&state);
+    uint32_t *const from = painted_from();
+    paint(from);
+    __asm__ volatile("mov %0, sp" : "=r"(here));
+    decide(&state, 0);
+    return (uint32_t)(here - (uintptr_t)from) - unused(from);
+}
+
+static void print_figure(const char *name, uint32_t value)
+{
+    print_text(name);
+    print_number((int32_t)value);
+    print_text("\n");
+}
+
+int main(void)
+{
+    uint64_t total = 0;
+    uint32_t failures = 0;
+    static policy_state state;
+    policy_reset(&state);
+    const uint64_t idle = ticks(), overhead = ticks() - idle;
+    for (int t = 0; t < POLICY_TRACE_STEPS; t++) {
+        policy_executed(&state, policy_trace_last_action[t]);
+        const uint64_t before = ticks();
+        const int action = decide(&state, t);
+        total += ticks() - before - overhead;
+        failures += action != policy_trace_action[t];
+        print_number(action);
+        for (int a = 0; a < POLICY_ACTIONS; a++)
+            print_word(bits_of(state.q[a]));
+        for (int i = 0; i < POLICY_HIDDEN; i++)
+            print_word(bits_of(state.hidden[i]));
+        print_text("\n");
+    }
+    print_figure("instructions per step: ", instructions(total / POLICY_TRACE_STEPS));
+    print_figure("bytes of stack: ", stack_of_a_step());
+    print_figure("bytes of state: ", sizeof state);
+    print_text(failures ? "other actions than the runtime\n" : "the actions of the runtime\n");
+    return failures != 0;
+}

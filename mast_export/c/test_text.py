@@ -1,0 +1,197 @@
+"""Programs that try a policy in C: the host's test and its Makefile, and the self-test of a target."""
+
+TEST = """\
+/* The recorded episode through the policy: `make test`. With an argument it prints every step's action, then q and the
+ * recurrent state as the bits of their numbers, and checks nothing. */
+#include "@prefix@.h"
+#include "@prefix@_trace.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { STEPS = @PREFIX@_TRACE_STEPS, OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS, HIDDEN = @PREFIX@_HIDDEN };
+
+static int failures;
+
+static void expect(int holds, const char *what, int step)
+{
+    if (!holds) {
+        printf("step %d: %s\\n", step, what);
+        failures++;
+    }
+}
+
+static unsigned long bits_of(@Q_TYPE@ value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static void print_bits(int action, const @prefix@_state *state)
+{
+    printf("%d", action);
+    for (int a = 0; a < ACTIONS; a++)
+        printf(" %08lx", bits_of(state->q[a]));
+    for (int i = 0; i < HIDDEN; i++)
+        printf(" %08lx", bits_of(state->hidden[i]));
+    printf("\\n");
+}
+
+/* NaN is no difference that is allowed. */
+static int near(double value, double expected, double tolerance)
+{
+    const double difference = value > expected ? value - expected : expected - value;
+    return difference <= tolerance;
+}
+
+static int near_q(const @Q_TYPE@ *q, const @Q_TYPE@ *expected)
+{
+    for (int a = 0; a < ACTIONS; a++)
+        if (!near((double)q[a], (double)expected[a], @PREFIX@_TRACE_Q_TOLERANCE))
+            return 0;
+    return 1;
+}
+
+static int near_hidden(const @HIDDEN_TYPE@ *hidden, const @HIDDEN_TYPE@ *expected)
+{
+    for (int i = 0; i < HIDDEN; i++)
+        if (!near((double)hidden[i], (double)expected[i], @PREFIX@_TRACE_HIDDEN_TOLERANCE))
+            return 0;
+    return 1;
+}
+
+static int same(const @prefix@_state *a, const @prefix@_state *b)
+{
+    return !memcmp(a->hidden, b->hidden, sizeof a->hidden) && !memcmp(a->q, b->q, sizeof a->q) &&
+           a->last_action == b->last_action;
+}
+
+/* What must be refused leaves the state as it was. */
+static void check_refusals(@prefix@_state *state)
+{
+    static const uint32_t bad[] = {0x7fc00000u, 0x7f800000u, 0xff800000u};
+    static const uint8_t none[ACTIONS] = {0};
+    const @prefix@_state before = *state;
+    for (unsigned i = 0; i < 3u * OBS; i++) {
+        float obs[OBS];
+        memcpy(obs, @prefix@_trace_obs[0], sizeof obs);
+        memcpy(obs + i / 3, bad + i % 3, sizeof *obs);
+        const int refusal = @prefix@_act(state, obs, NULL);
+        expect(refusal == @PREFIX@_OBS_NOT_FINITE, "accepts an observation that is not finite", 0);
+    }
+    const int refusal = @prefix@_act(state, @prefix@_trace_obs[0], none);
+    expect(refusal == @PREFIX@_NO_ACTION, "acts where no action is available", 0);
+    expect(same(&before, state), "a refusal changes the state", 0);
+    @prefix@_executed(state, 0);
+    expect(state->last_action == 0, "is not told what was carried out", 0);
+    @prefix@_executed(state, ACTIONS);
+    expect(state->last_action == -1, "an action out of range was carried out", 0);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argv;
+    @prefix@_state state;
+    @prefix@_reset(&state);
+    for (int t = 0; t < STEPS; t++) {
+        const float *const obs = @prefix@_trace_obs[t];
+        const uint8_t *const avail = @prefix@_trace_avail[t];
+        const @Q_TYPE@ *const q = @prefix@_trace_q[t];
+        const int expected = @prefix@_trace_action[t];
+        @prefix@_executed(&state, @prefix@_trace_last_action[t]);
+@BEFORE_ACT@
+        const int action = @prefix@_act(&state, obs, avail);
+        if (argc > 1) {
+            print_bits(action, &state);
+            continue;
+        }
+        expect(action >= 0 && action < ACTIONS, "no action", t);
+        if (action < 0 || action >= ACTIONS)
+            break;
+        expect((double)q[action] >= (double)q[expected] - @PREFIX@_TRACE_Q_TOLERANCE, "another action", t);
+        expect(near_q(state.q, q), "q differs", t);
+@AFTER_ACT@
+    }
+    if (argc > 1)
+        return 0;
+    expect(near_hidden(state.hidden, @prefix@_trace_hidden), "the recurrent state differs", STEPS - 1);
+    check_refusals(&state);
+#ifdef @PREFIX@_SELFTEST
+    expect(@prefix@_selftest() == 0, "the self-test fails", 0);
+#endif
+    printf("%d steps: %s\\n", STEPS, failures ? "FAILED" : "the actions and values of the runtime");
+    return failures != 0;
+}
+"""
+
+FIXED_BEFORE = """\
+        @prefix@_state twin = state;"""
+FIXED_AFTER = """\
+        expect(@prefix@_act_i16(&twin, @prefix@_trace_obs_i16[t], avail) == action && same(&twin, &state),
+               "integers and floats differ", t);"""
+
+MAKEFILE = """\
+# make test   the recorded episode through the policy, on this machine
+# make bits   the same with every bit printed; with CFLAGS="-O2 -ffp-contract=off" they are equal on every IEEE machine
+
+CC ?= cc
+CFLAGS ?= -O2 -Wall -Wextra
+
+.PHONY: test bits clean
+
+test: @prefix@_test
+	./@prefix@_test
+
+bits: @prefix@_test
+	./@prefix@_test bits
+
+@prefix@_test: @SOURCES@ @HEADERS@
+	$(CC) -std=c99 $(CFLAGS) @INCLUDES@ -D@PREFIX@_SELFTEST -o $@ @SOURCES@
+
+clean:
+	rm -f @prefix@_test
+"""
+
+SELFTEST = """\
+/* Recorded steps on the target itself: compile with -D@PREFIX@_SELFTEST and call @prefix@_selftest. */
+#include "@prefix@.h"
+
+#ifdef @PREFIX@_SELFTEST
+
+#include <stddef.h>
+
+enum { STEPS = @SELFTEST_STEPS@ };
+
+@SELFTEST_TABLES@
+static int near(@Q_TYPE@ value, @Q_TYPE@ expected)
+{
+    const @Q_TYPE@ tolerance = @SELFTEST_TOLERANCE@;
+    return value <= expected + tolerance && value >= expected - tolerance;
+}
+
+int @prefix@_selftest(void)
+{
+    @prefix@_state state;
+    @prefix@_reset(&state);
+    for (int t = 0; t < STEPS; t++) {
+        const int expected = actions[t];
+@SELFTEST_ACT@
+        if (action < 0 || !near(state.q[action], q[t]) || !near(state.q[expected], q[t]))
+            return 1 + t;
+        @prefix@_executed(&state, expected);
+    }
+    return 0;
+}
+
+#endif
+"""
+
+SELFTEST_FLOAT = """\
+        float values[@PREFIX@_OBS];
+        for (int i = 0; i < @PREFIX@_OBS; i++)
+            values[i] = (float)obs[t][i] * @SELFTEST_SCALE@;
+        const int action = @prefix@_act(&state, values, NULL);"""
+
+SELFTEST_FIXED = """\
+        const int action = @prefix@_act_i16(&state, obs[t], NULL);"""
