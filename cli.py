@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mast_export.formats import FORMATS
+from mast_export.importing.cli import import_
 from mast_runtime import shell
 from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console, fail
 
@@ -190,6 +191,9 @@ def export(
     files = export_run(folder, snapshot, format_, agent, output, dtype, not no_compact, target)
     head = f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}"
     answer(json_, [file.as_dict() for file in files], head, *(line for file in files for line in file.lines()))
+
+
+command(import_)
 
 
 @command
