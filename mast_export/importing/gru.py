@@ -22,7 +22,7 @@ def gru_cell(x: Affine, attributes: dict[str, Any], inputs: list[Any]) -> tuple[
         raise Misfit("runs backwards too")
     if "clip" in attributes or [name.title() for name in attributes.get("activations", [])] not in ACTIVATIONS:
         raise Misfit("clips, or has other activations than Sigmoid and Tanh")
-    if isinstance(lengths, Value) or not all(isinstance(given, np.ndarray) for given in (w, r)):
+    if isinstance(lengths, Value) or not isinstance(w, np.ndarray) or not isinstance(r, np.ndarray):
         raise Misfit("has weights or lengths that are not constant")
     w, r = (given[0].astype(np.float64).reshape(3, -1, given.shape[-1]) for given in (w, r))
     hidden = r.shape[-1]

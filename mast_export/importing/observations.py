@@ -81,14 +81,14 @@ def played(bundle: Bundle, steps: Sequence[Original], recorded: Recorded) -> Tra
     width = max(network.hidden for network in bundle.networks)
     q, hidden = np.zeros(avail.shape, np.float32), np.zeros((*obs.shape[:2], width), np.float32)
     for i, agent in enumerate(bundle.agents):
-        step, last = steps[agent.network], np.array([-1])
+        step, last = steps[agent.network], -1
         memory = np.zeros(bundle.networks[agent.network].hidden, np.float32)
         step.reset()
         for t in range(len(obs)):
-            x = network_input(contract, obs[t, i : i + 1], last, np.array([agent.index]))[0]
+            x = network_input(contract, obs[t, i : i + 1], np.array([last]), np.array([agent.index]))[0]
             q[t, i], memory = step(x, memory)
             hidden[t, i, : memory.size] = memory
-            last = np.where(avail[t, i], q[t, i], -np.inf).argmax(keepdims=True)
+            last = int(np.where(avail[t, i], q[t, i], -np.inf).argmax())
     return Trace(obs, avail, q, hidden)
 
 
