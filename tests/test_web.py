@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from browser import PROGRAM, Browser
+from chromium import PROGRAM, Browser
 from networks import random_bundle
 
 from mast_export.errors import ExportError

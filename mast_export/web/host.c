@@ -15,7 +15,11 @@ int EXPORT(obs_size)(void) { return POLICY_OBS; }
 int EXPORT(action_size)(void) { return POLICY_ACTIONS; }
 int EXPORT(hidden_size)(void) { return POLICY_HIDDEN; }
 void EXPORT(reset)(void) { policy_reset(&state); }
-int EXPORT(act)(void) { return policy_act(&state, obs, avail); }
+
+/* Never inlined: a browser's optimising compiler replaces a function between its calls, not within a running loop. */
+static __attribute__((noinline)) int decide(void) { return policy_act(&state, obs, avail); }
+
+int EXPORT(act)(void) { return decide(); }
 
 /* So many decisions on one observation, one after another, for the clock; the state is as before. */
 int EXPORT(repeat)(int times)
@@ -23,7 +27,7 @@ int EXPORT(repeat)(int times)
     const policy_state before = state;
     int sum = 0;
     for (int i = 0; i < times; i++)
-        sum += policy_act(&state, obs, avail);
+        sum += decide();
     state = before;
     return sum;
 }
