@@ -6,7 +6,7 @@
 The page is that of `mast play --html` on SMAX 3m. One agent's decision, one thread, every cell once per round in turn;
 figures are lower quartiles, since other work of the machine only ever adds to some rounds. `in WebAssembly`: decisions
 one after another within the module, what the page shows. `called from JavaScript`: the observation is copied in and the
-action comes out. ONNX Runtime Web runs the dense model of `mast export --format onnx` through its wasm backend with SIMD,
+action comes out. ONNX Runtime Web runs the dense model of `mast export --format onnx` by its wasm backend with SIMD,
 its call awaited as its API asks. Without --ort its rows are left out. Needs Chromium, a compiler for WebAssembly, and
 mast-marl[train,export].
 """
