@@ -32,7 +32,8 @@ class NetworkView {
     const { at } = spots;
     if (name === "weight_hh") {
       const y0 = spots.h[column], y1 = spots.h[row % spots.h.length];
-      const bend = at.h + Math.min(16 + 0.28 * Math.abs(y1 - y0), 0.8 * (at.q - at.h));
+      const far = Math.abs(y1 - y0);
+      const bend = at.h + 12 + (1.1 * (at.q - at.h) * far) / (far + 0.6 * this.height);
       pen.moveTo(at.h, y0);
       pen.bezierCurveTo(bend, y0, bend, y1, at.h, y1);
       return;

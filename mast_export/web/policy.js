@@ -70,7 +70,7 @@ const WARM_MS = 120;
 /* Microseconds of one decision: the lower quartile of rounds in which sparse and dense take turns, since other work of the
  * machine only ever adds to some of them, after the browser has had time to
  * compile both for speed. */
-function measure(policy, decision, rounds = 25, budgetMs = 2) {
+function measure(policy, decision, rounds = 60, budgetMs = 1) {
   const kinds = ["sparse", "dense"];
   const times = { sparse: [], dense: [] };
   const repeats = {};
@@ -85,7 +85,7 @@ function measure(policy, decision, rounds = 25, budgetMs = 2) {
       policy[kind].c.repeat(n);
       const taken = performance.now() - start;
       if (taken >= budgetMs || n >= 1 << 16) break;
-      n = taken > 0.2 ? Math.ceil(n * Math.min(8, (1.2 * budgetMs) / taken)) : n * 8;
+      n = taken > 0.3 ? Math.ceil(n * Math.min(8, (1.2 * budgetMs) / taken)) : n * 8;
     }
     repeats[kind] = n;
   }
