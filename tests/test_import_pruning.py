@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,3 +196,16 @@ def test_observations_of_another_policy(tmp_path, model, name, array, words):
     (tmp_path / name).write_bytes(b"") if array is None else np.save(tmp_path / name, array)
     with pytest.raises(ExportError, match=words):
         import_model([model], tmp_path / "out.mast", Options(observations=tmp_path / name))
+
+
+def test_named_arrays_need_no_torch_and_no_onnx(tmp_path, model):
+    """What a base install has is enough to import, prune and write a bundle from safetensors."""
+    code = f"""
+import sys
+from pathlib import Path
+from mast_export.importing.model import Options, import_model
+import_model([Path({str(model)!r})], Path({str(tmp_path / "out.mast")!r}), Options(sparsity=0.5))
+assert not {{"torch", "jax", "onnx", "onnxruntime", "mast_train"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent, timeout=120)
+    assert load(tmp_path / "out.mast").sparsity == pytest.approx(0.5, abs=2e-3)
