@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mast_export.formats import FORMATS
+from mast_export.importing.cli import import_
 from mast_runtime import shell
 from mast_runtime.selftest.command import selftest
 from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console
@@ -125,7 +126,7 @@ def serve(
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    train, runs, eval_, play, maps, export, bench, inspect, selftest, serve, doctor, sweep, report,
+    train, runs, eval_, play, maps, export, import_, bench, inspect, selftest, serve, doctor, sweep, report,
 )  # fmt: skip
 """In the order of `mast --help`. A user's mistake ends in one line and exit code 2, never in a traceback."""
 

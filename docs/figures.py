@@ -157,6 +157,28 @@ def starting() -> str:
     )
 
 
+def browser() -> str:
+    """browser.md: what a page weighs, and a decision in Chromium."""
+    found = measured("browser")
+    sizes = [[name, *(f"{size / 1e3:,.0f}" for size in pair)] for name, pair in found["sizes"].items()]
+    times, engine = found["times_us"], found["times_us"]["ONNX Runtime Web, dense"]
+    rows = [[name, digits(us), f"{engine / us:.1f}x"] for name, us in times.items()]
+    machine = found["machine"]
+    busy = (
+        "" if machine["load_average"] < machine["cores"] / 2 else " The machine was busy: the ratios are to be trusted."
+    )
+    return "\n".join(
+        [
+            f"Hidden 64, 95 % sparsity; Chromium, one thread, SIMD; lower quartiles of {found['rounds']} interleaved",
+            f"rounds; ONNX Runtime Web {found['onnxruntime_web']}.{busy}",
+            "",
+            table(["", "kB", "kB gzipped"], sizes),
+            "",
+            table(["one decision of one agent", "us", "faster than ONNX Runtime Web"], rows),
+        ]
+    )
+
+
 def served() -> str:
     """serving.md: a decision over the loopback interface."""
     rows = measured("serve")["results"].items()

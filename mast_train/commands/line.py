@@ -108,9 +108,8 @@ def eval_(
 
 def play(
     target: shell.TargetArgument = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .gif; of the real game a .SC2Replay.")] = Path(
-        "battle.gif"
-    ),
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .gif; real game: a .SC2Replay.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="A page to explore it in, with the policies.")] = None,
     map_: shell.MapOption = None,
     env: shell.EnvOption = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the episode.")] = 0,
@@ -122,12 +121,12 @@ def play(
     runs: RunsOption = shell.RUNS,
     json_: JsonOption = False,
 ) -> None:
-    """Record one greedy episode as a picture that moves."""
+    """Record one greedy episode as a picture that moves, or as a page to explore it in."""
     from mast_train.commands.evaluate import resolve_target
-    from mast_train.commands.play import record
+    from mast_train.commands.explore import watch
 
     chosen, where = resolve_target(target, runs, at, random, env, map_, set_ or [])
-    episode = record(chosen, where, seed, backend, output, fps)
+    episode = watch(chosen, where, seed, backend, output, html, fps)
     answer(json_, episode.as_dict(), episode.sentence())
 
 

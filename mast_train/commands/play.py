@@ -69,20 +69,20 @@ def record(target: Target, where: EnvConfig, seed: int, backend: str, output: Pa
     with closing(build_env(config, stream_seed(seed, "mast play"), resolve_device("cpu"))) as env:
         name, used, policy = seat(target, env, seed, backend)
         if where.name == "smac":
-            steps = _play(env, policy, None)
+            steps = play_episode(env, policy, None)
             _take_replay(cast(_Replays, env), output)
         else:
             pictures: list[Picture] = []
-            steps = _play(env, policy, pictures)
+            steps = play_episode(env, policy, pictures)
             write_atomically(output, _animate(pictures, steps, where.map.rpartition(":")[2], fps))
     size = output.stat().st_size
     total = float(sum(float(step.reward) for step in steps))
     return Episode(
-        str(output), size, name, used, where.name, where.map, seed, len(steps), round(total, 4), _result(steps[-1])
+        str(output), size, name, used, where.name, where.map, seed, len(steps), round(total, 4), result_of(steps[-1])
     )
 
 
-def _play(env: VecEnv, policy: Policy, pictures: list[Picture] | None) -> list[Transition]:
+def play_episode(env: VecEnv, policy: Policy, pictures: list[Picture] | None) -> list[Transition]:
     """Every step of one episode; a picture before the first and after each goes to `pictures`."""
     observation, steps = env.reset(), []
     _look(env, pictures)
@@ -118,7 +118,7 @@ def _animate(pictures: list[Picture], steps: list[Transition], title: str, fps: 
         total += float(steps[index - 1].reward) if index else 0.0
         text = f"{title}   step {index}   return {total:.1f}"
         if index == len(steps):
-            text += f"   {_result(steps[-1])}"
+            text += f"   {result_of(steps[-1])}"
         if view is not None and isinstance(picture, Scene):
             frames.append(draw.caption(draw.draw_scene(picture, view), text, picture.legend))
         elif isinstance(picture, np.ndarray):
@@ -126,7 +126,7 @@ def _animate(pictures: list[Picture], steps: list[Transition], title: str, fps: 
     return draw.animation(frames, fps)
 
 
-def _result(last: Transition) -> str:
+def result_of(last: Transition) -> str:
     if last.won is not None and bool(last.won):
         return "won"
     if bool(last.truncated):

@@ -1,0 +1,33 @@
+/* What a page calls of one agent's exported policy. No libc: the page writes into obs and avail and reads q and hidden. */
+#include "policy.h"
+
+#define EXPORT(name) __attribute__((export_name(#name))) name
+
+static policy_state state;
+static float obs[POLICY_OBS];
+static uint8_t avail[POLICY_ACTIONS];
+
+float *EXPORT(obs_at)(void) { return obs; }
+uint8_t *EXPORT(avail_at)(void) { return avail; }
+float *EXPORT(q_at)(void) { return state.q; }
+float *EXPORT(hidden_at)(void) { return state.hidden; }
+int EXPORT(obs_size)(void) { return POLICY_OBS; }
+int EXPORT(action_size)(void) { return POLICY_ACTIONS; }
+int EXPORT(hidden_size)(void) { return POLICY_HIDDEN; }
+void EXPORT(reset)(void) { policy_reset(&state); }
+
+/* Never inlined: a browser's optimising compiler replaces a function between its calls, not within a running loop. */
+static __attribute__((noinline)) int decide(void) { return policy_act(&state, obs, avail); }
+
+int EXPORT(act)(void) { return decide(); }
+
+/* So many decisions on one observation, one after another, for the clock; the state is as before. */
+int EXPORT(repeat)(int times)
+{
+    const policy_state before = state;
+    int sum = 0;
+    for (int i = 0; i < times; i++)
+        sum += decide();
+    state = before;
+    return sum;
+}
