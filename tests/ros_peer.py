@@ -1,6 +1,6 @@
 """A robot's other processes, as a policy node sees them. Runs in an environment with rclpy.
 
-Commands and answers are lines of JSON. {"publish": values, "topic": ..., "type": ..., "field": ..., "age": s}: a message;
+Commands and answers are lines of JSON. {"publish": values, "topic": ..., "type": ..., "field": ..., "age": s}: one;
 {"listen": seconds}: what comes in that time; {"call": service}: std_srvs/Trigger; {"transition": id}: of the lifecycle.
 """
 

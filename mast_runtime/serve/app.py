@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -161,7 +161,7 @@ def respond(model: Model, message: InferRequest, agent: Agent, accepted: str) ->
     header = {"model_name": model.name, "model_version": MODEL_VERSION}
     if message.request_id is not None:
         header["id"] = message.request_id
-    arrays = {"action": np.array([agent.last_action]), "q": agent.q}
+    arrays = {"action": array("q", [agent.last_action]), "q": array("f", agent.q_bytes)}
     body, json_size_bytes = encode_response(header, message.outputs, arrays)
     headers = {"content-type": "application/json"}
     if json_size_bytes is not None:
