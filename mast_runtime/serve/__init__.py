@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from contextlib import suppress
 from importlib.util import find_spec
@@ -23,19 +24,27 @@ def serve(
     backend: str = "auto",
     idle_limit_s: float = 60.0,
     max_sequences: int = 1024,
+    request_log: str | None = None,
+    deadline_s: float = float("inf"),
 ) -> None:
     """Serve one model per agent (or only `agent`) until SIGINT or SIGTERM; prints one line once the port is open.
 
-    Port 0 takes any free port. Raises ServeError, BackendError.
+    Port 0 takes any free port. request_log: a file that gets a line of JSON for each request, "-" standard error.
+    deadline_s: answers that take longer are counted. SIGHUP loads the bundle's file again. Raises ServeError,
+    BackendError.
     """
-    missing = [module for module in ("starlette", "uvicorn", "prometheus_client") if not find_spec(module)]
+    missing = [module for module in ("uvicorn", "prometheus_client") if not find_spec(module)]
     if missing:
         raise ServeError(f'serving needs {", ".join(missing)}; pip install "mast-marl[serve]"')
+    gc.disable()  # what follows makes objects that live as long as the process
     import uvicorn
 
+    from mast_runtime.notify import Notifier
     from mast_runtime.serve.app import create_app, model_range
+    from mast_runtime.serve.reload import Reloader
+    from mast_runtime.serve.server import Server
 
-    app = create_app(bundle, agent, backend, idle_limit_s, max_sequences)
+    app, endpoints = create_app(bundle, agent, backend, idle_limit_s, max_sequences, request_log, deadline_s)
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -49,14 +58,16 @@ def serve(
         timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
     )
     with open_port(host, port) as listener:
-        models, backend = app.state.models, app.state.backend
+        models = endpoints.models
         url = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
         print(
-            f"{url} serves {model_range(models)} ({backend}); try: curl {url}/v2/models/{next(iter(models))}",
+            f"{url} serves {model_range(models)} ({endpoints.backend}); try: curl {url}/v2/models/{next(iter(models))}",
             flush=True,
         )
+        gc.freeze()  # so that no collection looks at them in mid-decision
+        gc.enable()
         with suppress(KeyboardInterrupt):  # uvicorn raises it again after a graceful shutdown
-            uvicorn.Server(config).run(sockets=[listener])
+            Server(config, Reloader(endpoints, bundle, agent, backend), Notifier()).run(sockets=[listener])
 
 
 def open_port(host: str, port: int) -> socket.socket:
