@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,10 @@ def options(version: shell.VersionOption = False) -> None:
     """Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve."""
 
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
+def command(function: Callable[..., None], **settings: str) -> Callable[..., None]:
     """Register a command whose user mistakes end in one line and exit code 2, never in a traceback."""
     name = function.__name__.rstrip("_")
-    return app.command(name=name)(shell.guarded(function, name, user_errors))
+    return app.command(name=name, context_settings=settings)(shell.guarded(function, name, user_errors))
 
 
 def user_errors() -> tuple[type[Exception], ...]:
@@ -239,21 +240,25 @@ def inspect(
         typer.echo(f"masks drawn to {png}", err=True)
 
 
-@command
+@partial(command, auto_envvar_prefix="MAST_SERVE")
 def serve(
-    policy: PolicyArgument = None,
+    policy: shell.ServedArgument = None,
     agent: Annotated[int | None, typer.Option(help="Serve this agent only.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     backend: BackendOption = "auto",
     idle_limit: Annotated[float, typer.Option(help="Seconds after which an idle sequence is forgotten.")] = 60.0,
     max_sequences: Annotated[int, typer.Option(min=1, help="Sequences kept at once.")] = 1024,
+    request_log: Annotated[str | None, typer.Option(help="File for a line of JSON per request; -: stderr.")] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds after which an answer is late, and counted.")] = float("inf"),
+    config: shell.ConfigOption = None,
     runs: RunsOption = shell.RUNS,
 ) -> None:
-    """Serve a policy over HTTP by the Open Inference Protocol V2."""
+    """Serve a policy over HTTP by the Open Inference Protocol V2; SIGHUP loads it again."""
     from mast_runtime.serve import serve as run_server
 
-    run_server(shell.load_policy(policy, runs), host, port, agent, backend, idle_limit, max_sequences)
+    bundle = shell.load_policy(policy, runs)
+    run_server(bundle, host, port, agent, backend, idle_limit, max_sequences, request_log, deadline)
 
 
 @command

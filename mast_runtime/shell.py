@@ -33,11 +33,20 @@ RUNS = Path("runs")
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file, or a run that has one (default: newest).")]
+ServedArgument = Annotated[
+    str | None,
+    typer.Argument(envvar="MAST_SERVE_POLICY", help="A .mast file, or a run that has one (default: newest)."),
+]
 BackendOption = Annotated[str, typer.Option(help=f"auto, {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}.")]
 TargetArgument = Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")]
 MapOption = Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")]
 EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
 EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", callback=lambda context, path: configured(context, path), is_eager=True,
+                 help="TOML file with any of these; a variable such as MAST_SERVE_PORT comes before it."),
+]  # fmt: skip
 AtOption = Annotated[str, typer.Option(help="Of a run: last, best or a step.")]
 RandomOption = Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")]
 
@@ -54,6 +63,34 @@ def whole(text: str) -> int:
     except ValueError:
         pass
     raise typer.BadParameter(f"{text!r}: expected a whole number, for example 500000 or 5e5")
+
+
+def configured(context: Any, path: Path | None) -> Path | None:
+    """The callback of a --config: the file's keys are defaults of the command's other options, named as they are."""
+    if path is None:
+        return None
+    import tomllib
+    from difflib import get_close_matches
+
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} is not TOML ({error})") from None
+    known = {
+        parameter.name: parameter for parameter in context.command.params if parameter.name not in ("config", "help")
+    }
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it may hold {', '.join(known)}"
+            raise typer.BadParameter(f"{path}: unknown key {key}; {hint}")
+        if isinstance(value, bool | list | dict):
+            raise typer.BadParameter(f"{path}: {key} is {value!r}, expected a number or text")
+        context.default_map = (context.default_map or {}) | {name: value}
+    return path
 
 
 def _show_version(wanted: bool) -> None:

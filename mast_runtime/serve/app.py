@@ -94,8 +94,8 @@ def model_range(models: Iterable[str]) -> str:
 class Endpoints:
     """The handlers. A decision runs on the event loop: it takes less time than handing it to a thread.
 
-    models: those that a sequence starts with; mast_runtime.serve.reload replaces them. deadline_s: from a request's head
-    to its answer.
+    models: those that a sequence starts with; mast_runtime.serve.reload replaces them. deadline_s: from a request's
+    head to its answer.
     """
 
     def __init__(
