@@ -26,9 +26,10 @@ class Notifier:
         self.interval_s = int(limit_us) / 2e6 if watched else None
 
     def send(self, *lines: str) -> None:
-        """Assignments such as READY=1 or STATUS=text, in one message. A listener that is gone is no error."""
+        """Assignments such as READY=1 or STATUS=text, in one message. Lost where nobody reads it."""
         if self._address:
             with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+                line.setblocking(False)  # a robot does not wait for its manager
                 line.sendto("\n".join(lines).encode(), self._address)
 
     def beat(self) -> None:

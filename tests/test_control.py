@@ -215,6 +215,8 @@ def test_systemd_is_told_of_readiness_life_and_the_end(tmp_path):
         received = [manager.recv(200).decode() for _ in range(5)]
         assert received[:4] == ["READY=1\nSTATUS=serving", *["WATCHDOG=1"] * 3], "every half of the limit"
         assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", received[4])
+        for _ in range(500):
+            told.send("READY=1")  # nobody reads
     told.send("READY=1")  # no manager any more
     other = {"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": "2000000", "WATCHDOG_PID": "1"}
     assert Notifier(other).interval_s is None and Notifier({"WATCHDOG_USEC": "5"}).interval_s is None

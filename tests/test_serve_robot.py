@@ -126,9 +126,10 @@ async def asked(reader, writer, body: bytes, model: str = "agent_0", binary: int
     return int(head.split()[1]), await reader.readexactly(int(found[1]))
 
 
+UNREADABLE = {"name": "obs", "shape": [OBS_DIM], "datatype": "FP32", "data": ["x"] * OBS_DIM}
 MALFORMED = (
     b"{", b"[1]", b"{}", b'{"inputs": []}', b"\xff" * 30, b'{"inputs": [{"name": "obs"}]}',
-    json.dumps(message(inputs=[{"name": "obs", "shape": [OBS_DIM], "datatype": "FP32", "data": ["x"] * OBS_DIM}])).encode(),
+    json.dumps(message(inputs=[UNREADABLE])).encode(),
     json.dumps(message()).encode().replace(b"0.5", b"NaN"),
 )  # fmt: skip
 
