@@ -255,10 +255,9 @@ def serve(
     runs: RunsOption = shell.RUNS,
 ) -> None:
     """Serve a policy over HTTP by the Open Inference Protocol V2; SIGHUP loads it again."""
-    from mast_runtime.serve import serve as run_server
+    from mast_runtime.serve import serve as start
 
-    bundle = shell.load_policy(policy, runs)
-    run_server(bundle, host, port, agent, backend, idle_limit, max_sequences, request_log, deadline)
+    start(shell.load_policy(policy, runs), host, port, agent, backend, idle_limit, max_sequences, request_log, deadline)
 
 
 @command

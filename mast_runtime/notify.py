@@ -39,5 +39,5 @@ class Notifier:
             self.send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """A reload begins; send READY=1 when it is over (Type=notify-reload)."""
+        """A reload begins; send READY=1 when it is over."""
         self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")

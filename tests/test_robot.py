@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import typer
 from networks import random_bundle
 
+import cli
 from mast_runtime import save
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -96,3 +100,30 @@ def test_the_package_names_itself_and_what_it_imports():
     known = {name for name in imported if name not in sys.stdlib_module_names} - {"mast_runtime"}
     assert known <= needed and root.findtext("name") == PACKAGE.name
     assert (PACKAGE / "resource" / PACKAGE.name).exists()
+
+
+UNITS = sorted((ROOT / "examples" / "systemd").glob("*.service"))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize(
+    ("unit", "exposure"), [*zip(UNITS, (13, 46), strict=True)], ids=lambda value: getattr(value, "stem", "")
+)
+def test_systemd_takes_the_units_and_finds_little_exposed(unit, exposure, tmp_path):
+    """exposure: at most so many tenths, of systemd-analyze's 100."""
+    text = re.sub(r"/opt/mast/bin/\w+", "/bin/true", unit.read_text())
+    (tmp_path / unit.name).write_text(re.sub("User=robot", "User=daemon", text))
+    done = subprocess.run(["systemd-analyze", "verify", tmp_path / unit.name], capture_output=True, text=True)
+    assert done.returncode == 0 and unit.name not in done.stderr, done.stderr
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={exposure}", tmp_path / unit.name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_units_settings_are_those_of_mast_serve():
+    given = tomllib.loads((ROOT / "examples" / "systemd" / "serve.toml").read_text())
+    serve = typer.main.get_command(cli.app).commands["serve"]
+    assert {key.replace("-", "_") for key in given} <= {parameter.name for parameter in serve.params}
+    container = (ROOT / "examples" / "systemd" / "Containerfile").read_text()
+    known = {f"MAST_SERVE_{parameter.name.upper()}" for parameter in serve.params}
+    assert set(re.findall(r"MAST_SERVE_\w+", container)) <= known
