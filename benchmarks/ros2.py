@@ -20,10 +20,6 @@ from array import array
 from itertools import pairwise
 from pathlib import Path
 
-import rclpy
-from rclpy.qos import qos_profile_sensor_data
-from std_msgs.msg import Float32MultiArray, Int32
-
 import mast_runtime
 
 PACKAGE = Path(__file__).resolve().parent.parent / "examples" / "ros2" / "mast_policy"
@@ -42,12 +38,18 @@ class Robot:
     """Sensors at the node's rate by a steady clock, and a record of what the motors were told, second by second."""
 
     def __init__(self, obs_dim: int, rate: float) -> None:
+        import rclpy
+        from rclpy.qos import qos_profile_sensor_data
+        from std_msgs.msg import Float32MultiArray, Int32
+
+        rclpy.init()
         self.node, self.period_s, self.obs_dim = rclpy.create_node("robot"), 1.0 / rate, obs_dim
+        self._spin_once, self._message = rclpy.spin_once, Float32MultiArray
         self.heard: list[tuple[float, int]] = []
         self.node.create_subscription(Int32, "action", self.hear, 100)
         self.sensors = self.node.create_publisher(Float32MultiArray, "observation", qos_profile_sensor_data)
 
-    def hear(self, message: Int32) -> None:
+    def hear(self, message) -> None:
         self.heard.append((time.monotonic(), message.data))
 
     def sense(self, until_s: float, silent: bool = False, value: float | None = None) -> None:
@@ -56,10 +58,10 @@ class Robot:
         while due_s < until_s:
             if not silent:
                 values = [random.uniform(-1, 1) if value is None else value for _ in range(self.obs_dim)]
-                self.sensors.publish(Float32MultiArray(data=array("f", values)))
+                self.sensors.publish(self._message(data=array("f", values)))
             due_s = max(due_s + self.period_s, time.monotonic())
             while time.monotonic() < due_s:
-                rclpy.spin_once(self.node, timeout_sec=max(0.0, due_s - time.monotonic()))
+                self._spin_once(self.node, timeout_sec=max(0.0, due_s - time.monotonic()))
 
 
 def minute(robot: Robot) -> dict[str, int]:
@@ -90,7 +92,6 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=50.0)
     parser.add_argument("--busy", type=int, default=2)
     options = parser.parse_args()
-    rclpy.init()
     robot = Robot(mast_runtime.load(options.policy).contract.obs_dim, options.rate)
     settings = {"policy": options.policy, "rate": options.rate, "max_age": MAX_AGE_S}
     arguments = [part for name, value in settings.items() for part in ("-p", f"{name}:={value}")]
