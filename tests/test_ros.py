@@ -133,7 +133,7 @@ def test_it_decides_at_its_rate_stops_without_fresh_observations_and_last_of_all
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_between_two_decisions_is_a_stop_at_once(launch, peer, number):
-    node = launch(rate=0.5, max_age=9)
+    node = launch(rate=1, max_age=9)
     peer(publish=GOOD)
     peer.until(lambda action: action != STOP)
     assert ended(node, number)[1] == 0

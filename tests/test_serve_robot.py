@@ -24,7 +24,7 @@ from mast_runtime import Bundle, save
 
 ROOT = Path(__file__).resolve().parent.parent
 OBS_DIM, N_ACTIONS = 20, 8
-STORM = tuple(map(int, os.environ.get("MAST_STORM", "200,1500").split(",")))
+STORM = tuple(map(int, os.environ.get("MAST_STORM", "120,1000").split(",")))
 """Sequences and malformed requests at once; MAST_STORM=1000,10000 takes a minute."""
 
 
