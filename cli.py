@@ -110,19 +110,22 @@ def inspect(
 
 
 def serve(
-    policy: PolicyArgument = None,
+    policy: shell.ServedArgument = None,
     agent: Annotated[int | None, typer.Option(help="Serve this agent only.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     backend: BackendOption = "auto",
     idle_limit: Annotated[float, typer.Option(help="Seconds after which an idle sequence is forgotten.")] = 60.0,
     max_sequences: Annotated[int, typer.Option(min=1, help="Sequences kept at once.")] = 1024,
+    request_log: Annotated[str | None, typer.Option(help="File for a line of JSON per request; -: stderr.")] = None,
+    deadline: Annotated[float, typer.Option(help="Seconds after which an answer is late, and counted.")] = float("inf"),
+    config: shell.ConfigOption = None,
     runs: RunsOption = shell.RUNS,
 ) -> None:
-    """Serve a policy over HTTP by the Open Inference Protocol V2."""
-    from mast_runtime.serve import serve as run_server
+    """Serve a policy over HTTP by the Open Inference Protocol V2; SIGHUP loads it again."""
+    from mast_runtime.serve import serve as start
 
-    run_server(shell.load_policy(policy, runs), host, port, agent, backend, idle_limit, max_sequences)
+    start(shell.load_policy(policy, runs), host, port, agent, backend, idle_limit, max_sequences, request_log, deadline)
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
@@ -132,7 +135,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 
 for _function in COMMANDS:
     _name = _function.__name__.rstrip("_")
-    app.command(name=_name)(shell.guarded(_function, _name, user_errors))
+    _settings = {"auto_envvar_prefix": "MAST_SERVE"} if _function is serve else {}
+    app.command(name=_name, context_settings=_settings)(shell.guarded(_function, _name, user_errors))
 
 
 def main() -> None:

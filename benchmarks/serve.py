@@ -153,7 +153,7 @@ def main() -> None:
             "steps": options.steps,
             "python": platform.python_version(),
             "machine": platform.machine(),
-            "packages": {name: version(name) for name in ("numpy", "starlette", "uvicorn", "tritonclient")},
+            "packages": {name: version(name) for name in ("numpy", "uvicorn", "tritonclient")},
             "httptools": find_spec("httptools") is not None,
             "uvloop": find_spec("uvloop") is not None,
         }

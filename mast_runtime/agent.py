@@ -131,6 +131,11 @@ class Agent:
         return self._team.q[0]
 
     @property
+    def q_bytes(self) -> bytes:
+        """The same as float32 in the machine's byte order, for those who have no numpy."""
+        return self.q.tobytes()
+
+    @property
     def hidden(self) -> NDArray[np.float32]:
         """Recurrent state [H]."""
         return self._team.hidden[0]

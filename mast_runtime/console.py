@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 from mast_runtime.streams import open_streams, stdout
 
@@ -23,7 +25,31 @@ def new_console(**options: Any) -> Console:
     Cells and captions of tables are as literal; looks are asked for with `style`. Off a terminal no line is broken.
     options: of rich.console.Console.
     """
+    from rich.console import Console
+
     open_streams()
     options.setdefault("soft_wrap", not sys.stdout.isatty())
     options.setdefault("file", _Stdout())
     return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+class _Later:
+    """A console that is made at its first use: a command that prints no table does not wait for rich."""
+
+    @cached_property
+    def _console(self) -> Console:
+        return new_console()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._console, name)
+
+    def __enter__(self) -> Console:
+        return self._console.__enter__()
+
+    def __exit__(self, *raised: Any) -> None:
+        self._console.__exit__(*raised)
+
+
+def later_console() -> Console:
+    """A new console, imported and made when it is first used."""
+    return cast("Console", _Later())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mast_runtime.backends import BACKENDS
-from mast_runtime.console import new_console
+from mast_runtime.console import later_console
 from mast_runtime.streams import kept_stdout, stdout
 from mast_runtime.version import __version__
 
@@ -25,7 +25,7 @@ EXTRAS = {
     "vmas": ("vmas", "gym"),
     "pettingzoo": ("pettingzoo", "gymnasium"),
     "export": ("onnx", "onnxruntime"),
-    "serve": ("starlette", "uvicorn", "prometheus_client"),
+    "serve": ("uvicorn", "prometheus_client"),
     "ray": ("ray",),
     "report": ("rliable", "scipy"),
 }
@@ -35,17 +35,26 @@ RUNS = Path("runs")
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 PolicyArgument = Annotated[str | None, typer.Argument(help="A .mast file, or a run that has one (default: newest).")]
+ServedArgument = Annotated[
+    str | None,
+    typer.Argument(envvar="MAST_SERVE_POLICY", help="A .mast file, or a run that has one (default: newest)."),
+]
 BackendOption = Annotated[str, typer.Option(help=f"auto, {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}.")]
 TargetArgument = Annotated[str | None, typer.Argument(help="A run or a .mast file (default: the newest run).")]
 MapOption = Annotated[str | None, typer.Option("--map", help="Map (default: the one it was trained on).")]
 EnvOption = Annotated[str | None, typer.Option(help="Environment (default: the one it was trained in).")]
 EnvSetOption = Annotated[list[str] | None, typer.Option("--set", help="An environment setting: env.options.x=1")]
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", callback=lambda context, path: configured(context, path), is_eager=True,
+                 help="TOML file with any of these; a variable such as MAST_SERVE_PORT comes before it."),
+]  # fmt: skip
 AtOption = Annotated[str, typer.Option(help="Of a run: last, best or a step.")]
 PolicyVersionOption = Annotated[str, typer.Option(help="Your name for this policy, say 1.4: shown wherever it runs.")]
 NamesOption = Annotated[Path | None, typer.Option(help="File with a line for each input: name, or name and , unit.")]
 RandomOption = Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")]
 
-console = new_console()
+console = later_console()
 _USAGE_ERROR: Any = typer.BadParameter.__base__
 
 
@@ -58,6 +67,34 @@ def whole(text: str) -> int:
     except ValueError:
         pass
     raise typer.BadParameter(f"{text!r}: expected a whole number, for example 500000 or 5e5")
+
+
+def configured(context: Any, path: Path | None) -> Path | None:
+    """The callback of a --config: the file's keys are defaults of the command's other options, named as they are."""
+    if path is None:
+        return None
+    import tomllib
+    from difflib import get_close_matches
+
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise typer.BadParameter(f"{path} is not TOML ({error})") from None
+    known = {
+        parameter.name: parameter for parameter in context.command.params if parameter.name not in ("config", "help")
+    }
+    for key, value in given.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it may hold {', '.join(known)}"
+            raise typer.BadParameter(f"{path}: unknown key {key}; {hint}")
+        if isinstance(value, bool | list | dict):
+            raise typer.BadParameter(f"{path}: {key} is {value!r}, expected a number or text")
+        context.default_map = (context.default_map or {}) | {name: value}
+    return path
 
 
 def _show_version(wanted: bool) -> None:
@@ -129,6 +166,10 @@ def run_app(app: typer.Typer) -> None:
     """Run the command that the process was started with, and exit."""
     if len(sys.argv) == 1:
         sys.argv.append("--help")
+    # Typer builds every command that is registered, which takes a sixth of the time until `mast serve` answers.
+    app.registered_commands = [
+        command for command in app.registered_commands if command.name == sys.argv[1]
+    ] or app.registered_commands
     try:
         code = typer.main.get_command(app).main(prog_name="mast", standalone_mode=False)
         sys.stdout.flush()

@@ -1,170 +1,129 @@
-"""The loops around a policy on a robot: deadlines, refusals and stale observations, by a clock of the test's own.
-
-ROS 2 is a stand-in with the names that the node uses; the real one was not at hand.
-"""
+"""The examples of a robot as a user starts them, and the ROS 2 package's files where no ROS 2 is at hand."""
 
 from __future__ import annotations
 
-import importlib.util
-import math
+import ast
+import re
+import shutil
+import signal
+import subprocess
 import sys
-from array import array
+import tomllib
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import ClassVar
+from types import ModuleType
 
 import pytest
+import typer
 from networks import random_bundle
 
+import cli
 from mast_runtime import save
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-
-
-def example(name):
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec and spec.loader
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "examples" / "ros2" / "mast_policy"
 
 
 @pytest.fixture
-def bundle():
-    return random_bundle(0, 2, obs_dim=4, n_actions=3, hidden=8)
+def policy(tmp_path):
+    save(random_bundle(0, 2, obs_dim=4, n_actions=3, hidden=8), tmp_path / "p.mast")
+    return tmp_path / "p.mast"
 
 
-class Clock:
-    """Seconds that pass only in `sleep` and where the test says."""
-
-    def __init__(self):
-        self.now, self.slept = 0.0, []
-
-    def monotonic(self):
-        return self.now
-
-    perf_counter = monotonic
-
-    def sleep(self, seconds):
-        self.slept.append(round(seconds, 6))
-        self.now += seconds
+def robot_loop(policy, *options):
+    return subprocess.Popen(
+        [sys.executable, "-u", "-W", "error", str(ROOT / "examples" / "robot_loop.py"), str(policy), *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
 
 
-class Scripted:
-    """A robot whose sensors take and say what the script does; it notes what it is told."""
-
-    def __init__(self, clock, script):
-        self.clock, self.script, self.told = clock, iter(script), []
-
-    def sense(self):
-        seconds, first = next(self.script)
-        self.clock.now += seconds
-        return array("f", [first, 0.1, 0.2, 0.3]), bytes([1, 0, 1])
-
-    def drive(self, action):
-        self.told.append(action)
-
-    def stop(self):
-        self.told.append("stop")
+def test_the_loop_runs_as_a_command_for_a_while_or_until_a_signal(policy):
+    out, errors = robot_loop(policy, "--rate", "200", "--seconds", "0.1").communicate(timeout=20)
+    assert re.match(r"native|reference", out) and " at 200 a second: 20 decisions" in out and not errors
+    endless = robot_loop(policy, "--max-age", "0.2")
+    with pytest.raises(subprocess.TimeoutExpired):
+        endless.wait(0.7)
+    endless.send_signal(signal.SIGTERM)
+    out, errors = endless.communicate(timeout=20)
+    assert endless.returncode == 0 and " decisions" in out and not errors
 
 
-def test_the_loop_keeps_its_rate_stops_on_refusals_and_never_hurries_after_a_late_round(bundle, monkeypatch, capsys):
-    module, clock = example("robot_loop"), Clock()
-    monkeypatch.setattr(module, "time", clock)
-    robot = Scripted(clock, [(0.02, 0.5), (0.25, 0.5), (0.03, math.nan), (0.0, 0.5)])
-    agent, other = bundle.agent(0), bundle.agent(0)
-    timing = module.control(agent, robot, rate_hz=10.0, rounds=4)
-    assert clock.slept == [0.08, 0.07, 0.1], "the round of 0.25 s is late; the next ends a whole period after it"
-    assert (timing.late, timing.refused, len(timing.decisions_us)) == (1, 1, 3)
-    expected = [other.act(array("f", [0.5, 0.1, 0.2, 0.3]), bytes([1, 0, 1])) for _ in range(3)]
-    assert robot.told == [*expected[:2], "stop", expected[2]], "the refused observation left the memory as it was"
-    assert "stopped: obs[0]" in capsys.readouterr().out
-    module.control(agent, Scripted(clock, [(0.0, 0.5)]), 10.0, 1)
-    assert agent.last_action == expected[0], "each call is an episode"
+def parameters():
+    tree = ast.parse((PACKAGE / "mast_policy" / "node.py").read_text())
+    table = next(
+        node for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "PARAMETERS"
+    )
+    return ast.literal_eval(table.value)
 
 
-def test_the_loop_runs_as_a_command(bundle, tmp_path, monkeypatch, capsys):
-    save(bundle, tmp_path / "p.mast")
-    monkeypatch.setattr(sys, "argv", ["robot_loop.py", str(tmp_path / "p.mast"), "--rate", "200", "--seconds", "0.05"])
-    example("robot_loop").main()
-    assert "10 decisions on" in capsys.readouterr().out
+def test_the_file_of_parameters_has_every_default():
+    text = (PACKAGE / "config" / "policy.yaml").read_text()
+    given = dict(re.findall(r"^    (\w+): +(\S+)", text, re.M))
+    expected = {
+        name: str(value).lower() if isinstance(value, bool) else str(value) for name, (value, _) in parameters().items()
+    }
+    assert given == expected
 
 
-class StandInNode:
-    """What the node uses of rclpy.node.Node."""
-
-    parameters: ClassVar[dict] = {}
-
-    def __init__(self, name):
-        self.subscribed, self.published, self.logged, self.now = {}, [], [], 0
-
-    def declare_parameter(self, name, value):
-        return SimpleNamespace(value=self.parameters.get(name, value))
-
-    def create_subscription(self, kind, topic, callback, qos):
-        self.subscribed[topic] = callback
-
-    def create_publisher(self, kind, topic, depth):
-        return SimpleNamespace(publish=lambda message: self.published.append(message.data))
-
-    def create_service(self, kind, name, callback):
-        self.service = callback
-
-    def create_timer(self, period_s, callback):
-        self.period_s, self.tick = period_s, callback
-
-    def get_clock(self):
-        return SimpleNamespace(now=lambda: Moment(self.now))
-
-    def get_logger(self):
-        return SimpleNamespace(warning=self.logged.append, error=self.logged.append)
-
-
-class Moment(SimpleNamespace):
-    def __init__(self, seconds):
-        super().__init__(nanoseconds=round(seconds * 1e9))
-
-    def __sub__(self, other):
-        return Moment((self.nanoseconds - other.nanoseconds) / 1e9)
-
-
-@pytest.fixture
-def ros(monkeypatch):
-    """The modules that the node imports."""
-    message = type("Message", (SimpleNamespace,), {})
-    modules = {
-        "rclpy": {}, "rclpy.node": {"Node": StandInNode}, "rclpy.qos": {"qos_profile_sensor_data": object()},
-        "std_msgs": {}, "std_msgs.msg": dict.fromkeys(("Float32MultiArray", "Int32", "UInt8MultiArray"), message),
-        "std_srvs": {}, "std_srvs.srv": {"Trigger": object()},
+def test_the_launch_file_names_parameters_that_the_node_has(monkeypatch):
+    """Against stand-ins: launch is not on PyPI."""
+    made = {}
+    names = {
+        "launch": ["LaunchDescription"], "launch.actions": ["DeclareLaunchArgument"],
+        "launch.substitutions": ["LaunchConfiguration"], "launch_ros": [], "launch_ros.actions": ["Node"],
     }  # fmt: skip
-    for name, contents in modules.items():
-        module = ModuleType(name)
-        vars(module).update(contents)
-        monkeypatch.setitem(sys.modules, name, module)
+
+    def stand_in(kind):
+        return lambda *args, **options: made.setdefault(kind, []).append((args, options)) or args
+
+    for module, kinds in names.items():
+        monkeypatch.setitem(sys.modules, module, ModuleType(module))
+        for kind in kinds:
+            setattr(sys.modules[module], kind, stand_in(kind))
+    source = PACKAGE / "launch" / "policy.launch.py"
+    space = {"__file__": str(source)}
+    exec(compile(source.read_text(), str(source), "exec"), space)
+    space["generate_launch_description"]()
+    declared = {args[0] for args, _ in made["DeclareLaunchArgument"]}
+    used = {args[0] for args, _ in made["LaunchConfiguration"]}
+    file, own = made["Node"][0][1]["parameters"]
+    assert used == declared == {"robot", file[0], *own} and set(own) <= parameters().keys()
+    defaults = next(options["default_value"] for args, options in made["DeclareLaunchArgument"] if args[0] == file[0])
+    assert Path(defaults).is_file()
 
 
-def test_the_ros_node_decides_at_its_rate_and_stops_without_fresh_observations(ros, bundle, tmp_path, monkeypatch):
-    save(bundle, tmp_path / "p.mast")
-    monkeypatch.setattr(StandInNode, "parameters", {"policy": str(tmp_path / "p.mast"), "agent": 1, "rate": 20.0})
-    node, other = example("ros2_node").PolicyNode(), bundle.agent(1)
-    assert node.period_s == 0.05
-    node.tick()
-    assert node.published == [-1] and "no observation yet" in node.logged[-1]
-    observation, allowed = array("f", [0.5, 0.1, 0.2, 0.3]), array("B", [0, 1, 1])
-    node.now = 1.0
-    node.subscribed["observation"](SimpleNamespace(data=observation))
-    node.tick()
-    node.subscribed["available_actions"](SimpleNamespace(data=allowed))
-    node.now = 1.4
-    node.tick()
-    expected = [other.act(observation), other.act(observation, bytes(allowed))]
-    assert node.published == [-1, *expected]
-    node.now = 1.6
-    node.tick()
-    assert node.published[-1] == -1 and "0.60 s old" in node.logged[-1]
-    node.subscribed["observation"](SimpleNamespace(data=array("f", [math.inf, 0.0, 0.0, 0.0])))
-    node.tick()
-    assert node.published[-1] == -1 and "must be finite" in node.logged[-1]
-    response = SimpleNamespace(success=False)
-    assert node.service(None, response) is response and response.success
-    assert node.agent.last_action == -1
+def test_the_package_names_itself_and_what_it_imports():
+    root = ElementTree.parse(PACKAGE / "package.xml").getroot()
+    needed = {element.text for element in root.findall("exec_depend")}
+    source = "".join(path.read_text() for path in PACKAGE.rglob("*.py") if path.name != "setup.py")
+    imported = set(re.findall(r"^(?:from|import) (\w+)", source, re.M))
+    known = {name for name in imported if name not in sys.stdlib_module_names} - {"mast_runtime"}
+    assert known <= needed and root.findtext("name") == PACKAGE.name
+    assert (PACKAGE / "resource" / PACKAGE.name).exists()
+
+
+UNITS = sorted((ROOT / "examples" / "systemd").glob("*.service"))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
+@pytest.mark.parametrize(
+    ("unit", "exposure"), [*zip(UNITS, (13, 46), strict=True)], ids=lambda value: getattr(value, "stem", "")
+)
+def test_systemd_takes_the_units_and_finds_little_exposed(unit, exposure, tmp_path):
+    """exposure: at most so many tenths, of systemd-analyze's 100."""
+    text = re.sub(r"/opt/mast/bin/\w+", "/bin/true", unit.read_text())
+    (tmp_path / unit.name).write_text(re.sub("User=robot", "User=daemon", text))
+    done = subprocess.run(["systemd-analyze", "verify", tmp_path / unit.name], capture_output=True, text=True)
+    assert done.returncode == 0 and unit.name not in done.stderr, done.stderr
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={exposure}", tmp_path / unit.name]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_units_settings_are_those_of_mast_serve():
+    given = tomllib.loads((ROOT / "examples" / "systemd" / "serve.toml").read_text())
+    serve = typer.main.get_command(cli.app).commands["serve"]
+    assert {key.replace("-", "_") for key in given} <= {parameter.name for parameter in serve.params}
+    container = (ROOT / "examples" / "systemd" / "Containerfile").read_text()
+    known = {f"MAST_SERVE_{parameter.name.upper()}" for parameter in serve.params}
+    assert set(re.findall(r"MAST_SERVE_\w+", container)) <= known

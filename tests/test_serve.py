@@ -273,7 +273,7 @@ def test_a_server_that_cannot_start(bundle, monkeypatch):
         with pytest.raises(error, match=match):
             serve(bundle, **wrong)
     monkeypatch.setattr("mast_runtime.serve.find_spec", lambda name: None)
-    with pytest.raises(ServeError, match=r'needs starlette, uvicorn.*pip install "mast-marl\[serve\]"'):
+    with pytest.raises(ServeError, match=r'needs uvicorn, prometheus_client; pip install "mast-marl\[serve\]"'):
         serve(bundle)
 
 

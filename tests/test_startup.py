@@ -35,6 +35,12 @@ avail = bytes([i % 2 for i in range(c.n_actions)])
 for _ in range(20):
     print(agent.act(obs), agent.act(obs, avail))
 agent.reset()
+for wrong in (dict(obs=[float("nan")] * c.obs_dim), dict(obs=obs[1:]), dict(obs=obs, avail_actions=bytes(c.n_actions))):
+    try:
+        agent.act(**wrong)
+    except mast_runtime.ObservationError:
+        agent.act(list(obs), list(avail))
+agent.reset()
 print(sorted({"numpy", "safetensors", "tempfile", "importlib.metadata"} & set(sys.modules)))
 print(agent.q.shape)
 """

@@ -10,9 +10,10 @@ from array import array
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from mast_runtime.errors import BackendError
+from mast_runtime.errors import BackendError, ObservationError
 from mast_runtime.native.packing import Level, pack
 from mast_runtime.network import Contract, Network
 
@@ -128,8 +129,45 @@ def make_team(
     return _native.Team(contract=contract, backend=backend, agent_ids=ids, groups=tuple(groups))
 
 
-def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32]:
+_PLAIN = list, tuple, array, bytes, bytearray, memoryview
+"""Rows that are read here: a robot that says NaN for the first time does not have to wait for numpy."""
+
+
+def _plain_obs(obs: Any, columns: int) -> array[float] | None:
+    """One agent's row as float32, None where it takes numpy to read it. Raises ObservationError."""
+    if not isinstance(obs, _PLAIN) or isinstance(obs, bytes | bytearray):
+        return None
+    try:
+        values = array("f", [float(x) for x in obs])
+    except (TypeError, ValueError, OverflowError, NotImplementedError):
+        return None
+    if len(values) != columns:
+        raise ObservationError(f"obs has shape {[len(values)]}, expected {[columns]}")
+    for i, value in enumerate(values):
+        if not isfinite(value):
+            raise ObservationError(f"obs[{i}] of agent 0 is {value}; values must be finite float32")
+    return values
+
+
+def _plain_avail(avail_actions: Any, columns: int) -> bytes | None:
+    """Likewise, as flags of one byte."""
+    if not isinstance(avail_actions, _PLAIN):
+        return None
+    try:
+        values = [float(x) for x in avail_actions]
+    except (TypeError, ValueError, OverflowError, NotImplementedError):
+        return None
+    if len(values) != columns or any(x != x for x in values):
+        return None
+    if not any(values):
+        raise ObservationError("agent 0 has no available action; at least one is needed")
+    return bytes(x != 0.0 for x in values)
+
+
+def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32] | array[float]:
     """obs as the kernels read it; rows 0: one agent's, [columns]. Raises ObservationError."""
+    if not rows and (plain := _plain_obs(obs, columns)) is not None:
+        return plain
     import numpy as np
 
     from mast_runtime.agent import checked_obs
@@ -138,8 +176,10 @@ def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32]
     return np.ascontiguousarray(checked if rows else checked[0])
 
 
-def _convert_avail(avail_actions: ArrayLike, rows: int, columns: int) -> NDArray[np.bool_]:
+def _convert_avail(avail_actions: ArrayLike, rows: int, columns: int) -> NDArray[np.bool_] | bytes:
     """Likewise."""
+    if not rows and (plain := _plain_avail(avail_actions, columns)) is not None:
+        return plain
     import numpy as np
 
     from mast_runtime.agent import checked_avail

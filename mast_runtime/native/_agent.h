@@ -130,6 +130,13 @@ static PyObject *agent_q(PyObject *object, void *unused)
     return array_of(self->state.q, 4u * (size_t)actions, "f", 0, actions);
 }
 
+static PyObject *agent_q_bytes(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Agent *self = (Agent *)object;
+    return PyBytes_FromStringAndSize((const char *)self->state.q, 4 * (Py_ssize_t)self->network->net.actions);
+}
+
 static PyObject *agent_hidden(PyObject *object, void *unused)
 {
     (void)unused;
@@ -171,6 +178,7 @@ static PyMethodDef agent_methods[] = {
     {0}};
 static PyGetSetDef agent_getset[] = {
     {"q", agent_q, NULL, "Action values [A] of the last decision (a copy).", NULL},
+    {"q_bytes", agent_q_bytes, NULL, "The same as float32 in the machine's byte order, for those who have no numpy.", NULL},
     {"hidden", agent_hidden, NULL, "Recurrent state [H] (a copy).", NULL},
     {"last_action", agent_last_action, NULL, "The last action chosen or executed, -1 before the first of an episode.",
      NULL},

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
-import numpy as np
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
-from starlette.routing import Route
-
-from mast_runtime.agent import Agent
 from mast_runtime.backends import compile_network, new_agent
 from mast_runtime.bundle import Bundle
 from mast_runtime.errors import ObservationError, ServeError
 from mast_runtime.format import AgentInfo, Identity
 from mast_runtime.serve.content import compress, header_number, read_body
+from mast_runtime.serve.http import Application, ClientDisconnect, Request, Response, Route
 from mast_runtime.serve.metrics import Metrics
 from mast_runtime.serve.protocol import InferRequest, RequestError, TensorSpec, encode_response, parse_request
+from mast_runtime.serve.requestlog import Handled, RequestLog
 from mast_runtime.serve.sequences import SequenceTable
 from mast_runtime.serve.triton import Statistics, configuration
 from mast_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from mast_runtime.agent import Agent
 
 MODEL_VERSION = "1"
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "sequence", "sequence(string_id)", "statistics"]
@@ -67,6 +66,13 @@ def policy_of(identity: Identity) -> dict[str, str]:
     return {f"policy_{key}": value for key, value in identity._asdict().items()}
 
 
+class Episode(NamedTuple):
+    """A sequence's memory, and the model that it was started with: a reload does not change it under way."""
+
+    model: Model
+    agent: Agent
+
+
 def make_models(bundle: Bundle, agent: int | None, backend: str) -> tuple[dict[str, Model], str]:
     """The models `agent_0`, `agent_1`, ... (or only `agent`'s) by name, and the backend. Raises as `serve`."""
     contract, size = bundle.contract, len(bundle.agents)
@@ -99,11 +105,29 @@ def model_range(models: Iterable[str]) -> str:
 
 
 class Endpoints:
-    """The handlers. A decision runs on the event loop: it takes less time than handing it to a thread."""
+    """The handlers. A decision runs on the event loop: it takes less time than handing it to a thread.
 
-    def __init__(self, models: dict[str, Model], sequences: SequenceTable, metrics: Metrics) -> None:
-        self.models, self.sequences, self.metrics = models, sequences, metrics
+    models: those that a sequence starts with; mast_runtime.serve.reload replaces them. deadline_s: from a request's
+    head to its answer.
+    """
+
+    def __init__(
+        self,
+        models: dict[str, Model],
+        backend: str,
+        sequences: SequenceTable[Episode],
+        log: RequestLog,
+        deadline_s: float = float("inf"),
+    ) -> None:
+        self.models, self.backend, self.sequences, self.log = models, backend, sequences, log
+        self.deadline_s = deadline_s
         self.statistics = {name: Statistics() for name in models}
+        self.metrics = Metrics(sequences, lambda: {"version": __version__, "backend": self.backend}, self.policy)
+        self.metrics.lost_log_lines = lambda: log.lost
+
+    def policy(self) -> dict[str, str]:
+        """Which policy new sequences get."""
+        return policy_of(next(iter(self.models.values())).identity)
 
     def find(self, request: Request) -> Model:
         """The model a path names. Raises RequestError."""
@@ -118,8 +142,7 @@ class Endpoints:
         return self.models[name]
 
     async def server_metadata(self, request: Request) -> Response:
-        parameters = policy_of(next(iter(self.models.values())).identity)
-        about = {"name": "mast", "version": __version__, "extensions": EXTENSIONS, "parameters": parameters}
+        about = {"name": "mast", "version": __version__, "extensions": EXTENSIONS, "parameters": self.policy()}
         return json_response(about)
 
     async def server_ready(self, request: Request) -> Response:
@@ -145,56 +168,70 @@ class Endpoints:
         return json_response([{"name": name, "version": MODEL_VERSION, "state": "READY"} for name in self.models])
 
     async def prometheus(self, request: Request) -> Response:
-        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        await asyncio.to_thread(import_module, "prometheus_client")  # decisions go on while it loads
+        text, media_type = self.metrics.exposition()
+        return Response(text, media_type=media_type)
 
     async def infer(self, request: Request) -> Response:
-        name, outcome, start_ns = "unknown", "internal_error", time.perf_counter_ns()
+        handled = Handled()
         try:
             model = self.find(request)
-            name = model.name
+            handled.model = model.name
             body = await read_body(request, model.max_body_bytes)
-            start_ns = time.perf_counter_ns()
             json_size_bytes = header_number(request, "inference-header-content-length")
             message = parse_request(body, json_size_bytes, model.inputs, model.outputs)
-            agent = self.decide(model, message)
-            response = respond(model, message, agent, request.headers.get("accept-encoding", ""))
-            outcome = "ok"
+            handled.sequence, handled.request_id = message.sequence_id, message.request_id
+            episode = self.decide(model, message, handled)
+            response = respond(episode.model, message, episode.agent, request.headers.get("accept-encoding", ""))
+            handled.outcome = "ok"
             return response
         except ClientDisconnect:
-            outcome = "disconnected"
+            handled.outcome = "disconnected"
             return Response(status_code=400)
         except RequestError as error:
-            outcome = error.outcome
+            handled.outcome, handled.error = error.outcome, str(error)
             raise
         except ObservationError as error:
-            outcome = "bad_request"
+            handled.outcome, handled.error = "bad_request", str(error)
             raise RequestError(str(error)) from error
         finally:
-            self.metrics.requests.labels(name, outcome).inc()
-            if name in self.statistics:
-                self.statistics[name].request(time.perf_counter_ns() - start_ns, outcome == "ok")
+            self.account(handled)
 
-    def decide(self, model: Model, message: InferRequest) -> Agent:
-        """Step the request's sequence; the agent returned holds the decision. Raises RequestError, ObservationError."""
-        agent = self.sequences.take(model.name, message, model.new_agent)
+    def decide(self, model: Model, message: InferRequest, handled: Handled) -> Episode:
+        """Step the request's sequence; its agent holds the decision. Raises RequestError, ObservationError."""
+        episode = self.sequences.take(model.name, message, lambda: Episode(model, model.new_agent()))
+        agent = episode.agent
         chosen, outside = agent.last_action, agent.out_of_range
         counts = agent.out_of_range_counts if outside else 0
         if message.executed_action is not None:
             agent.executed(message.executed_action)
-        start_ns = time.perf_counter_ns()
+        start_s = time.perf_counter()
         try:
-            agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
+            handled.action = agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
         except ObservationError:
             if message.executed_action is not None:
                 agent.executed(chosen)  # a refused request changes nothing
             raise
-        taken_ns = time.perf_counter_ns() - start_ns
-        self.metrics.decision.labels(model.name).observe(taken_ns / 1e9)
-        self.statistics[model.name].decision(taken_ns)
+        handled.decision_s = time.perf_counter() - start_s
+        self.metrics.decision[model.name].observe(handled.decision_s)
+        self.statistics[model.name].decision(round(handled.decision_s * 1e9))
         if agent.out_of_range > outside:
-            self.metrics.count_outside(model.name, model.input_names, agent.out_of_range_counts - counts)
-        self.sequences.keep(model.name, message, agent)
-        return agent
+            names = episode.model.input_names
+            for i in (agent.out_of_range_counts - counts).nonzero()[0].tolist():
+                self.metrics.outside[model.name, names[i]] += 1
+        self.sequences.keep(model.name, message, episode)
+        return episode
+
+    def account(self, handled: Handled) -> None:
+        """Count and log a request."""
+        request_s = time.perf_counter() - handled.start_s
+        late = request_s > self.deadline_s
+        self.metrics.requests[handled.model, handled.outcome] += 1
+        self.metrics.request[handled.model].observe(request_s)
+        self.metrics.late[handled.model] += late
+        if handled.model in self.statistics:
+            self.statistics[handled.model].request(round(request_s * 1e9), handled.outcome == "ok")
+        self.log.write(handled, request_s, late)
 
 
 def respond(model: Model, message: InferRequest, agent: Agent, accepted: str) -> Response:
@@ -202,7 +239,7 @@ def respond(model: Model, message: InferRequest, agent: Agent, accepted: str) ->
     header = {"model_name": model.name, "model_version": MODEL_VERSION}
     if message.request_id is not None:
         header["id"] = message.request_id
-    arrays = {"action": np.array([agent.last_action]), "q": agent.q}
+    arrays = {"action": array("q", [agent.last_action]), "q": array("f", agent.q_bytes)}
     body, json_size_bytes = encode_response(header, message.outputs, arrays)
     headers = {"content-type": "application/json", "mast-policy-digest": model.identity.digest}
     if model.identity.version:
@@ -221,17 +258,11 @@ def json_response(content: Any, status: int = 200, headers: Mapping[str, str] | 
     return Response(json.dumps(content), status, headers, "application/json")
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
+def _refused(error: RequestError) -> Response:
     return json_response({"error": str(error)}, error.status)
 
 
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return json_response({"error": error.detail}, error.status_code, error.headers)
-
-
-async def _server_error(request: Request, error: Exception) -> Response:
+def _failed() -> Response:
     return json_response({"error": "internal error; the server's log has the details"}, 500)
 
 
@@ -241,33 +272,32 @@ def create_app(
     backend: str = "auto",
     idle_limit_s: float = 60.0,
     max_sequences: int = 1024,
-) -> Starlette:
-    """The ASGI application for `bundle`; arguments and errors as `mast_runtime.serve.serve`."""
+    request_log: str | None = None,
+    deadline_s: float = float("inf"),
+) -> tuple[Application, Endpoints]:
+    """The ASGI application for `bundle`, and its handlers; arguments and errors as `mast_runtime.serve.serve`."""
     if not 0.0 < idle_limit_s < float("inf") or max_sequences < 1:
         raise ServeError(f"idle limit {idle_limit_s} s and {max_sequences} sequences: both must be positive")
-    models, backend = make_models(bundle, agent, backend)
-    sequences = SequenceTable(idle_limit_s, max_sequences)
-    metrics = Metrics(sequences, __version__, backend, policy_of(bundle.identity))
-    endpoints = Endpoints(models, sequences, metrics)
-    routes = [Route("/v2/models/stats", endpoints.model_statistics)]
+    if not deadline_s > 0.0:
+        raise ServeError(f"deadline {deadline_s} s: expected seconds above 0 in which an answer is in time")
+    models, chosen = make_models(bundle, agent, backend)
+    endpoints = Endpoints(
+        models, chosen, SequenceTable(idle_limit_s, max_sequences), RequestLog(request_log), deadline_s
+    )
+    routes: list[Route] = [("GET", "/v2/models/stats", endpoints.model_statistics)]
     for path in ("/v2/models/{model}", "/v2/models/{model}/versions/{version}"):
         routes += [
-            Route(f"{path}/infer", endpoints.infer, methods=["POST"]),
-            Route(f"{path}/ready", endpoints.model_ready),
-            Route(f"{path}/config", endpoints.model_configuration),
-            Route(f"{path}/stats", endpoints.model_statistics),
-            Route(path, endpoints.model_metadata),
+            ("POST", f"{path}/infer", endpoints.infer),
+            ("GET", f"{path}/ready", endpoints.model_ready),
+            ("GET", f"{path}/config", endpoints.model_configuration),
+            ("GET", f"{path}/stats", endpoints.model_statistics),
+            ("GET", path, endpoints.model_metadata),
         ]
     routes += [
-        Route("/v2", endpoints.server_metadata),
-        Route("/v2/health/live", endpoints.server_ready),
-        Route("/v2/health/ready", endpoints.server_ready),
-        Route("/v2/repository/index", endpoints.repository_index, methods=["POST"]),
-        Route("/metrics", endpoints.prometheus),
+        ("GET", "/v2", endpoints.server_metadata),
+        ("GET", "/v2/health/live", endpoints.server_ready),
+        ("GET", "/v2/health/ready", endpoints.server_ready),
+        ("POST", "/v2/repository/index", endpoints.repository_index),
+        ("GET", "/metrics", endpoints.prometheus),
     ]
-    app = Starlette(
-        routes=routes,
-        exception_handlers={RequestError: _refused, HTTPException: _http_error, Exception: _server_error},
-    )
-    app.state.models, app.state.backend = models, backend
-    return app
+    return Application(routes, _refused, _failed), endpoints

@@ -5,8 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 
-from starlette.requests import Request
-
+from mast_runtime.serve.http import Request
 from mast_runtime.serve.protocol import RequestError
 
 MIN_COMPRESSED_BYTES = 512

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol V2 message bodies, as pure functions between bytes and arrays.
+"""The Open Inference Protocol V2 message bodies, as pure functions between bytes and the standard library's arrays.
 
 Sources: KServe, Open Inference Protocol (V2), and its binary tensor data extension; Triton Inference Server, sequence
 extension. A body is JSON, followed by the raw tensors that the JSON announces: little-endian, row-major.
@@ -7,19 +7,19 @@ extension. A body is JSON, followed by the raw tensors that the JSON announces: 
 from __future__ import annotations
 
 import json
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from reprlib import repr as shown
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from mast_runtime.errors import RuntimeFault
 
 MAX_ID_LENGTH = 128
 """Characters of a request or sequence id given as a string."""
-DTYPES = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8"), "BOOL": np.dtype("?")}
+CODES = {"FP32": "f", "INT64": "q", "BOOL": "B"}
+"""Datatype -> its type code as an array."""
 REFUSED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "classification")
 """Parameters of tensors that ask for data elsewhere or of another kind."""
 JSON_TYPES = {"FP32": ({int, float}, "numbers"), "BOOL": ({bool}, "true or false")}
@@ -44,7 +44,7 @@ class TensorSpec:
 
     @property
     def size_bytes(self) -> int:
-        return DTYPES[self.datatype].itemsize * self.shape[0]
+        return array(CODES[self.datatype]).itemsize * self.shape[0]
 
     def metadata(self) -> dict[str, Any]:
         return {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
@@ -62,7 +62,7 @@ class InferRequest:
     sequence_start: bool
     sequence_end: bool
     executed_action: int | None
-    inputs: dict[str, NDArray]
+    inputs: dict[str, array]
     outputs: tuple[tuple[TensorSpec, bool], ...]
 
 
@@ -98,19 +98,27 @@ def parse_request(
 
 
 def encode_response(
-    header: dict[str, Any], outputs: Iterable[tuple[TensorSpec, bool]], arrays: dict[str, NDArray]
+    header: dict[str, Any], outputs: Iterable[tuple[TensorSpec, bool]], arrays: dict[str, array]
 ) -> tuple[bytes, int | None]:
     """The response body and the length of its JSON part in bytes (None: all of it is JSON)."""
     described, raw = [], []
     for spec, binary in outputs:
-        array = arrays[spec.name].astype(DTYPES[spec.datatype], copy=False)
+        values = arrays[spec.name]
         if binary:
-            raw.append(array.tobytes())
+            raw.append(little_endian(values).tobytes())
             described.append(spec.metadata() | {"parameters": {"binary_data_size": len(raw[-1])}})
         else:
-            described.append(spec.metadata() | {"data": array.tolist()})
+            described.append(spec.metadata() | {"data": values.tolist()})
     text = json.dumps(header | {"outputs": described}, separators=(",", ":")).encode()
     return b"".join([text, *raw]), len(text) if raw else None
+
+
+def little_endian(values: array) -> array:
+    """From the machine's byte order to the protocol's, or back."""
+    if sys.byteorder == "big":
+        values = values[:]
+        values.byteswap()
+    return values
 
 
 def _expect(value: Any, kind: type, what: str) -> Any:
@@ -160,8 +168,8 @@ def _tensors(value: Any, what: str, specs: Sequence[TensorSpec]) -> Iterable[tup
         yield known[name], tensor, parameters
 
 
-def _read_inputs(value: Any, raw: memoryview, specs: Sequence[TensorSpec]) -> dict[str, NDArray]:
-    arrays: dict[str, NDArray] = {}
+def _read_inputs(value: Any, raw: memoryview, specs: Sequence[TensorSpec]) -> dict[str, array]:
+    arrays: dict[str, array] = {}
     for spec, tensor, parameters in _tensors(value, "input", specs):
         if tensor.get("datatype") != spec.datatype:
             raise RequestError(f"input {spec.name} has datatype {shown(tensor.get('datatype'))}, not {spec.datatype}")
@@ -181,7 +189,7 @@ def _read_inputs(value: Any, raw: memoryview, specs: Sequence[TensorSpec]) -> di
     return arrays
 
 
-def _from_bytes(spec: TensorSpec, size: int, raw: memoryview) -> NDArray:
+def _from_bytes(spec: TensorSpec, size: int, raw: memoryview) -> array:
     if size != spec.size_bytes:
         raise RequestError(f"input {spec.name} has binary_data_size {shown(size)}, not {spec.size_bytes}")
     if size > len(raw):
@@ -191,18 +199,19 @@ def _from_bytes(spec: TensorSpec, size: int, raw: memoryview) -> NDArray:
         )
     if spec.datatype == "BOOL" and max(raw[:size]) > 1:
         raise RequestError(f"input {spec.name}: each byte of a BOOL is 0 or 1")
-    return np.frombuffer(raw[:size], DTYPES[spec.datatype]).copy()  # aligned: the JSON before it has any length
+    values = array(CODES[spec.datatype])
+    values.frombytes(raw[:size])
+    return little_endian(values)
 
 
-def _from_json(spec: TensorSpec, data: Any) -> NDArray:
+def _from_json(spec: TensorSpec, data: Any) -> array:
     types, expected = JSON_TYPES[spec.datatype]
     if not set(map(type, _expect(data, list, f"data of input {spec.name}"))) <= types:
         raise RequestError(f"data of input {spec.name} must be a flat array of {expected}")
     if len(data) != spec.shape[0]:
         raise RequestError(f"data of input {spec.name} has {len(data)} values, not {spec.shape[0]}")
     try:
-        with np.errstate(over="ignore"):  # a number above float32 becomes infinite, which the policy refuses
-            return np.array(data, DTYPES[spec.datatype])
+        return array(CODES[spec.datatype], data)  # a number above float32 becomes infinite, which the policy refuses
     except OverflowError as error:
         raise RequestError(f"data of input {spec.name}: {error}") from error
 

@@ -1,18 +1,20 @@
-"""The memories of the episodes in progress: one agent per live sequence, with an idle limit and a cap."""
+"""The episodes in progress: one agent per live sequence, with an idle limit and a cap."""
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
-from mast_runtime.agent import Agent
 from mast_runtime.serve.protocol import InferRequest, RequestError
 
 Key = tuple[str, int | str]
+Episode = TypeVar("Episode")
+"""What a sequence keeps between its steps."""
 
 
-class SequenceTable:
+class SequenceTable(Generic[Episode]):
     """Live sequences by (model, sequence id), the one idle for longest first. Time is clock() in seconds.
 
     `expired` counts those dropped at the idle limit. Not locked: all use is from the event loop's thread, and one step
@@ -22,7 +24,7 @@ class SequenceTable:
     def __init__(self, idle_limit_s: float, max_sequences: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.idle_limit_s, self.max_sequences, self.clock = idle_limit_s, max_sequences, clock
         self.expired = 0
-        self._live: OrderedDict[Key, tuple[Agent, float]] = OrderedDict()
+        self._live: OrderedDict[Key, tuple[Episode, float]] = OrderedDict()
 
     def __len__(self) -> int:
         """Live sequences, expired ones dropped."""
@@ -32,8 +34,8 @@ class SequenceTable:
             self.expired += 1
         return len(self._live)
 
-    def take(self, model: str, request: InferRequest, new_agent: Callable[[], Agent]) -> Agent:
-        """The agent to step: a new one at a start, else the sequence's own. Changes nothing. Raises RequestError."""
+    def take(self, model: str, request: InferRequest, start: Callable[[], Episode]) -> Episode:
+        """The episode to step: a new one at a start, else the sequence's own. Changes nothing. Raises RequestError."""
         live, known = len(self), self._live.get((model, request.sequence_id))
         if not request.sequence_start:
             if known is None:
@@ -51,13 +53,13 @@ class SequenceTable:
                 status=429,
                 outcome="too_many_sequences",
             )
-        return new_agent()
+        return start()
 
-    def keep(self, model: str, request: InferRequest, agent: Agent) -> None:
-        """Record a step that succeeded: remember its agent, or forget the sequence at its end."""
+    def keep(self, model: str, request: InferRequest, episode: Episode) -> None:
+        """Record a step that succeeded: remember its episode, or forget the sequence at its end."""
         key = model, request.sequence_id
         if request.sequence_end:
             self._live.pop(key, None)
         else:
-            self._live[key] = agent, self.clock()
+            self._live[key] = episode, self.clock()
             self._live.move_to_end(key)

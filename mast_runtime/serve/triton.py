@@ -26,7 +26,7 @@ class Count:
 
 @dataclass
 class Statistics:
-    """Of one model: requests that succeeded and failed, from the body's arrival on, and decisions."""
+    """Of one model: requests that succeeded and failed, from their head on, and decisions."""
 
     success: Count = field(default_factory=Count)
     fail: Count = field(default_factory=Count)

@@ -194,7 +194,7 @@ RUNTIME: tuple[Probe, ...] = (
     ("safetensors", _packages("safetensors"), BASE),
     ("native kernel", _native_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
     ("C compiler", _compiler, "apt install gcc (needed only to build the kernels)"),
-    ("serve", _packages("starlette", "uvicorn", "prometheus_client"), SERVE),
+    ("serve", _packages("uvicorn", "prometheus_client"), SERVE),
     ("onnx", _packages("onnx"), EXPORT),
     ("onnxruntime", _packages("onnxruntime"), EXPORT),
 )
