@@ -11,6 +11,7 @@ import typer
 from mast_export.formats import FORMATS
 from mast_runtime import shell
 from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console, fail
+from mast_train.commands.smac_app import smac_app
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -33,6 +34,9 @@ def user_errors() -> tuple[type[Exception], ...]:
     from mast_train.settings.errors import UserError
 
     return UserError, RuntimeFault, ExportError
+
+
+app.add_typer(smac_app(user_errors), name="smac")
 
 
 @command
