@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ VARIABLE = "MAST_SMAC_PYTHON"
 PATIENCE_S = 10.0
 """How long a worker may take to stop its game before it is ended."""
 TAIL_BYTES = 4096
+PYSC2_SAYS = re.compile(r"[A-Z]+:absl:")
+"""How PySC2 begins its own remarks, which say nothing of the reason."""
 Answer = tuple[dict[str, Any], list[np.ndarray]]
 
 
@@ -158,4 +161,5 @@ class Worker:
     def _last_words(self) -> str:
         self._log.seek(max(0, self._log.seek(0, os.SEEK_END) - TAIL_BYTES))
         text = self._log.read().decode(errors="replace")
-        return next((line.strip() for line in reversed(text.split("\n")) if line.strip()), "nothing")
+        lines = [line.strip() for line in text.split("\n") if line.strip()]
+        return next((line for line in reversed(lines) if not PYSC2_SAYS.match(line)), lines[-1] if lines else "nothing")

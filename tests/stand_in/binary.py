@@ -176,6 +176,7 @@ def main(executable: str) -> None:
     with socket.create_server((given.listen, int(given.port))) as server:
         while True:
             connection, _ = server.accept()
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 websocket = Websocket(connection, "/sc2api")
                 break

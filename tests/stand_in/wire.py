@@ -16,7 +16,6 @@ class Websocket:
 
     def __init__(self, connection: socket.socket, path: str) -> None:
         """Answers the handshake. Raises ConnectionError for another path, which is answered with 404."""
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._connection, self._stream = connection, connection.makefile("rb")
         asked = self._stream.readline().split()
         headers = {}
