@@ -15,6 +15,7 @@ SLOW = {
     "test_install": (), "test_training": (), "test_sweep_run": (), "test_smax": (), "test_seeds": (),
     "test_algorithms": (), "test_train_sanitizers": (), "test_c_export": (), "test_play": (), "test_report": (),
     "test_doctor": (), "test_hostile_bundle": (), "test_rounds": (), "test_fused": (), "test_benchmarks": (),
+    "test_imports": ("test_a_command_names_the_package_that_it_needs", "test_a_run_goes_on_without_tensorboard"),
     "test_train_levels": (), "test_smac_game": (), "test_smac_install": (),
     "test_smac": (
         "test_ctrl_c_while_a_game_is_waited_for_ends_it", "test_a_resumed_run_does_not_repeat_its_first_episodes",

@@ -63,7 +63,7 @@ def test_a_colossus_burns_a_line_across_its_shot():
 def test_units_walk_at_their_speed_and_only_where_they_may(kind):
     arena = field({kind: 1}, {"marine": 1}, enemy="passive")
     start = arena.at[0].copy()
-    arena.command(arena.tags[0], MOVE, goal=start + [0, 5])
+    arena.command(arena.tags[0], MOVE, goal=(start[0], start[1] + 5))
     arena.step(16)
     assert math.isclose(arena.at[0, 1] - start[1], 16 / LOOPS_PER_S * KINDS[kind].speed, rel_tol=1e-9)
     arena.command(arena.tags[0], MOVE, goal=[start[0], 40])

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
+from mast_runtime.imports import why
 from mast_train.envs import smac_process, smax_jax, starcraft
 from mast_train.envs.smac_worker import which_smac
 from mast_train.settings.errors import UserError
@@ -90,7 +91,7 @@ def _check(name: str, probe: Callable[[], Finding], advice: str) -> Check:
     except UserError as error:
         status, detail = "missing", str(error)
     except (Exception, SystemExit) as error:
-        status, detail = "missing", f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
+        status, detail = "missing", f"broken: {why(error)}"
     return Check(name, status, detail, "" if status == "ok" else advice)
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -100,8 +100,8 @@ class Worker:
         except OSError as error:
             self._log.close()
             raise UserError(f"{python} cannot be started ({error.strerror}): {INSTALL} makes one for SMAC") from None
-        assert self._process.stdin and self._process.stdout
-        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._requests = cast(BinaryIO, self._process.stdin)
+        self._answers = cast(BinaryIO, self._process.stdout)
 
     def send(self, call: str, *arguments: Any) -> None:
         """Ask for a method of smac_worker.Battle."""
@@ -111,7 +111,7 @@ class Worker:
     def receive(self) -> Answer | UserError:
         """The answer to what was sent last, or why there is none."""
         try:
-            values, arrays = smac_worker.receive(self._answers)  # pyright: ignore[reportArgumentType]
+            values, arrays = smac_worker.receive(self._answers)
         except EOFError:
             return UserError(self._epitaph())
         except (ValueError, TypeError, KeyError) as error:
