@@ -60,7 +60,7 @@ def install(folder: Path | None, python: str | None, source: str | None, say: Sa
     say(f"1/5 python    {base}{_slow(base)}")
     new, log = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + "-install.log")
     new.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("", encoding="utf-8")
+    log.unlink(missing_ok=True)
     shutil.rmtree(new, ignore_errors=True)
     try:
         with tempfile.TemporaryDirectory() as scratch:
@@ -86,7 +86,7 @@ def install(folder: Path | None, python: str | None, source: str | None, say: Sa
     path = smac_process.python_in(folder)
     if folder != smac_process.default_folder():
         say(f"Use it with --set env.options.python={path}, or {smac_process.VARIABLE}={path}")
-    log.unlink()
+    log.unlink(missing_ok=True)
     return path
 
 
@@ -172,8 +172,9 @@ def _source(given: str, scratch: Path) -> Path:
             with zipfile.ZipFile(archive) as packed:
                 packed.extractall(scratch / "source")
     except (OSError, ValueError, zipfile.BadZipFile) as error:
+        said = getattr(error, "reason", None) or reason(error)
         raise UserError(
-            f"SMAC's source cannot be read from {given}: {reason(error)}; --source takes a folder, a zip file or a URL"
+            f"SMAC's source cannot be read from {given}: {said}; --source takes a folder, a zip file or a URL"
         ) from None
     roots = [scratch / "source", *(scratch / "source").iterdir()]
     for root in roots:

@@ -84,6 +84,8 @@ class SmacEnv:
         for index, last in enumerate(self._last):
             if index in answers:
                 values, arrays = answers[index]
+                if not np.isfinite(values["reward"]):
+                    raise UserError(f"smac {self._map}: after step, the reward is {values['reward']}")
                 frame = self._frame(answers[index], "step") if arrays else last.frame  # none: the game crashed
                 self._last[index] = Outcome(frame, **{name: values[name] for name in Outcome._fields[1:]})
             else:
