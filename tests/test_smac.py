@@ -127,7 +127,7 @@ def test_a_crashed_game_truncates_and_shows_the_last_observation_it_had(smac):
 def test_a_game_that_crashes_while_it_is_reset_is_reset_again(smac):
     env = smac("fresh")
     play(env)
-    assert env.reset().state[0, [STEPS, RESETS]].tolist() == [0, 3]
+    assert env.reset().state[0, [STEPS, RESETS]].tolist() == [0, 1]
 
 
 def test_rewards_keep_their_scale_whatever_was_reset_before(smac):

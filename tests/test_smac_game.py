@@ -76,15 +76,16 @@ def test_sizes_of_every_map_are_the_published_ones_and_agents_are_who_we_say(pyt
     }
 
 
-def test_a_battle_is_won_with_all_the_reward_there_is(smac):
-    env = smac("3m")
+@pytest.mark.parametrize("name", ["3m", "8m"])
+def test_a_battle_is_won_with_all_the_reward_there_is(smac, name):
+    env = smac(name)
     spec = env.spec
-    assert (spec.n_agents, spec.obs_dim, spec.state_dim, spec.n_actions, spec.episode_limit) == PUBLISHED["3m"]
+    assert (spec.n_agents, spec.obs_dim, spec.state_dim, spec.n_actions, spec.episode_limit) == PUBLISHED[name]
     assert re.fullmatch(r"StarCraft II 4\.10 \(Base75689\), SMAC 1\.0\.0, PySC2 4\.0\.0", spec.version)
     for _ in range(2):
         steps = episode(env)
         assert steps[-1].won.all() and steps[-1].terminated.all() and not steps[-1].truncated.any()
-        # All damage to three marines of 45, 10 for each death and 200 for the battle are 20 in SMAC's scale.
+        # All damage to marines of 45, 10 for each death and 200 for the battle are 20 in SMAC's scale.
         assert sum(float(step.reward) for step in steps) == pytest.approx(20, abs=1e-4)
         assert not any(step.won.any() for step in steps[:-1])
 
@@ -165,6 +166,16 @@ def test_a_game_that_crashes_is_started_again(smac, game, tmp_path, at):
         assert steps[-1].won.all() and sum(float(step.reward) for step in steps) == pytest.approx(20, abs=1e-4)
     env.close()
     assert len(games(tmp_path / "game")) >= 2 and nothing_left(games(tmp_path / "game"))
+
+
+@pytest.mark.parametrize("request_", ["step", "observation"])
+def test_a_game_that_crashes_in_a_reset_begins_a_whole_battle(smac, request_):
+    """All three marines die in the first; in the second they are there, where they begin."""
+    env = smac("3m", crash_after_kill=request_)
+    first = env.reset().state
+    assert episode(env, stand_still)[-1].next.obs.eq(0).all()
+    assert torch.allclose(env.reset().state, first, atol=0.02)
+    assert sum(float(step.reward) for step in episode(env)) == pytest.approx(20, abs=1e-4)
 
 
 def test_an_early_reset_leaves_one_game_and_the_scale_of_rewards(smac, tmp_path):

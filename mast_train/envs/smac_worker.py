@@ -96,19 +96,21 @@ class Battle:
         return {"info": info, "versions": versions}, []
 
     def reset(self) -> Message:
-        """Start an episode."""
+        """Start an episode. Raises Refused when the game crashes each time that it is started."""
         if self._resets and not self._ends:
             # Before an episode has ended properly SMAC would start a game beside the one that runs, and count every
             # enemy's health again in the maximum that rewards are divided by.
-            self._env.close()
             self._build()
         for _ in range(RETRIES):
-            before = self._env.force_restarts
             self._env.reset()
-            # A game that crashes while it is observed is restarted, but SMAC goes on showing the one before.
             self._resets += 1
-            if self._env.force_restarts == before:
+            if not self._env.force_restarts:
                 break
+            # A game that crashed was started again, but SMAC still knows the units of the one before: it shows those,
+            # or kills their namesakes and waits for the rest for ever.
+            self._build()
+        else:
+            raise Refused(f"the game crashed in each of {RETRIES} resets")
         self._scale()
         return {}, self._frame()
 
@@ -116,6 +118,7 @@ class Battle:
         """One joint action, each available (SMAC asserts it). No arrays: the game crashed and was restarted."""
         reward, ended, info = self._env.step(actions)
         if "battle_won" not in info:
+            self._ends = 0  # the next reset starts anew
             return {"reward": 0.0, "terminated": False, "truncated": True, "won": False}, []
         self._ends += bool(ended)
         truncated = bool(ended and info.get("episode_limit"))
@@ -137,15 +140,17 @@ class Battle:
             self._env.close()
 
     def _build(self) -> None:
+        """A new environment; the game of the one before is stopped."""
         from smac.env import StarCraft2Env  # pyright: ignore[reportMissingImports]
 
+        self.close()
         # Another seed each time: the game's random stream is fixed by it. Without continuing_episode SMAC does not say
         # that an episode ended at its time limit.
         seed = (self._opened["seed"] + self._builds) % 2**32
         self._env = StarCraft2Env(
             map_name=self._opened["map_name"], seed=seed, continuing_episode=True, **self._opened["options"]
         )
-        self._builds, self._resets = self._builds + 1, 0
+        self._builds, self._resets, self._ends = self._builds + 1, 0, 0
 
     def _scale(self) -> None:
         """Rewards are divided by the most that an episode can earn. SMAC adds to it each time that it looks for units.

@@ -33,7 +33,11 @@ class Game:
     """What the requests are answered from. A request that is not valid in this state is answered with an error."""
 
     def __init__(self, folder: Path, build: int) -> None:
-        """folder: SC2PATH. Reads script.json there: enemy, spawn_delay, crash_at (loop), crashes, hang_at."""
+        """folder: SC2PATH. Reads script.json there.
+
+        enemy, spawn_delay: see Battlefield. crash_at, hang_at: the loop. crash_after_kill: the kind of request, the
+        first of which after units were killed it does not survive.
+        """
         self.folder, self.build = folder, build
         path = folder / "script.json"
         self.script = json.loads(path.read_text()) if path.exists() else {}
@@ -41,10 +45,13 @@ class Game:
         self.field: Any = None
         self.map_path, self.seed = "", 0
         self._battle: Any = None
+        self._killed = False
 
     def answer(self, request: Any) -> Any:
         """A Response to a Request."""
         kind = request.WhichOneof("request")
+        if self._killed and kind == self.script.get("crash_after_kill"):
+            self._crash()
         response = sc2api_pb2.Response(id=request.id)
         handler = getattr(self, "_" + str(kind), None)
         if handler is None or (kind in IN_GAME and self.status != sc2api_pb2.in_game):
@@ -141,23 +148,21 @@ class Game:
         response.simulation_loop = self.field.loop
         if before < self.script.get("hang_at", -1) <= self.field.loop:
             time.sleep(3600)
-        if before < self.script.get("crash_at", -1) <= self.field.loop and self._crashes_again():
-            os.kill(os.getpid(), signal.SIGKILL)
+        if before < self.script.get("crash_at", -1) <= self.field.loop:
+            self._crash()
 
-    def _crashes_again(self) -> bool:
-        """script.json's `crashes` counts all the games that are started from its folder."""
-        marks = self.folder / "crashes"
-        marks.mkdir(exist_ok=True)
-        done = len(list(marks.iterdir()))
-        if done >= self.script.get("crashes", 1):
-            return False
-        (marks / str(os.getpid())).touch()
-        return True
+    def _crash(self) -> None:
+        """Once for all the games that are started from one folder."""
+        mark = self.folder / "crashed"
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def _debug(self, request: Any, response: Any) -> None:
         for command in request.debug:
             if command.HasField("kill_unit"):
                 self.field.kill(command.kill_unit.tag)
+                self._killed = True
 
     def _save_replay(self, request: Any, response: Any) -> None:
         response.data = json.dumps({"map": self.map_path, "seed": self.seed, "loops": self.field.loop}).encode()
