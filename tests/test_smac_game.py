@@ -148,7 +148,7 @@ def test_the_time_limit_truncates(smac):
 
 
 def test_units_that_are_late_do_not_change_the_scale_of_rewards(smac):
-    env = smac("3m", spawn_delay=6)
+    env = smac("3m", spawn_delay=6, late=4)
     for _ in range(3):
         assert sum(float(step.reward) for step in episode(env)) == pytest.approx(20, abs=1e-4)
 

@@ -48,6 +48,7 @@ class Battlefield:
 
     def spawn(self) -> None:
         """Both teams, each kind in a column on its side of the map."""
+        self.born = self.loop
         names, owners, places = [], [], []
         middle = (self.playable[1] + self.playable[3]) / 2
         for owner, x, back in ((ALLY, self.size[0] / 2 - 7, -1), (ENEMY, self.size[0] / 2 + 7, 1)):

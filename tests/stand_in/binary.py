@@ -35,8 +35,8 @@ class Game:
     def __init__(self, folder: Path, build: int) -> None:
         """folder: SC2PATH. Reads script.json there.
 
-        enemy, spawn_delay: see Battlefield. crash_at, hang_at: the loop. crash_after_kill: the kind of request, the
-        first of which after units were killed it does not survive.
+        enemy, spawn_delay: see Battlefield. late: loops before the last unit of the map is there. crash_at, hang_at:
+        the loop. crash_after_kill: the kind of request, the first of which after units were killed it does not survive.
         """
         self.folder, self.build = folder, build
         path = folder / "script.json"
@@ -111,8 +111,9 @@ class Game:
     def _observation(self, request: Any, response: Any) -> None:
         seen, field = response.observation, self.field
         seen.game_loop = field.loop
+        late = field.loop - field.born < self.script.get("late", 0)
         for i, kind in enumerate(field.kinds):
-            if field.health[i] <= 0:
+            if field.health[i] <= 0 or (late and i == len(field.kinds) - 1):
                 continue
             own = field.owner[i] == ALLY
             unit = seen.raw_data.units.add(
