@@ -1,12 +1,13 @@
 """Plays one battle in the interpreter that has SMAC; prints the processor seconds of each part of a step, as JSON.
 
-    PYTHON -E benchmarks/battle_parts.py FOLDER-OF-smac_worker.py MAP STEPS
+    PYTHON -E benchmarks/battle_parts.py mast_train/envs 3m 100
 
 For battles.py. A part is without what it calls that is another part. The syntax of Python 3.8.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import random
@@ -62,18 +63,23 @@ def processor_s() -> float:
 
 
 def main() -> None:
-    sys.path.insert(0, sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="that of smac_worker.py")
+    parser.add_argument("map")
+    parser.add_argument("steps", type=int)
+    given = parser.parse_args()
+    sys.path.insert(0, given.folder)
     import smac_worker  # pyright: ignore[reportMissingImports]
 
     del sys.path[0]  # another smac.py lies there
     watch()
     timed(smac_worker.Battle, "step", "rest")
     battle, chosen = smac_worker.Battle(), random.Random(0)
-    battle.open(sys.argv[2], 0, {})
+    battle.open(given.map, 0, {})
     avail = battle.reset()[1][2]
     SPENT.clear()
     started = processor_s()
-    for _ in range(int(sys.argv[3])):
+    for _ in range(given.steps):
         actions = [chosen.choice([a for a, there in enumerate(row) if there]) for row in avail]
         values, arrays = battle.step(actions)
         kept = dict(SPENT)
