@@ -14,6 +14,7 @@ from mast_runtime import shell
 from mast_runtime.selftest.command import selftest
 from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console
 from mast_train.commands.line import doctor, eval_, maps, play, report, runs, train
+from mast_train.commands.smac_app import smac_app
 from mast_train.sweeps.command import sweep
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -137,6 +138,8 @@ for _function in COMMANDS:
     _name = _function.__name__.rstrip("_")
     _settings = {"auto_envvar_prefix": "MAST_SERVE"} if _function is serve else {}
     app.command(name=_name, context_settings=_settings)(shell.guarded(_function, _name, user_errors))
+
+app.add_typer(smac_app(user_errors), name="smac")
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from mast_runtime.backends import BACKENDS
 from mast_runtime.console import later_console
+from mast_runtime.imports import broken_package, why
 from mast_runtime.streams import kept_stdout, stdout
 from mast_runtime.version import __version__
 
@@ -155,11 +156,25 @@ def guarded(
             raise fail(f'mast {name} needs {module}; pip install "mast-marl[{extra}]"') from None
         except BrokenPipeError:
             raise typer.Exit(1) from None
-        except OSError as error:
-            where = f"{error.filename}: " if error.filename else ""
-            raise fail(f"{where}{error.strerror or error}") from None
+        except (typer.Exit, typer.Abort, _USAGE_ERROR):
+            raise
+        except Exception as error:
+            _fail_if_broken(name, error)
+            raise
 
     return run
+
+
+def _fail_if_broken(name: str, error: Exception) -> None:
+    """Raise the exit for an error of the system's, or of a package of ours that cannot be imported."""
+    modules = {module: extra for extra, names in EXTRAS.items() for module in names}
+    module = broken_package(error, modules)
+    if module is not None:
+        advice = f'pip install --upgrade "mast-marl[{modules[module]}]"'
+        raise fail(f"mast {name} needs {module}, which cannot be imported: {why(error)}; {advice}") from None
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        raise fail(f"{where}{error.strerror or error}") from None
 
 
 def run_app(app: typer.Typer) -> None:
@@ -167,9 +182,9 @@ def run_app(app: typer.Typer) -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     # Typer builds every command that is registered, which takes a sixth of the time until `mast serve` answers.
-    app.registered_commands = [
-        command for command in app.registered_commands if command.name == sys.argv[1]
-    ] or app.registered_commands
+    asked = [command for command in app.registered_commands if command.name == sys.argv[1]]
+    if asked:
+        app.registered_commands, app.registered_groups = asked, []
     try:
         code = typer.main.get_command(app).main(prog_name="mast", standalone_mode=False)
         sys.stdout.flush()

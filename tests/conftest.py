@@ -15,7 +15,13 @@ SLOW = {
     "test_install": (), "test_training": (), "test_sweep_run": (), "test_smax": (), "test_seeds": (),
     "test_algorithms": (), "test_train_sanitizers": (), "test_c_export": (), "test_play": (), "test_report": (),
     "test_doctor": (), "test_hostile_bundle": (), "test_rounds": (), "test_fused": (), "test_benchmarks": (),
-    "test_train_levels": (), "test_scaling": (), "test_web": (), "test_import": (), "test_ros": (), "test_serve_robot": (),
+    "test_imports": ("test_a_command_names_the_package_that_it_needs", "test_a_run_goes_on_without_tensorboard"),
+    "test_train_levels": (), "test_smac_game": (), "test_smac_install": (), "test_scaling": (), "test_web": (),
+    "test_smac": (
+        "test_ctrl_c_while_a_game_is_waited_for_ends_it", "test_a_resumed_run_does_not_repeat_its_first_episodes",
+        "test_training_and_evaluation_take_turns_on_one_set_of_games", "test_a_failing_game_is_reported_on_one_line",
+    ),
+    "test_import": (), "test_ros": (), "test_serve_robot": (),
     "test_cli": (
         "test_the_run_folder_holds_what_it_says", "test_export_eval_inspect_bench", "test_export_formats",
         "test_names_with_brackets_are_printed_as_they_are", "test_interrupt_saves_and_resume_continues",

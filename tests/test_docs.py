@@ -34,7 +34,11 @@ def test_commands_and_options_exist(page):
         if name.startswith("-"):
             continue
         assert name in COMMANDS, f"{page.name}: mast {name}"
-        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        command = COMMANDS[name]
+        if hasattr(command, "commands"):
+            assert arguments[0] in command.commands, f"{page.name}: mast {name} {arguments[0]}"
+            command = command.commands[arguments[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
         used = {argument.split("=")[0] for argument in arguments if argument.startswith("-")}
         assert used <= options, f"{page.name}: mast {name} has no {used - options}"
 

@@ -5,10 +5,12 @@ import subprocess
 import sys
 
 import pytest
+import smac_python
 
 from mast_runtime.console import new_console
 from mast_train.commands import doctor
 from mast_train.commands.doctor import Check
+from mast_train.envs import starcraft
 
 
 def test_importing_the_doctor_loads_nothing_heavy():
@@ -60,24 +62,49 @@ def test_a_broken_package_is_a_finding(tmp_path, monkeypatch, error):
     assert check.advice
 
 
-def test_the_real_game(tmp_path, monkeypatch):
+def test_the_game_its_binary_and_its_maps(tmp_path, monkeypatch):
     monkeypatch.setenv("SC2PATH", str(tmp_path))
     assert run("StarCraft II").status == run("SMAC maps").status == "missing"
     assert str(tmp_path) in run("StarCraft II").detail and "SC2PATH" in run("StarCraft II").advice
-    (tmp_path / "Versions" / "Base75689").mkdir(parents=True)
-    (tmp_path / "Maps" / "SMAC_Maps").mkdir(parents=True)
-    (tmp_path / "Maps" / "SMAC_Maps" / "3m.SC2Map").touch()
-    assert run("StarCraft II").status == run("SMAC maps").status == "ok"
-    assert run("StarCraft II").detail.startswith("4.10 (Base75689)")
+    smac_python.lay_out_game(tmp_path, 75689, 69232)
+    assert run("StarCraft II").status == "missing" and "there is no" in run("StarCraft II").detail
+    binary = tmp_path / "Versions" / "Base75689" / "SC2_x64"
+    binary.touch()
+    assert "cannot be executed" in run("StarCraft II").detail
+    binary.chmod(0o755)
+    assert run("StarCraft II").status == "ok" and run("StarCraft II").detail.startswith("4.10 (Base75689)")
+    assert run("SMAC maps").status == "warn" and "2c_vs_64zg" in run("SMAC maps").detail
+    for name in starcraft.ALLIES:
+        (tmp_path / "Maps" / "SMAC_Maps" / f"{name}.SC2Map").touch()
+    assert run("SMAC maps").status == "ok" and "all 23" in run("SMAC maps").detail
 
 
-def test_the_other_package_called_smac(tmp_path, monkeypatch):
-    (tmp_path / "smac" / "facade").mkdir(parents=True)
+def test_smac_is_looked_at_in_its_own_python(tmp_path, monkeypatch):
+    monkeypatch.setenv("SC2PATH", str(smac_python.lay_out_game(tmp_path / "game", 75689)))
+    monkeypatch.setenv("MAST_SMAC_PYTHON", str(smac_python.make(tmp_path / "python")))
+    check = run("smac")
+    assert check.status == "ok" and "SMAC 1.0.0, PySC2 4.0.0, protobuf 3.20.3 (cpp), Python 3." in check.detail
+    assert str(tmp_path / "python") in check.detail
+    (site,) = tmp_path.glob("python/lib/python3*/site-packages")
+    (site / "google/protobuf/internal/api_implementation.py").write_text("def Type():\n    return 'python'\n")
+    assert run("smac").status == "warn" and "steps take longer" in run("smac").detail
+    (site / "pysc2" / "maps.py").write_text("import websocket_that_is_not_there")
+    check = run("smac")
+    assert (
+        check.status == "missing" and "websocket_that_is_not_there" in check.detail and "smac install" in check.advice
+    )
+    monkeypatch.setenv("MAST_SMAC_PYTHON", "/nowhere/python")
+    assert "MAST_SMAC_PYTHON = /nowhere/python" in run("smac").detail
+
+
+def test_a_smac_beside_us_is_named(tmp_path, monkeypatch):
+    assert run("protobuf").status == "ok"
+    (tmp_path / "smac" / "env" / "starcraft2").mkdir(parents=True)
     (tmp_path / "smac" / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(doctor, "version", lambda name: "2.3.1")
-    check = run("smac")
-    assert check.status == "missing" and "smac 2.3.1 is SMAC3" in check.detail and "pip uninstall smac" in check.advice
+    monkeypatch.setattr(doctor, "version", lambda name: "3.20.3")
+    check = run("protobuf")
+    assert check.status == "warn" and "protobuf 3.20.3" in check.detail and "pip uninstall smac" in check.advice
 
 
 @pytest.mark.parametrize(("answer", "status"), [("native: not built: needs gcc", "warn"), ("native: avx2", "ok")])

@@ -1,17 +1,23 @@
-"""The adapter to the real game, against a stand-in with SMAC's API; and what it says when something is missing."""
+"""The adapter to the real game and its worker process, against a stand-in for the package smac."""
 
-import importlib
+import ast
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import smac_python
 import smac_stand_in
 import torch
 from learning import events
-from smac_stand_in import LIMIT, STOP, StandIn
+from smac_stand_in import LIMIT, STOP
 
 from mast_train.commands.play import record
-from mast_train.envs import make_env, starcraft
+from mast_train.envs import make_env, smac_process, smac_worker, starcraft
 from mast_train.envs.smac import SmacEnv
 from mast_train.runs.run import Evaluation, Run
 from mast_train.settings.config import EnvConfig, override
@@ -19,14 +25,29 @@ from mast_train.settings.errors import UserError
 from mast_train.settings.methods import preset
 
 CPU = torch.device("cpu")
+STEPS, SEED, RESETS, MAX_REWARD, OPTIONS = range(5)
+"""What the stand-in's state holds."""
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    return str(smac_python.make(tmp_path_factory.mktemp("smac") / "python"))
 
 
 @pytest.fixture
-def smac(request):
+def machine(tmp_path, monkeypatch, python):
+    """A machine on which a game and SMAC are installed, SMAC in a Python of its own."""
+    monkeypatch.setenv("SC2PATH", str(smac_python.lay_out_game(tmp_path / "game", 75689)))
+    monkeypatch.setenv(smac_process.VARIABLE, python)
+    return tmp_path
+
+
+@pytest.fixture
+def smac(machine):
     made = []
 
-    def make(script: str = "win", num_envs: int = 1, seed: int = 0, factory=StandIn) -> SmacEnv:
-        made.append(SmacEnv("3m", num_envs, seed, CPU, env_factory=factory, script=script))
+    def make(script: str = "win", num_envs: int = 1, seed: int = 0, **options) -> SmacEnv:
+        made.append(SmacEnv("3m", num_envs, seed, CPU, script=script, **options))
         return made[-1]
 
     yield make
@@ -50,26 +71,22 @@ def test_spec(smac):
     spec = smac().spec
     assert (spec.n_agents, spec.obs_dim, spec.state_dim, spec.n_actions, spec.episode_limit) == (3, 4, 5, 9, LIMIT)
     assert spec.agent_types == ("marine",) * 3
-    assert spec.version.startswith("StarCraft II")
+    assert spec.version == "StarCraft II 4.10 (Base75689), SMAC 1.0.0, PySC2 4.0.0"
+    assert smac(game_version="4.6.2").spec.version.startswith("StarCraft II 4.6.2 (Base69232)")
 
 
-def test_options_reach_the_game_as_it_expects_them():
-    made = []
-
-    def factory(map_name, seed, options):
-        made.append(options)
-        return StandIn(map_name, seed, {})
-
-    given = {"difficulty": 9, "game_version": "4.10", "replay_dir": "/replays"}
-    SmacEnv("3m", 1, 0, CPU, env_factory=factory, **given).close()
-    assert made == [{"difficulty": "9", "game_version": "4.10", "replay_dir": "/replays"}]
+def test_options_reach_the_game_as_it_expects_them(smac):
+    given = {"difficulty": 9, "game_version": "4.10", "reward_sparse": True}
+    assert starcraft.checked_options(given) == {**given, "difficulty": "9"}
+    assert smac(**given).reset().state[0, OPTIONS] == 3
     for wrong, words in (({"difficulty": "hard"}, "published results use 7"), ({"game_version": 4.1}, "quote it")):
         with pytest.raises(UserError, match=words):
-            SmacEnv("3m", 1, 0, CPU, env_factory=factory, **wrong)
+            smac(**wrong)
+    with pytest.raises(UserError, match=r"Unknown game version: 4\.9"):
+        smac(game_version="4.9")
 
 
-def test_training_and_evaluation_take_turns_on_one_set_of_games(monkeypatch):
-    monkeypatch.setattr(SmacEnv.__init__, "__defaults__", (StandIn,))
+def test_training_and_evaluation_take_turns_on_one_set_of_games(machine):
     settings = {"env.name": "smac", "env.num_envs": 1, "train.episodes_per_update": 1, "train.eval_episodes": 2}
     trainer = Run(override(preset("dense"), {**settings, "train.total_steps": 10, "net.hidden": 4}))
     assert trainer.eval_env is trainer.env
@@ -85,7 +102,7 @@ def test_a_won_battle_is_terminated_and_keeps_its_last_observation(smac):
     assert [bool(step.won) for step in steps] == [False] * (len(steps) - 1) + [True]
     assert last.terminated.all() and not last.truncated.any()
     assert last.reward.tolist() == [12.5] and last.reward.dtype == torch.float32
-    assert last.next.state.eq(len(steps)).all()
+    assert last.next.state[0, STEPS] == len(steps)
     again = env.step(stop(env))
     assert again.reward.tolist() == [0.0] and again.won.all() and again.terminated.all()
     assert torch.equal(again.next.obs, last.next.obs)
@@ -102,8 +119,32 @@ def test_a_crashed_game_truncates_and_shows_the_last_observation_it_had(smac):
     env.reset()
     before = env.step(stop(env))
     crashed = env.step(stop(env))
-    assert crashed.truncated.all() and not crashed.terminated.any()
+    assert crashed.truncated.all() and not crashed.terminated.any() and crashed.reward.tolist() == [0.0]
     assert torch.equal(crashed.next.obs, before.next.obs)
+    assert env.reset().state[0, STEPS] == 0
+
+
+def test_a_game_that_crashes_while_it_is_reset_is_reset_again(smac):
+    env = smac("fresh")
+    play(env)
+    assert env.reset().state[0, [STEPS, RESETS]].tolist() == [0, 1]
+
+
+def test_rewards_keep_their_scale_whatever_was_reset_before(smac):
+    """One enemy of 45 health: 10 for its death, 200 for the battle. SMAC adds the health up in every first reset."""
+    env = smac()
+    assert [float(env.reset().state[0, MAX_REWARD]) for _ in range(3)] == [255.0] * 3
+    play(env)
+    assert env.reset().state[0, MAX_REWARD] == 255
+
+
+def test_an_unfinished_first_episode_is_followed_by_a_new_game_with_another_seed(smac):
+    env = smac()
+    first, second = env.reset().state[0], env.reset().state[0]
+    assert first[RESETS] == second[RESETS] == 1 and second[SEED] == (first[SEED] + 1) % 1000
+    play(env)
+    env.reset()
+    assert env.reset().state[0, RESETS] == 3
 
 
 def test_every_row_keeps_an_available_action(smac):
@@ -111,30 +152,31 @@ def test_every_row_keeps_an_available_action(smac):
     assert last.next.avail_actions[..., 0].all() and not last.next.avail_actions[..., 1:].any()
 
 
-@pytest.mark.parametrize("num_envs", [1, 2])
-def test_an_unavailable_action_is_reported(smac, num_envs):
-    env = smac(num_envs=num_envs)
+def test_an_unavailable_action_is_reported(smac):
+    env = smac(num_envs=2)
     env.reset()
     actions = stop(env)
     actions[-1, 0] = 0
-    with pytest.raises(UserError, match="failed: AssertionError: Agent cannot perform action 0"):
+    with pytest.raises(UserError, match=r"failed: AssertionError: Agent cannot perform action 0$"):
         env.step(actions)
 
 
-def test_a_failing_game_is_reported_on_one_line(smac):
-    env = smac("raise", seed=2)
-    env.reset()
-    env.step(stop(env))
-    with pytest.raises(UserError, match="failed: ConnectionError: the game went away"):
-        env.step(stop(env))
-
-
-def test_a_dead_process_is_reported(smac):
-    env = smac("exit", num_envs=2)
-    env.reset()
-    env.step(stop(env))
-    with pytest.raises(UserError, match="stopped with exit code 3"):
-        env.step(stop(env))
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("raise", "failed: ConnectionError: the game went away; the game last said: the game chats"),
+        ("exit", "stopped with exit code 3; it last said: out of memory"),
+        ("wide", r"after reset, get_obs has shape \(3, 5\), expected \(3, 4\)"),
+        ("nan", "after reset, get_obs has a value that is not finite"),
+    ],
+)
+def test_a_failing_game_is_reported_on_one_line(smac, script, words):
+    env = smac(script, seed=2)
+    with pytest.raises(UserError, match=words) as error:
+        env.reset()
+        for _ in range(2):
+            env.step(stop(env))
+    assert "\n" not in str(error.value)
 
 
 def test_several_battles_run_side_by_side_and_wait_for_each_other(smac):
@@ -149,36 +191,20 @@ def test_several_battles_run_side_by_side_and_wait_for_each_other(smac):
     assert set(lengths) == {2, 3, 4}
     for index, length in enumerate(lengths):
         assert [float(step.reward[index]) for step in steps] == [0.5] * (length - 1) + [12.5] + [0.0] * (5 - length)
-        assert all(step.next.state[index].eq(length).all() for step in steps[length - 1 :])
-    assert env.reset().state.eq(0).all()
+        assert all(step.next.state[index, STEPS] == length for step in steps[length - 1 :])
+    assert env.reset().state[:, STEPS].eq(0).all()
 
 
 def test_a_resumed_run_does_not_repeat_its_first_episodes(smac):
-    seeds = []
-
-    def factory(map_name, seed, options):
-        seeds.append(seed)
-        return StandIn(map_name, seed, options)
-
-    env = smac(factory=factory)
+    env = smac()
     play(env)
     saved = json.loads(json.dumps(env.state_dict()))
+    first = smac(seed=0).reset().state[0, SEED]
     env.load_state_dict(saved)
-    smac(factory=factory, seed=0)
-    assert seeds[1] != seeds[0] and seeds[2] == seeds[0]
     assert env.state_dict() == saved
     with pytest.raises(ValueError, match="before reset"):
         env.step(stop(env))
-
-
-def test_an_unfinished_first_episode_is_closed_before_another_starts(smac):
-    games = []
-    env = smac(factory=lambda *arguments: games.append(StandIn(*arguments)) or games[-1])
-    env.reset()
-    play(env)
-    env.reset()
-    env.save_replay()
-    assert games[0].log == ["reset", "close", "reset", "reset", "save_replay"]
+    assert env.reset().state[0, SEED] != first
 
 
 def test_wrong_shape(smac):
@@ -188,79 +214,66 @@ def test_wrong_shape(smac):
         env.step(torch.ones(3, dtype=torch.int64))
 
 
-def install_smac(folder, *parts):
-    package = folder.joinpath("site", "smac", *parts)
-    package.mkdir(parents=True)
-    (folder / "site" / "smac" / "__init__.py").touch()
-    importlib.invalidate_caches()
+def test_play_writes_the_games_own_replay(machine):
+    where = EnvConfig("smac", "3m", reward_scale=1.0)
+    output = machine / "replays" / "battle.SC2Replay"
+    output.parent.mkdir()
+    episode = record(None, where, 0, "auto", output, 8.0)
+    assert [path.name for path in output.parent.iterdir()] == ["battle.SC2Replay"]
+    assert episode.result == "won" and output.read_bytes() == b"replay of 1"
+    with pytest.raises(UserError, match=r"name it battle\.SC2Replay"):
+        record(None, where, 0, "auto", output.with_suffix(".gif"), 8.0)
 
 
-def install_game(folder, *builds):
-    for build in builds:
-        (folder / "game" / "Versions" / build).mkdir(parents=True)
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-@pytest.fixture
-def machine(tmp_path, monkeypatch):
-    """An empty machine: SC2PATH points at nothing, and packages are looked up in tmp_path/site first."""
-    monkeypatch.setenv("SC2PATH", str(tmp_path / "game"))
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    return tmp_path
+def test_a_worker_ends_with_us_and_a_hanging_one_is_ended(smac, monkeypatch):
+    env = smac("hang")
+    env.reset()
+    (worker,) = env._workers
+    worker.send("step", [1, 1, 1])
+    monkeypatch.setattr(smac_process, "PATIENCE_S", 0.3)
+    began = time.monotonic()
+    env.close()
+    assert time.monotonic() - began < 5 and not alive(worker._process.pid)
 
 
-def complaint() -> str:
-    with pytest.raises(UserError) as error:
-        make_env("smac", "3m", 1, 0, CPU, {})
-    return str(error.value)
+def test_ctrl_c_while_a_game_is_waited_for_ends_it(machine):
+    code = (
+        "import torch; from mast_train.envs.smac import SmacEnv\n"
+        "env = SmacEnv('3m', 2, 0, torch.device('cpu'), script='hang'); env.reset()\n"
+        "print(*(w._process.pid for w in env._workers), flush=True)\n"
+        "from mast_train.envs import smac_process; smac_process.PATIENCE_S = 0.3\n"
+        "env.step(torch.ones(2, 3, dtype=torch.int64))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    assert len(workers) == 2 and all(map(alive, workers))
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate(timeout=30)[1]
+    assert not any(map(alive, workers))
 
 
-def test_what_is_missing_is_named_in_turn(machine):
-    if starcraft.which_smac() == "none":
-        assert "pip install git+https://github.com/oxwhirl/smac.git" in complaint()
-    install_smac(machine, "env", "starcraft2")
-    assert "SC2PATH" in complaint() and str(machine / "game") in complaint()
-    install_game(machine, "Base69232")
-    assert str(machine / "game" / "Maps" / "SMAC_Maps") in complaint()
-
-
-def test_the_other_package_called_smac_is_recognised(machine):
-    install_smac(machine, "facade")
-    assert "SMAC3" in complaint() and "pip uninstall smac" in complaint()
-
-
-def test_unknown_map():
-    with pytest.raises(UserError, match="unknown smac map '2s3zz': did you mean '2s3z'"):
-        make_env("smac", "2s3zz", 1, 0, CPU, {})
-
-
-def test_game_version_is_the_highest_build(machine):
-    game = machine / "game"
-    assert starcraft.game_version(game) is None
-    install_game(machine, "Base69232", "BaseX")
-    assert starcraft.game_version(game) == "4.6.2 (Base69232)"
-    install_game(machine, "Base75689")
-    assert starcraft.game_version(game) == "4.10 (Base75689)"
-    install_game(machine, "Base90000")
-    assert starcraft.game_version(game) == "Base90000"
+def test_the_worker_is_a_file_for_an_older_python_with_numpy():
+    tree = ast.parse(Path(smac_worker.__file__).read_text(), feature_version=(3, 8))
+    imports = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imports |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    others = {name.partition(".")[0] for name in imports} - set(sys.stdlib_module_names)
+    assert others == {"numpy", "smac", "pysc2", "google"}
 
 
 def test_stand_in_matches_the_map():
     assert sum(starcraft.ALLIES["3m"].values()) == smac_stand_in.N_AGENTS
 
 
-def test_play_writes_the_games_own_replay(tmp_path, monkeypatch):
-    class Recorded(StandIn):
-        def __init__(self, map_name, seed, options):
-            super().__init__(map_name, seed, options)
-            self.folder, self.prefix = options["replay_dir"], options["replay_prefix"]
-
-        def save_replay(self):
-            Path(self.folder, f"{self.prefix}_2026-01-01.SC2Replay").write_bytes(b"replay")
-
-    monkeypatch.setattr(SmacEnv.__init__, "__defaults__", (Recorded,))
-    where = EnvConfig("smac", "3m", reward_scale=1.0)
-    episode = record(None, where, 0, "auto", tmp_path / "battle.SC2Replay", 8.0)
-    assert [path.name for path in tmp_path.iterdir()] == ["battle.SC2Replay"]
-    assert (episode.result, episode.size_bytes) == ("won", 6)
-    with pytest.raises(UserError, match=r"name it battle\.SC2Replay"):
-        record(None, where, 0, "auto", tmp_path / "battle.gif", 8.0)
+def test_unknown_map():
+    with pytest.raises(UserError, match="unknown smac map '2s3zz': did you mean '2s3z'"):
+        make_env("smac", "2s3zz", 1, 0, CPU, {})

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast_runtime.backends.base import stepped
+from mast_runtime.imports import why
 from mast_runtime.network import Contract, Network
 from mast_runtime.onnx_graph import build_model, open_session
 
@@ -73,7 +74,14 @@ class OnnxStep:
 
 def _missing() -> str:
     missing = [module for module in ("onnx", "onnxruntime") if not find_spec(module)]
-    return f'{" and ".join(missing)}; pip install "mast-marl[export]"' if missing else ""
+    if missing:
+        return f'{" and ".join(missing)}; pip install "mast-marl[export]"'
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except Exception as error:
+        return f"onnx and onnxruntime, which cannot be imported: {why(error)}"
+    return ""
 
 
 BACKEND = stepped(OnnxStep, _missing, "ONNX Runtime's CPU kernels are dense: sparse takes the time of dense")

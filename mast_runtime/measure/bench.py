@@ -6,7 +6,6 @@ import gzip
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from mast_runtime.backends import BACKENDS, backend_of, find_backend, installed_backends
 from mast_runtime.bundle import Bundle, save
 from mast_runtime.errors import BackendError
+from mast_runtime.imports import importable
 from mast_runtime.measure.flops import Cost, bundle_cost
 from mast_runtime.measure.latency import LatencyRow, clock_us, densified, is_dense, measure_latency
 from mast_runtime.measure.machine import Machine, describe_machine
@@ -158,7 +158,7 @@ def _sizes(bundle: Bundle, path: Path, folder: Path, variants: Mapping[str, Bund
     for name, variant in variants.items():
         save(variant, folder / "variant.mast")
         rows.append(_size_row(f".mast, {name}", [(folder / "variant.mast").read_bytes()]))
-    if find_spec("onnx"):
+    if importable("onnx"):
         from mast_runtime.onnx_graph import build_model
 
         users = {agent.network: agent for agent in bundle.agents}.values()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast_runtime.bundle import Bundle
+from mast_runtime.imports import importable
 from mast_runtime.network import Contract, Network
 
 Feed = dict[str, NDArray]
@@ -104,7 +104,7 @@ RIVALS = {
 
 def installed_rivals() -> list[str]:
     """Names of the engines that can run here."""
-    return [name for name, engine in RIVALS.items() if all(find_spec(module) for module in engine.modules)]
+    return [name for name, engine in RIVALS.items() if importable(*engine.modules)]
 
 
 class Rival:

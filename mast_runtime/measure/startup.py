@@ -8,13 +8,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from time import perf_counter_ns
 
 from mast_runtime.bundle import Bundle
 from mast_runtime.errors import RuntimeFault
+from mast_runtime.imports import importable
 
 BARE = "python, nothing imported"
 MODEL_FILE = "onnxruntime, model file"
@@ -92,8 +92,8 @@ def bare_command() -> Command:
 
 
 def write_model(bundle: Bundle, index: int, path: Path) -> bool:
-    """Write agent `index`'s dense ONNX model for MODEL_FILE; False where onnx or onnxruntime is not installed."""
-    if not (find_spec("onnx") and find_spec("onnxruntime")):
+    """Write agent `index`'s dense ONNX model for MODEL_FILE; False where onnx or onnxruntime cannot be imported."""
+    if not importable("onnx", "onnxruntime"):
         return False
     from mast_runtime.onnx_graph import build_model
 

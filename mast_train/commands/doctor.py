@@ -9,15 +9,18 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 
-from mast_train.envs import smax_jax, starcraft
+from mast_runtime.imports import why
+from mast_train.envs import smac_process, smax_jax, starcraft
+from mast_train.envs.smac_worker import which_smac
 from mast_train.settings.errors import UserError
 
 TRAIN = 'pip install "mast-marl[train]"'
@@ -25,9 +28,10 @@ EXPORT = 'pip install "mast-marl[export]"'
 SERVE = 'pip install "mast-marl[serve]"'
 BASE = "pip install mast-marl"
 JAX_GPU = 'pip install "jax[cuda13]" (or cuda12, to match the driver)'
-SMAC = (
-    f"for the real game: pip uninstall smac, then {starcraft.SMAC_INSTALL}, in an environment of its own "
-    "(it needs protobuf < 3.21, which onnx does not accept)"
+SMAC = f"for the real game: {smac_process.INSTALL} makes a Python of its own for SMAC"
+SMAC_HERE = (
+    "pip uninstall smac pysc2, then pip install --upgrade protobuf; "
+    f"{smac_process.INSTALL} gives SMAC a Python of its own"
 )
 TORCH_GPU = "for a GPU, choose a CUDA build at https://pytorch.org/get-started/locally"
 
@@ -72,6 +76,7 @@ def diagnose(training: bool = False) -> list[Check]:
     Loads the optional packages, torch and JAX among them: some seconds. Never raises: a package that fails while it is
     imported is a finding.
     """
+    _battles.cache_clear()
     probes = RUNTIME + (TRAINING if training or find_spec("torch") else ())
     return [_check(name, probe, advice) for name, probe, advice in probes]
 
@@ -86,7 +91,7 @@ def _check(name: str, probe: Callable[[], Finding], advice: str) -> Check:
     except UserError as error:
         status, detail = "missing", str(error)
     except (Exception, SystemExit) as error:
-        status, detail = "missing", f"broken: {type(error).__name__}: {' '.join(str(error).split())}"
+        status, detail = "missing", f"broken: {why(error)}"
     return Check(name, status, detail, "" if status == "ok" else advice)
 
 
@@ -164,25 +169,55 @@ def _compiler() -> Finding:
     return "missing", "no cc, gcc or clang on PATH"
 
 
+@cache
+def _battles() -> dict[str, Any]:
+    """What the interpreter that plays battles says of itself; raises UserError."""
+    return smac_process.probe(smac_process.find_python())
+
+
 def _smac() -> Finding:
-    kind = starcraft.which_smac()
-    if kind == "other":
-        return "missing", f"smac {version('smac')} is SMAC3, a hyper-parameter optimiser, not the StarCraft challenge"
-    if kind == "none":
-        return "missing", "not installed"
-    return "ok", f"SMAC {version('smac')}"
+    found = _battles()
+    where = f"Python {found['python']} ({found['executable']})"
+    if not found["imported"]:
+        return "missing", f"{where}: {found['problem']}"
+    code = found["protobuf_code"]
+    detail = f"SMAC {found['smac']}, PySC2 {found['pysc2']}, protobuf {found['protobuf']} ({code}), {where}"
+    if code == "python":
+        return "warn", f"{detail}: protobuf without compiled code, so steps take longer; a Python up to 3.10 has it"
+    return "ok", detail
+
+
+def _smac_here() -> Finding:
+    """SMAC beside us needs a protobuf that nothing else here accepts."""
+    installed = (
+        f"protobuf {version('protobuf')}" if find_spec("google") and find_spec("google.protobuf") else "not installed"
+    )
+    if which_smac() != "smac":
+        return "ok", installed
+    return (
+        "warn",
+        f"{installed}, and SMAC, which wants one below 3.21: tensorboard, onnx and onnxruntime do not take that",
+    )
 
 
 def _starcraft() -> Finding:
     path = starcraft.game_path()
     found = starcraft.game_version(path)
-    return ("ok", f"{found} at {path}") if found else ("missing", f"not found at {path} (SC2PATH)")
+    if found is None:
+        return "missing", f"not found at {path} (SC2PATH)"
+    problem = starcraft.binary_problem(path)
+    return ("missing", f"{found} at {path}: {problem}") if problem else ("ok", f"{found} at {path}")
 
 
 def _smac_maps() -> Finding:
     path = starcraft.game_path()
-    found = starcraft.maps_path(path)
-    return ("ok", str(found)) if found else ("missing", f"not found in {path / 'Maps' / 'SMAC_Maps'}")
+    folder = starcraft.maps_path(path)
+    if folder is None:
+        return "missing", f"not found in {path / 'Maps' / 'SMAC_Maps'}"
+    absent = [name for name in starcraft.ALLIES if not (folder / f"{name}.SC2Map").is_file()]
+    if absent:
+        return "warn", f"{folder}, without {', '.join(absent)}"
+    return "ok", f"{folder}, all {len(starcraft.ALLIES)}"
 
 
 Probe = tuple[str, Callable[[], Finding], str]
@@ -212,6 +247,7 @@ TRAINING: tuple[Probe, ...] = (
         'pip install "mast-marl[pettingzoo]" (needed only for --env pettingzoo and aec)',
     ),
     ("smac", _smac, SMAC),
+    ("protobuf", _smac_here, SMAC_HERE),
     ("StarCraft II", _starcraft, f"for the real game: {starcraft.GAME_INSTALL}"),
     ("SMAC maps", _smac_maps, f"for the real game: {starcraft.MAPS_INSTALL}"),
 )

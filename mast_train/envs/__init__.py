@@ -34,7 +34,7 @@ class EnvRow:
 
 
 _AGENT_WISE = ("reward_scale", "team_reward", "episode_limit")
-SMAC_OPTIONS = ("difficulty", "game_version", "replay_dir", "replay_prefix", "reward_sparse")
+SMAC_OPTIONS = ("python", "difficulty", "game_version", "replay_dir", "replay_prefix", "reward_sparse")
 
 ENVS = {
     "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale", "rounds")),

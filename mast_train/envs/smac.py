@@ -5,9 +5,8 @@ Source: Samvelyan et al., The StarCraft Multi-Agent Challenge, AAMAS 2019.
 
 from __future__ import annotations
 
-import multiprocessing
-from contextlib import suppress
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,12 +14,22 @@ import torch
 from mast_train.envs import starcraft
 from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions
 from mast_train.envs.frame import Frame
-from mast_train.envs.starcraft import EnvFactory, Outcome, Request
+from mast_train.envs.smac_process import Answer, Worker, find_python
 from mast_train.settings.errors import UserError, check_choice
 
 
+class Outcome(NamedTuple):
+    """One step. `frame` is the last one that there was when the game crashed and was restarted."""
+
+    frame: Frame
+    reward: float
+    terminated: bool
+    truncated: bool
+    won: bool
+
+
 class SmacEnv:
-    """E battles on one SMAC map: in this process when E = 1, else one process each.
+    """E battles on one SMAC map, each in a process of its own, in the interpreter that has SMAC.
 
     Rewards, observations and states are SMAC's own, already scaled. An episode that reaches SMAC's time limit, or
     whose game crashed, is truncated. Unlike the other environments this one does not repeat exactly: the game keeps
@@ -33,19 +42,21 @@ class SmacEnv:
         num_envs: int,
         seed: int,
         device: torch.device,
-        env_factory: EnvFactory = starcraft.launch,
+        python: str | None = None,
         **options: Any,
     ) -> None:
-        """`env_factory(map_name, seed, options)` returns an object with SMAC's API; `options` are StarCraft2Env's.
+        """`python` plays the battles (smac_process.find_python); the other options are StarCraft2Env's.
 
         Raises UserError for an unknown map, an option that the game would refuse, a missing or wrong `smac`, a missing
         game or missing maps.
         """
         check_choice("smac map", map_name, self.maps())
         self.num_envs, self.device = num_envs, device
-        self._map, self._factory, self._options = map_name, env_factory, starcraft.checked_options(options)
+        self._map, self._options = map_name, starcraft.checked_options(options)
+        self._python = find_python(python)
+        starcraft.require_game()
         self._seed, self._resets = seed, 0
-        self._workers: list[_Local | _Process] = []
+        self._workers: list[Worker] = []
         self._last: list[Outcome] = []
         self.spec = self._spec(self._start())
 
@@ -56,9 +67,10 @@ class SmacEnv:
 
     def reset(self) -> Observation:
         """Start E episodes. The first call starts the games."""
-        frames = self._ask(dict.fromkeys(range(self.num_envs), ("reset", ())))
+        answers = self._ask(dict.fromkeys(range(self.num_envs), ("reset",)))
         self._resets += 1
-        self._last = [Outcome(frames[index], 0.0, False, False, False) for index in range(self.num_envs)]
+        frames = [self._frame(answers[index], "reset") for index in range(self.num_envs)]
+        self._last = [Outcome(frame, 0.0, False, False, False) for frame in frames]
         return self._transition().next
 
     def step(self, actions: torch.Tensor) -> Transition:
@@ -68,10 +80,16 @@ class SmacEnv:
             raise ValueError("step was called before reset")
         rows = actions.tolist()
         running = [index for index, last in enumerate(self._last) if not (last.terminated or last.truncated)]
-        answers = self._ask({index: ("step", (rows[index],)) for index in running})
+        answers = self._ask({index: ("step", rows[index]) for index in running})
         for index, last in enumerate(self._last):
-            after = answers.get(index, last._replace(reward=0.0))
-            self._last[index] = after if after.frame is not None else after._replace(frame=last.frame)
+            if index in answers:
+                values, arrays = answers[index]
+                if not np.isfinite(values["reward"]):
+                    raise UserError(f"smac {self._map}: after step, the reward is {values['reward']}")
+                frame = self._frame(answers[index], "step") if arrays else last.frame  # none: the game crashed
+                self._last[index] = Outcome(frame, **{name: values[name] for name in Outcome._fields[1:]})
+            else:
+                self._last[index] = last._replace(reward=0.0)
         return self._transition()
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,36 +105,43 @@ class SmacEnv:
 
     def save_replay(self) -> None:
         """Write a StarCraft II replay of the first environment to `replay_dir`."""
-        self._ask({0: ("save_replay", ())})
+        self._ask({0: ("save_replay",)})
 
     def picture(self) -> None:
         """The game draws itself: see `save_replay`."""
 
     def close(self) -> None:
         """Stop every game. May be called twice."""
-        for worker in self._workers:
+        workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.hang_up()
+        for worker in workers:
             worker.close()
-        self._workers = []
 
-    def _start(self) -> dict[str, int]:
+    def _start(self) -> Answer:
         seeds = np.random.SeedSequence([self._seed, self._resets]).generate_state(self.num_envs).tolist()
-        kind = _Local if self.num_envs == 1 else _Process
-        self._workers = [kind(self._factory, self._map, seed, self._options) for seed in seeds]
-        return self._ask(dict.fromkeys(range(self.num_envs), ("open", ())))[0]
+        for _ in seeds:
+            self._workers.append(Worker(self._python))
+        return self._ask({index: ("open", self._map, seed, self._options) for index, seed in enumerate(seeds)})[0]
 
-    def _ask(self, requests: dict[int, Request]) -> dict[int, Any]:
+    def _ask(self, requests: Mapping[int, tuple[Any, ...]]) -> dict[int, Answer]:
         """Send every worker's request before waiting for the first answer, so that the games run side by side."""
-        for index, request in requests.items():
-            self._workers[index].send(request)
-        answers = {index: self._workers[index].receive() for index in requests}
-        for result in answers.values():
-            if isinstance(result, UserError):
-                self.close()
-                raise result
-        return answers
+        try:
+            for index, request in requests.items():
+                self._workers[index].send(*request)
+            answers = {index: self._workers[index].receive() for index in requests}
+            for result in answers.values():
+                if isinstance(result, UserError):
+                    raise result
+        except BaseException:  # Ctrl-C too: an answer that nobody took would be taken for the next one
+            self.close()
+            raise
+        return cast(dict[int, Answer], answers)
 
-    def _spec(self, info: dict[str, int]) -> EnvSpec:
-        version = self._options.get("game_version") or starcraft.game_version(starcraft.game_path())
+    def _spec(self, answer: Answer) -> EnvSpec:
+        info, versions = answer[0]["info"], answer[0]["versions"]
+        build = versions["game"]["build"]
+        game = starcraft.build_name(build, versions["game"]["version"])
         return EnvSpec(
             env="smac",
             map=self._map,
@@ -126,11 +151,22 @@ class SmacEnv:
             n_actions=int(info["n_actions"]),
             episode_limit=int(info["episode_limit"]),
             agent_types=tuple(kind for kind, count in starcraft.ALLIES[self._map].items() for _ in range(count)),
-            version=f"StarCraft II {version or 'of unknown version'}",
+            version=f"StarCraft II {game}, SMAC {versions['smac']}, PySC2 {versions['pysc2']}",
         )
 
+    def _frame(self, answer: Answer, call: str) -> Frame:
+        """The arrays of an answer. Raises UserError for what the environment did not promise."""
+        spec, (obs, state, avail) = self.spec, answer[1]
+        expected = ((spec.n_agents, spec.obs_dim), (spec.state_dim,), (spec.n_agents, spec.n_actions))
+        for name, array, shape in zip(("get_obs", "get_state", "get_avail_actions"), answer[1], expected, strict=True):
+            if array.shape != shape:
+                raise UserError(f"smac {self._map}: after {call}, {name} has shape {array.shape}, expected {shape}")
+            if not np.isfinite(array).all():
+                raise UserError(f"smac {self._map}: after {call}, {name} has a value that is not finite")
+        return Frame(obs, state, avail)
+
     def _transition(self) -> Transition:
-        frames = [last.frame for last in self._last if last.frame is not None]
+        frames = [last.frame for last in self._last]
         flags = np.array([(last.terminated, last.truncated, last.won) for last in self._last])
         terminated, truncated, won = (self._tensor(column) for column in flags.T)
         reward = self._tensor(np.array([last.reward for last in self._last], dtype=np.float32))
@@ -141,48 +177,3 @@ class SmacEnv:
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array.copy()).to(self.device)
-
-
-class _Local:
-    """One battle in this process, with the calls of _Process."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self._battle = starcraft.Battle(*arguments)
-
-    def send(self, request: Request) -> None:
-        self._answer = starcraft.answer(self._battle, request)
-
-    def receive(self) -> Any:
-        return self._answer
-
-    def close(self) -> None:
-        self._battle.close()
-
-
-class _Process:
-    """One battle in a process of its own. Spawned, because a process that holds JAX or CUDA must not fork."""
-
-    def __init__(self, *arguments: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, other = context.Pipe()
-        self._process = context.Process(target=starcraft.serve, args=(other, *arguments), daemon=True)
-        self._process.start()
-        other.close()
-
-    def send(self, request: Request) -> None:
-        with suppress(BrokenPipeError):  # receive says what happened
-            self._pipe.send(request)
-
-    def receive(self) -> Any:
-        try:
-            return self._pipe.recv()
-        except (EOFError, ConnectionError):
-            self._process.join(1)
-            return UserError(f"the process of a smac environment stopped with exit code {self._process.exitcode}")
-
-    def close(self) -> None:
-        self._pipe.close()
-        self._process.join(10)
-        if self._process.is_alive():
-            self._process.terminate()
-            self._process.join(10)

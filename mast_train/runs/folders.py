@@ -27,10 +27,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from mast_runtime.bundle import write_atomically
+from mast_runtime.imports import why
 from mast_train.settings.config import Config, load_toml, to_toml
 from mast_train.settings.errors import UserError
 
 if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
     from mast_train.envs.base import EnvSpec  # imports torch, which finding and listing runs can do without
 
 PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pettingzoo", "safetensors")
@@ -188,8 +191,6 @@ class RunLog:
 
     def __init__(self, folder: Path, config: Config, spec: EnvSpec, resumed_at: tuple[int, int] | None = None) -> None:
         """resumed_at: the checkpoint's step and the step from which its next evaluation is due; None for a new run."""
-        from torch.utils.tensorboard import SummaryWriter
-
         self.folder, self.status = folder, "running"
         self._started, self._info = time.time(), {"seed": config.seed, "spec": asdict(spec), "sessions": []}
         if resumed_at is None:
@@ -201,14 +202,14 @@ class RunLog:
         self._info["sessions"].append(session)
         self._write_info()
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at[0] + 1 if resumed_at else None)
+        self._board = _board(folder / "tensorboard", resumed_at[0] + 1 if resumed_at else None)
 
     def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Append one line of numbers."""
         elapsed = round(time.time() - self._started, 3)
         self._metrics.write(json.dumps({"kind": kind, "step": step, "elapsed_s": elapsed, **values}) + "\n")
         for key, value in values.items():
-            if isinstance(value, (int, float)):
+            if isinstance(value, (int, float)) and self._board is not None:
                 self._board.add_scalar(f"{kind}/{key}", value, step)
 
     def _drop_after(self, step: int, next_eval: int) -> float:
@@ -233,4 +234,16 @@ class RunLog:
             self.status = "failed"
         self._write_info()
         self._metrics.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _board(folder: Path, purge_step: int | None) -> SummaryWriter | None:
+    """TensorBoard's writer; None, and one line, where it cannot be imported: metrics.jsonl has the same numbers."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(folder), purge_step=purge_step)
+    except Exception as error:
+        print(f"no TensorBoard files, metrics.jsonl has the same numbers: {why(error)}", file=sys.stderr)
+        return None

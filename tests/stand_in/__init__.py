@@ -1,0 +1,1 @@
+"""A game of StarCraft II for tests: see binary.py."""
