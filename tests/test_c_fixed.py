@@ -164,7 +164,7 @@ def test_it_is_verified_without_a_compiler(tmp_path, monkeypatch):
     bundle = random_bundle(3, hidden=32)
     monkeypatch.setattr(c_format, "find_compiler", list)
     (file,) = export_c(bundle, tmp_path / "c", 0, record(bundle), "i8")
-    assert file.report is not None and file.report.agreement >= 0.99 and file.report.tolerance.agreement == 0.99
+    assert file.report is not None and file.report.agreement >= 0.99
 
 
 def test_what_integers_cannot_hold_is_refused(tmp_path):
@@ -181,7 +181,7 @@ def test_other_actions_are_refused(tmp_path):
     trace = record(bundle)
     other = replace(trace, q=np.roll(trace.q, 1, 2))
     with pytest.raises(
-        ExportError, match=r"takes \d+\.\d% of .* 200 recorded actions, at least 99% are needed; export f32"
+        ExportError, match=r"takes \d+\.\d% of .* recorded decisions \(at least 99% are needed\) .*export f32"
     ):
         export_c(bundle, tmp_path / "c", 0, other, "i8")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import random_bundle
+from networks import random_bundle, with_noise
 from test_c_export import STRICT, compiler, record, run
 from test_c_fixed import WARNED
 from test_c_fixed import write as write_fixed
@@ -19,6 +19,7 @@ from mast_export.c.source import check_prefix
 from mast_export.errors import ExportError
 from mast_export.export import export_run
 from mast_export.formats.c import export_c
+from mast_export.quantise import quantise
 from mast_runtime import Bundle
 
 CORTEX = Path(__file__).resolve().parent.parent / "benchmarks" / "cortex_m"
@@ -28,6 +29,11 @@ bare = pytest.mark.skipif(
 )
 SIZES = {"left_arm": (24, 11), "right_arm": (53, 29)}
 """Hidden units and observations; the second is what would be written past in a state of the first's size."""
+
+
+def recorded(bundle, steps, dtype):
+    """An episode, with the noise of weights of this type."""
+    return with_noise(record(bundle, steps), quantise(bundle, dtype), dtype)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def write(policies, folder: Path, dtypes, steps=30) -> Path:
     """Both policies as exports of their own, below `folder`."""
     folder.mkdir()
     for (prefix, bundle), dtype in zip(policies.items(), dtypes, strict=True):
-        export_c(bundle, folder / prefix, 0, record(bundle, steps), dtype, prefix)
+        export_c(bundle, folder / prefix, 0, recorded(bundle, steps, dtype), dtype, prefix)
     return folder
 
 
@@ -99,7 +105,9 @@ def test_the_count_of_instructions_goes_beyond_24_bits(chip, tmp_path):
 @pytest.mark.parametrize("dtype", ["f32", "i8"])
 def test_every_name_has_the_prefix(policies, dtype, tmp_path):
     """In the code, but for comments, nothing is called policy; file names and macros have the prefix too."""
-    (file,) = export_c(policies["left_arm"], tmp_path / "c", 0, record(policies["left_arm"], 20), dtype, "left_arm")
+    (file,) = export_c(
+        policies["left_arm"], tmp_path / "c", 0, recorded(policies["left_arm"], 20, dtype), dtype, "left_arm"
+    )
     paths = [path for path in file.path.rglob("*") if path.is_file()]
     named = {path.name for path in paths if path.suffix in (".c", ".h", ".ino")}
     assert named and all(name.startswith("left_arm") for name in named)
@@ -142,7 +150,9 @@ def test_a_format_without_source_takes_no_prefix():
 def test_a_wrong_table_fails_the_self_test(policies, tmp_path):
     """On the target nobody compares bits: eight recorded steps must notice one changed row of weights."""
     for dtype in ("f32", "i8"):
-        (file,) = export_c(policies["left_arm"], tmp_path / dtype, 0, record(policies["left_arm"]), dtype, "left_arm")
+        (file,) = export_c(
+            policies["left_arm"], tmp_path / dtype, 0, recorded(policies["left_arm"], 200, dtype), dtype, "left_arm"
+        )
         source = file.path / "src"
         (source / "main.c").write_text('#include "left_arm.h"\nint main(void) { return left_arm_selftest(); }\n')
         build = [*find_compiler(), "-DLEFT_ARM_SELFTEST", "left_arm.c", "left_arm_selftest.c", "main.c", "-o", "try"]
