@@ -75,9 +75,10 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
     runs, config, spec = loop.runs, loop.config, loop.runs[0].spec
     several, seeds = len(runs) > 1, [run.config.seed for run in runs]
     sparsity = runs[0].learner.sparsity()["agents"]
+    kind = "actions" if spec.box is None else "continuous actions"
     console.print(
         f"{config.method} {config.algorithm} on {spec.env} {spec.map}: {spec.n_agents} agents, obs {spec.obs_dim}, "
-        f"actions {spec.n_actions}, state {spec.state_dim}; {f'sparsity {sparsity:.1%}' if sparsity else 'dense'}; "
+        f"{kind} {spec.n_actions}, state {spec.state_dim}; {f'sparsity {sparsity:.1%}' if sparsity else 'dense'}; "
         f"{'seeds' if several else 'seed'} "
         f"{', '.join(map(str, seeds))}, {runs[0].device}; {', '.join(f'{run.folder}/' for run in runs)}"
     )

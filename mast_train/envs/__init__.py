@@ -41,7 +41,11 @@ ENVS = {
     "smac": EnvRow("smac:SmacEnv", "3m", 1.0, "train", SMAC_OPTIONS, costly=True),
     "vmas": EnvRow("vmas:VmasEnv", "navigation", 1.0, "vmas", _AGENT_WISE, own_options=True),
     "pettingzoo": EnvRow("pettingzoo:PettingZooEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),
+    "mamujoco": EnvRow(
+        "mamujoco:MamujocoEnv", "HalfCheetah-2x3", 1.0, "mamujoco", ("reward_scale", "episode_limit", "workers"), True
+    ),
     "matrix": EnvRow("matrix:MatrixEnv", "two_step", 1.0, "train"),
+    "points": EnvRow("points:PointsEnv", "meet", 1.0, "train"),
 }
 """Adding one is a file in this folder and a line here (docs/architecture.md)."""
 

@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 from mast_runtime.bundle import write_atomically
 from mast_train.envs.base import EnvSpec
+from mast_train.envs.box import box_of
 from mast_train.settings.config import Config, flatten, override
 from mast_train.settings.errors import UserError
 
@@ -58,4 +59,5 @@ def config_of(header: dict[str, Any]) -> Config:
 
 def spec_of(header: dict[str, Any]) -> EnvSpec:
     """The EnvSpec a header holds."""
-    return EnvSpec(**{**header["spec"], "agent_types": tuple(header["spec"]["agent_types"])})
+    given = header["spec"]
+    return EnvSpec(**{**given, "agent_types": tuple(given["agent_types"]), "box": box_of(given.get("box"))})
