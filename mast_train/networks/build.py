@@ -81,7 +81,7 @@ def agent_layers(config: Config, critics: bool = False) -> list[MaskedLayer]:
     memory = [MaskedLayer(name, block.gru, 3) for name in ("weight_ih", "weight_hh")]
     middle = memory if config.net.recurrent else [MaskedLayer("mid_weight", block.gru)]
     if critics:
-        return [first, *middle, MaskedLayer("fc2_weight", block.fc2), MaskedLayer("fc3_weight")]
+        return [first, *middle, MaskedLayer("fc2_weight", block.fc2, spread=True), MaskedLayer("fc3_weight")]
     return [first, *middle, MaskedLayer("fc2_weight", block.fc2, actions=True)]
 
 
