@@ -15,7 +15,9 @@ SLOW = {
     "test_install": (), "test_training": (), "test_sweep_run": (), "test_smax": (), "test_seeds": (),
     "test_algorithms": (), "test_train_sanitizers": (), "test_c_export": (), "test_play": (), "test_report": (),
     "test_doctor": (), "test_hostile_bundle": (), "test_rounds": (), "test_fused": (), "test_benchmarks": (),
-    "test_train_levels": (),
+    "test_train_levels": (), "test_mamujoco": (),
+    "test_continuous_runs": ("test_the_small_game_is_solved", "test_resume_is_exact_to_the_bit"),
+    "test_facmac": ("test_every_method_learns_a_fixed_batch_and_keeps_its_masks",),
     "test_cli": (
         "test_the_run_folder_holds_what_it_says", "test_export_eval_inspect_bench", "test_export_formats",
         "test_names_with_brackets_are_printed_as_they_are", "test_interrupt_saves_and_resume_continues",

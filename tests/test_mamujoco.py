@@ -67,7 +67,7 @@ def test_sizes_that_differ_are_padded_and_bounds_are_the_robots():
     assert episodes.avail_actions[0, 0].sum(1).tolist() == [9, 8] and (episodes.actions[:, :, 1, 8] == 0).all()
 
 
-def test_a_picture_is_rendered_or_drawn_from_the_bodies(monkeypatch):
+def test_a_picture_is_rendered_or_drawn_from_the_bodies(monkeypatch, capfd):
     made = env(copies=1)
     made.reset()
     picture = made.picture()
@@ -79,6 +79,7 @@ def test_a_picture_is_rendered_or_drawn_from_the_bodies(monkeypatch):
     drawn = made.picture()
     made.close()
     assert isinstance(drawn, Scene) and len(drawn.shapes) > 10
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

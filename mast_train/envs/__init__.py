@@ -36,6 +36,7 @@ class EnvRow:
 
 
 _AGENT_WISE = ("reward_scale", "team_reward", "episode_limit")
+_STEPPED = ("reward_scale", "episode_limit", "workers")
 SMAC_OPTIONS = ("difficulty", "game_version", "replay_dir", "replay_prefix", "reward_sparse")
 
 LONG_EPISODES = {
@@ -46,6 +47,7 @@ LONG_EPISODES = {
     "replay.batch": 256,
     "replay.capacity": 1000,
     "train.episodes_per_update": 0.01,
+    "facmac.actor_rate": 0.1,
     "train.target_interval": 1,
     "train.target_rate": 0.005,
     "train.epsilon_steps": 10_000,
@@ -60,13 +62,7 @@ ENVS = {
     "vmas": EnvRow("vmas:VmasEnv", "navigation", 1.0, "vmas", _AGENT_WISE, own_options=True),
     "pettingzoo": EnvRow("pettingzoo:PettingZooEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),
     "mamujoco": EnvRow(
-        "mamujoco:MamujocoEnv",
-        "HalfCheetah-2x3",
-        1.0,
-        "mamujoco",
-        ("reward_scale", "episode_limit", "workers"),
-        True,
-        settings=LONG_EPISODES,
+        "mamujoco:MamujocoEnv", "HalfCheetah-2x3", 1.0, "mamujoco", _STEPPED, True, settings=LONG_EPISODES
     ),
     "matrix": EnvRow("matrix:MatrixEnv", "two_step", 1.0, "train"),
     "points": EnvRow("points:PointsEnv", "meet", 1.0, "train"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes.util
 import os
-import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from mast_train.envs.box import Box
 from mast_train.envs.scene import Circle, Line, Scene
 from mast_train.settings.errors import UserError
 
+FROM_ABOVE = ("Ant", "ManySegmentAnt", "ManySegmentSwimmer", "Reacher", "Swimmer")
+"""Scenarios that move in the plane of the ground; the others are seen from the side."""
 ADVICE = "see `mast maps --env mamujoco`"
 
 
@@ -51,7 +52,7 @@ class Copies:
         """Does nothing yet: see `open`."""
         self._name, self._arguments = f"{scenario}-{partition}", (scenario, partition, count, options)
         self._games: list[Any] = []
-        self._drawn: Any = None
+        self._renders = True
 
     def open(self) -> Facts:
         """Build the copies. Raises UserError for a scenario, partition or option that there is not."""
@@ -107,15 +108,19 @@ class Copies:
 
     def picture(self) -> np.ndarray | Scene | None:
         """The first copy as MuJoCo renders it, where it can draw off screen; else its bodies from the side."""
-        if self._drawn is not False:
-            try:
-                with _quiet():
-                    image = self._games[0].render()
-                self._drawn = True
-                return np.asarray(image)[:, :, :3].astype(np.uint8)
-            except Exception:  # whatever the machine's graphics lack
-                self._drawn = False
-        return bodies(self._games[0].single_agent_env.unwrapped)
+        if self._renders:
+            with _quiet():
+                image = self._rendered()
+            if image is not None:
+                return image
+            self._renders = False
+        return bodies(self._games[0].single_agent_env.unwrapped, self._arguments[0] in FROM_ABOVE)
+
+    def _rendered(self) -> np.ndarray | None:
+        try:
+            return np.asarray(self._games[0].render())[:, :, :3].astype(np.uint8)
+        except Exception:  # whatever the machine's graphics lack
+            return None
 
     def close(self) -> None:
         with _quiet():
@@ -128,11 +133,9 @@ class Copies:
         return np.stack(rows), np.asarray(game.state(), np.float32).reshape(-1)
 
 
-def bodies(simulation: Any) -> Scene:
-    """The geoms of the moving bodies in the plane in which the robot is longest: seen from the side, or from above for
-    a swimmer."""
-    model, data = simulation.model, simulation.data
-    up = 1 if float(np.ptp(data.geom_xpos[1:, 2])) < 0.05 else 2
+def bodies(simulation: Any, from_above: bool) -> Scene:
+    """The geoms of the moving bodies, seen from the side or from above."""
+    model, data, up = simulation.model, simulation.data, 1 if from_above else 2
     shapes: list[Circle | Line] = []
     for k in range(model.ngeom):
         if model.geom_bodyid[k] == 0:
@@ -143,8 +146,10 @@ def bodies(simulation: Any) -> Scene:
         colour = (40, 100, 200) if model.geom_bodyid[k] == 1 else (214, 126, 44)
         shapes += [Line(ends[0], ends[1], colour, 2 * float(size[0]))]
         shapes += [Circle(end, float(size[0]), colour) for end in ends]
-    x = float(np.mean([shape.centre[0] for shape in shapes if isinstance(shape, Circle)]))
-    ground = Line((x - 2.0, 0.0), (x + 2.0, 0.0), (200, 200, 195), 0.02)
+    x, y = np.mean([shape.centre for shape in shapes if isinstance(shape, Circle)], 0).tolist()
+    if from_above:
+        return Scene(tuple(shapes), corners=((x - 1.5, y - 1.3), (x + 1.5, y + 1.3)))
+    ground = Line((x - 3.0, 0.0), (x + 3.0, 0.0), (200, 200, 195), 0.02)
     return Scene((ground, *shapes), corners=((x - 1.5, -0.3), (x + 1.5, 1.9)))
 
 
@@ -180,8 +185,9 @@ def answer(copies: Copies, request: tuple[str, tuple[Any, ...]]) -> Any:
 
 
 def serve(pipe: Connection, *arguments: Any) -> None:
-    """Body of a worker process: answer requests until the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Body of a worker process: answer requests until the pipe is closed. In a session of its own: what interrupts or
+    ends a run is for the run, which still needs its workers while it saves."""
+    os.setsid()
     if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
         os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
     copies = Copies(*arguments)
