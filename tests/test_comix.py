@@ -9,6 +9,8 @@ import torch
 from given_actions import HAS, SPEC, disturb, episodes, subject, unroll, value
 from learning import update
 
+from mast_runtime.measure.flops import GRU_ELEMENTWISE, SIGMOID, TANH
+from mast_train.learning.flops import TARGET_PER_ACTION, Schedule, deciding, training_cost
 from mast_train.networks.heads import Search, cross_entropy, draws, head, squashed
 from mast_train.settings.methods import METHODS
 from mast_train.settings.of_algorithms import ComixConfig
@@ -144,3 +146,21 @@ def test_actors_are_squashed_and_critics_searched():
     out = 10.0 * torch.randn(4, 3, 2)
     actions = squashed(out, HAS.expand_as(out))
     assert actions.abs().max() <= 1.0 and (actions[:, ~HAS] == 0).all()
+
+
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_the_search_is_counted_in_targets_and_decisions(recurrent):
+    """By hand: a further action costs fc2's columns of the action, a sum and ReLU per unit, and fc3 with its bias."""
+    settings = {"comix.candidates": 8, "comix.iterations": 2, "net.recurrent": recurrent}
+    learner = subject("comix", "dense", **settings)
+    h, a, n = 16, 2, 3
+    another = n * (2 * h * a + 2 * h + 2 * h + 1)
+    assert deciding(learner.counts(), 16) - deciding(learner.counts(), 0) == another * 16
+    first, gru = 2 * h * (6 + a) + h, 2 * 3 * h * 2 * h + 4 * h + h * (2 * SIGMOID + TANH + GRU_ELEMENTWISE)
+    middle = gru if recurrent else 2 * h * h + 2 * h
+    last = 2 * h * (h + a) + h + h + 2 * h + 1
+    assert deciding(learner.counts(), 0) == n * (first + h + middle + last)
+    passes = learner.algorithm.passes(n, a)
+    cost = training_cost(passes, learner.counts(), Schedule(100, 4.0)).counted
+    assert passes.searched == 16 and cost["acting"] == deciding(learner.counts(), 16) / 4.0
+    assert cost["targets"] == n * 8 * TARGET_PER_ACTION

@@ -114,7 +114,7 @@ def _write(log: RunLog, run: Run, event: Event) -> None:
     elif event.reason != "interval":
         log.status = event.reason
         if event.reason == "finished":
-            log.row("summary", event.step, costs(run.learner.counts(), run.training_flops()))
+            log.row("summary", event.step, costs(run.learner.counts(), run.training_flops(), run.passes.searched))
 
 
 def _outcome(run: Run, log: RunLog) -> str:

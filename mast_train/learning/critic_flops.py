@@ -59,7 +59,7 @@ class CriticCounts:
     @property
     def counted_flops(self) -> float:
         hidden = self.fc1.outputs
-        middle = hidden if self.gru is None else 3 * hidden + hidden * (2 * SIGMOID + TANH + GRU_ELEMENTWISE)
+        middle = hidden * (1 if self.gru is None else 1 + 2 * SIGMOID + TANH + GRU_ELEMENTWISE)  # ReLU; a fourth bias
         return sum(matrix.counted_flops for matrix in self.matrices()) + hidden + middle + self.fc2.outputs
 
     @property

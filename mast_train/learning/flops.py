@@ -233,13 +233,13 @@ def training_cost(passes: Passes, model: Model, schedule: Schedule) -> TrainingC
     groups = model.groups()
     parameters = _parameters(groups)
     copied = _parameters(groups[2:] if model.central_agents else groups)
-    another = sum(agent.another_flops for agent in model.agents if isinstance(agent, CriticCounts))
-    learning = _weighted(times, groups, "counted_flops") + passes.additions + passes.searched * another
+    learning = _weighted(times, groups, "counted_flops") + passes.additions
+    learning += deciding(model, passes.searched) - deciding(model, 0)
     if passes.hypernetworks is not None and isinstance(model.mixer, QmixCounts):
         learning -= (passes.mixer - passes.hypernetworks) * model.mixer.hypernetwork_flops
     counted = {
         "learning": learning,
-        "acting": sum(agent.counted_flops for agent in model.agents) / schedule.replay_ratio,
+        "acting": deciding(model, passes.searched) / schedule.replay_ratio,
         "targets": float(reduced * TARGET_PER_ACTION),
         "optimiser": ADAM_PER_PARAMETER * parameters / schedule.batch_samples,
         "target_sync": copied / (schedule.target_interval * schedule.batch_samples),
@@ -254,13 +254,20 @@ def compare(passes: Passes, model: Model, schedule: Schedule) -> TrainingCompari
     return TrainingComparison(training_cost(passes, model, schedule), training_cost(passes, model.dense(), fixed))
 
 
-def costs(model: Model, training: TrainingComparison) -> dict[str, float]:
-    """What a run's log keeps: FLOPs per training sample and per joint decision, and the agents' weights."""
+def deciding(model: Model, searched: int) -> float:
+    """Counted FLOPs of one joint decision; searched: the further actions that an agent values in its memory."""
+    another = sum(agent.another_flops for agent in model.agents if isinstance(agent, CriticCounts))
+    return sum(agent.counted_flops for agent in model.agents) + searched * another
+
+
+def costs(model: Model, training: TrainingComparison, searched: int = 0) -> dict[str, float]:
+    """What a run's log keeps: FLOPs per training sample and per joint decision, and the agents' weights. searched: as
+    of deciding; the paper's count leaves the choice of an action out."""
     return {
         "training_paper_flops": training.sparse.paper_flops,
         "training_counted_flops": training.sparse.counted_flops,
         "inference_paper_flops": sum(agent.paper_flops for agent in model.agents),
-        "inference_counted_flops": sum(agent.counted_flops for agent in model.agents),
+        "inference_counted_flops": deciding(model, searched),
         "agent_weights": sum(agent.paper_parameters for agent in model.agents),
     }
 

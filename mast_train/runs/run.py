@@ -17,7 +17,7 @@ from mast_train.envs.base import VecEnv
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.replay import EpisodeBuffer
 from mast_train.experience.rollout import Policy, Rollout, rollout
-from mast_train.learning.flops import Schedule, TrainingComparison, compare
+from mast_train.learning.flops import Passes, Schedule, TrainingComparison, compare
 from mast_train.learning.learner import Learner, part, stream_seed
 from mast_train.networks.build import agent_inputs, previous, tiny_widths
 from mast_train.runs import checkpoint
@@ -140,8 +140,12 @@ class Run:
         interval = c.sparse.update_interval if c.sparse.grow != "none" else None
         ratio = max(1.0, samples * self.learner.updates / max(1, self.step))
         schedule = Schedule(round(samples), ratio, c.train.target_interval, interval)
-        passes = self.learner.algorithm.passes(self.spec.n_agents, self.spec.n_actions)
-        return compare(passes, self.learner.counts(), schedule)
+        return compare(self.passes, self.learner.counts(), schedule)
+
+    @property
+    def passes(self) -> Passes:
+        """Of the algorithm in this environment."""
+        return self.learner.algorithm.passes(self.spec.n_agents, self.spec.n_actions)
 
     def close(self) -> None:
         """Release the environments (real games are processes)."""
