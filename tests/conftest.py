@@ -16,7 +16,10 @@ SLOW = {
     "test_algorithms": (), "test_train_sanitizers": (), "test_c_export": (), "test_play": (), "test_report": (),
     "test_doctor": (), "test_hostile_bundle": (), "test_rounds": (), "test_fused": (), "test_benchmarks": (),
     "test_train_levels": (), "test_mamujoco": (),
-    "test_continuous_runs": ("test_the_small_game_is_solved", "test_resume_is_exact_to_the_bit"),
+    "test_continuous_runs": (
+        "test_the_small_game_is_solved", "test_resume_is_exact_to_the_bit",
+        "test_actors_that_choose_find_the_best_joint_choice",
+    ),
     "test_facmac": ("test_every_method_learns_a_fixed_batch_and_keeps_its_masks",),
     "test_cli": (
         "test_the_run_folder_holds_what_it_says", "test_export_eval_inspect_bench", "test_export_formats",

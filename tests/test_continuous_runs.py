@@ -42,6 +42,15 @@ def test_the_small_game_is_solved(algorithm, method, rate, one_thread):
     assert first < -7.0 and last > -3.5
 
 
+@pytest.mark.parametrize(("method", "rate"), [("dense", 2e-3), ("mast-active", 5e-3)])
+def test_actors_that_choose_find_the_best_joint_choice(method, rate, one_thread):
+    game = {"env.name": "matrix", "env.map": "coordination", "train.total_steps": 500, "train.epsilon_steps": 2000}
+    *_, last = (
+        e for e in events(Run(config("facmac", method, **game, **{"train.lr": rate}))) if isinstance(e, Evaluation)
+    )
+    assert last.return_mean == 9.0
+
+
 def run(trainer, until=None):
     told = []
     for event in events(trainer):
