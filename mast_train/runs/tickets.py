@@ -53,13 +53,16 @@ def warm_start(config: Config, spec: EnvSpec) -> dict[str, Tensor]:
     for key in SHAPE:
         if given[key] != wanted[key]:
             raise UserError(f"{folder}: its networks have {key} = {given[key]!r}, not {wanted[key]!r}; keep that")
-    trained, here = (
-        (s.n_agents, s.obs_dim, s.n_actions, s.state_dim, "discrete" if s.box is None else "continuous")
-        for s in (checkpoint.spec_of(header), spec)
-    )
+    source = checkpoint.spec_of(header)
+    kinds = ["discrete" if own.box is None else "continuous" for own in (source, spec)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"{folder}: its actions are {kinds[0]}, those of {spec.env} {spec.map} {kinds[1]}; they must agree"
+        )
+    trained, here = ((s.n_agents, s.obs_dim, s.n_actions, s.state_dim) for s in (source, spec))
     if trained != here:
         raise UserError(
-            f"{folder}: its networks are for (agents, obs, actions, state, kind) = {trained}, {spec.env} {spec.map} "
-            f"has {here}; choose an environment of that shape"
+            f"{folder}: its networks are for (agents, obs, actions, state) = {trained}, {spec.env} {spec.map} has "
+            f"{here}; choose an environment of that shape"
         )
     return {name.removeprefix("learner."): tensor for name, tensor in tensors.items()}
