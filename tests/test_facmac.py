@@ -82,8 +82,10 @@ def test_actors_and_critics_are_clipped_apart_and_step_at_their_own_rates():
     assert any(not torch.equal(p, old) for p, old in zip(learner.agents.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["continuous", "discrete"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [*((method, "continuous") for method in METHODS), *((m, "discrete") for m in ("dense", "rlx2", "mast-active"))],
+)
 def test_every_method_learns_a_fixed_batch_and_keeps_its_masks(method, kind):
     spec, batch = (SPEC, episodes()) if kind == "continuous" else (DISCRETE, discrete_episodes())
     settings = {"train.lr": 3e-3, "net.shared": method == "set", "net.recurrent": method != "rigl"}
