@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mast_export.errors import ExportError
 from mast_export.observed import Seen
 from mast_export.quantise import I8_LEVELS
 from mast_export.verify import Trace
@@ -29,9 +30,18 @@ LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_
 
 
 def extract(snapshot: Path) -> Bundle:
-    """The agents of a snapshot as a float32 bundle. Raises UserError for an unreadable file."""
+    """The agents of a snapshot as a float32 bundle. Raises UserError for an unreadable file, ExportError for agents
+    that the runtime does not run."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
+    if spec.box is not None:
+        raise ExportError(
+            f"{snapshot.parent.parent}: continuous actions cannot be exported yet; mast eval plays the run"
+        )
+    if not config.net.recurrent:
+        raise ExportError(
+            f"{snapshot.parent.parent}: agents without a memory (net.recurrent = false) cannot be exported"
+        )
     contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, config.net.last_action, config.net.shared)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     groups = 1 if config.net.shared else spec.n_agents
@@ -47,6 +57,7 @@ def record_trace(snapshot: Path, trace: Path) -> Trace:
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
     nets = load_agents(config, spec, tensors)
+    assert isinstance(nets, AgentNets), "extract refuses others"
     recorded, _ = checkpoint.read(trace)
     play = partial(_run, config, spec, recorded["obs"], recorded["avail_actions"])
     q, hidden, actions = play(copy.deepcopy(nets).double(), None)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     "train": ("torch", "jax", "jaxmarl", "six", "tensorboard", "tomli_w", "matplotlib", "PIL", "smac"),
     "vmas": ("vmas", "gym"),
+    "mamujoco": ("gymnasium_robotics", "mujoco"),
     "pettingzoo": ("pettingzoo", "gymnasium"),
     "export": ("onnx", "onnxruntime"),
     "serve": ("uvicorn", "prometheus_client"),

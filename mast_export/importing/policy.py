@@ -122,23 +122,17 @@ def networks(
         for kept, given, policy in zip(found, masks, policies, strict=True):
             kept |= _rectified_masks(policy, given)
     sparse = {name: any(1.0 - mask[name].mean() >= STORED_SPARSE_FROM for mask in found) for name in LAYERS}
-    return [
-        Network(
-            **{
-                name: Layer.from_dense(
-                    np.where(kept[name], own[name], 0.0) if sparse[name] else own[name],
-                    kept[name] if sparse[name] else None,
-                    rows[name] if sparse[name] else 1,
-                    SEGMENTS[name],
-                )
-                for name in LAYERS
-            },
-            fc1_bias=own["fc1_bias"],
-            gru_bias=policy.gru_bias,
-            fc2_bias=policy.fc2_bias,
-        )
-        for own, kept, policy in zip(arrays, found, policies, strict=True)
-    ]
+
+    def layer(name: str, weights: NDArray, mask: NDArray[np.bool_]) -> Layer:
+        if not sparse[name]:
+            return Layer.from_dense(weights, None, 1, SEGMENTS[name])
+        return Layer.from_dense(np.where(mask, weights, 0.0), mask, rows[name], SEGMENTS[name])
+
+    made = []
+    for own, kept, policy in zip(arrays, found, policies, strict=True):
+        fc1, ih, hh, fc2 = (layer(name, own[name], kept[name]) for name in LAYERS)
+        made.append(Network(fc1, ih, hh, fc2, own["fc1_bias"], policy.gru_bias, policy.fc2_bias))
+    return made
 
 
 def _rectified_masks(policy: Policy, masks: dict[str, NDArray[np.bool_]]) -> dict[str, NDArray[np.bool_]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,8 @@ class _Bound(NamedTuple):
 
 class OnnxStep:
     """One network in ONNX Runtime. Threads may share it: each has its own bound arrays."""
+
+    limits: tuple[Sequence[float], Sequence[float]] | None = None
 
     def __init__(self, contract: Contract, network: Network) -> None:
         self.hidden = network.hidden

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,8 @@ def network_input(contract: Contract, obs: NDArray, last_action: NDArray, agent_
 
 class ReferenceStep:
     """One network, matrices densified once. Immutable, so threads may share it."""
+
+    limits: tuple[Sequence[float], Sequence[float]] | None = None
 
     def __init__(self, contract: Contract, network: Network) -> None:
         self.contract = contract

@@ -78,6 +78,8 @@ class NativeStep:
     Team can run. Raises BackendError.
     """
 
+    limits: tuple[Sequence[float], Sequence[float]] | None = None
+
     def __init__(
         self, contract: Contract, network: Network, level: str | Level | None = None, lanes: bool = False
     ) -> None:

@@ -34,10 +34,15 @@ class Turns:
     """
 
     def __init__(self, env: Any) -> None:
-        """Raises Refused when it is no AECEnv."""
+        """Raises Refused when it is no AECEnv with discrete actions."""
         if missing := [name for name in AEC if not hasattr(env, name)]:
             advice = "; a ParallelEnv is named --env pettingzoo:..." if "agent_iter" in missing else ""
             raise Refused(f"returned {type(env).__name__}, not a PettingZoo AECEnv: no {', '.join(missing)}{advice}")
+        for agent in env.possible_agents:
+            if not isinstance(getattr(env.action_space(agent), "n", None), (int, np.integer)):
+                raise Refused(
+                    f"agent {agent!r} acts in {env.action_space(agent)}, expected Discrete(n) where players take turns"
+                )
         self._env = env
         self.possible_agents, self.observation_space, self.action_space = (
             env.possible_agents, env.observation_space, env.action_space,

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mast_train.envs.acts import Acts
 from mast_train.envs.door import Door, Refused, flag, image, number, parts, short, users_lines
 from mast_train.envs.frame import Frame
 from mast_train.envs.spaces import Sight, flat_state, mask
@@ -47,7 +48,7 @@ class ParallelGame:
         reward_scale: float = 1.0,
         team_reward: str = "sum",
     ) -> None:
-        """label: what errors call it. Raises UserError when it is no ParallelEnv with discrete actions."""
+        """label: what errors call it. Raises UserError when it is no ParallelEnv."""
         self._door = Door(label, factory)
         with self._door.call(f"its factory with {options}" if options else "its factory"):
             self._env = self._door.env = factory(**options)
@@ -58,13 +59,8 @@ class ParallelGame:
                 raise Refused(f"is {short(list(self.agents))}, expected the team's names, each once")
         with self._door.call("its action spaces"):
             spaces = [self._env.action_space(agent) for agent in self.agents]
-        for agent, space in zip(self.agents, spaces, strict=True):
-            if not isinstance(getattr(space, "n", None), (int, np.integer)) or getattr(space, "shape", ()) != ():
-                raise self._door.wrong(
-                    f"agent {agent!r} acts in {space}, expected Discrete(n): actions must be discrete"
-                )
-        self._counts = [int(space.n) for space in spaces]
-        self._first = [int(getattr(space, "start", 0)) for space in spaces]
+        self._acts = Acts(label, self.agents, spaces)
+        self._counts, self.box = self._acts.counts, self._acts.box
         self.n_actions = max(self._counts)
         with self._door.call("its observation spaces"):
             self._sights = [Sight(self._env.observation_space(agent)) for agent in self.agents]
@@ -93,10 +89,11 @@ class ParallelGame:
                 raise Refused("nobody takes part: agents is empty afterwards")
             return self._frame(obs, infos, self._playing)
 
-    def step(self, row: list[int]) -> Outcome:
-        """One action per agent, in the order of `agents`; those of agents that are not in the game are ignored."""
+    def step(self, row: list[Any]) -> Outcome:
+        """One action per agent, in the order of `agents`, as Acts.given takes it; those of agents that are not in the
+        game are ignored."""
         acting = self._playing
-        joint = {agent: self._first[i] + row[i] for i, agent in enumerate(self.agents) if agent in acting}
+        joint = {agent: self._acts.given(i, row[i]) for i, agent in enumerate(self.agents) if agent in acting}
         with self._door.call("step"):
             obs, rewards, terminations, truncations, infos = parts(self._env.step(joint), STEPPED, self.agents)
             reward = self._earned(rewards, acting)
@@ -166,7 +163,9 @@ class ParallelGame:
                 continue
             if agent not in obs:
                 raise Refused(f"agent {agent!r} is in the game, but the observations hold {sorted(map(str, obs))}")
-            avail[i, : self._counts[i]] = mask((infos.get(agent), obs[agent]), self._counts[i], agent)
+            avail[i, : self._counts[i]] = True  # every component; choices may be masked
+            if self.box is None:
+                avail[i, : self._counts[i]] = mask((infos.get(agent), obs[agent]), self._counts[i], agent)
             if obs[agent] is not None or avail[i].any():  # who waits may be shown nothing
                 vector = self._sights[i].flatten(obs[agent], f"agent {agent!r}")
                 seen[i, : vector.size] = vector

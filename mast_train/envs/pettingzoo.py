@@ -1,4 +1,4 @@
-"""A user's own environment, given as MODULE:FACTORY: PettingZoo's ParallelEnv or AECEnv, with discrete actions.
+"""A user's own environment, given as MODULE:FACTORY: PettingZoo's ParallelEnv, or an AECEnv with discrete actions.
 
 The contract: docs/environments.md.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from mast_train.envs.aec import in_turn
-from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_any_actions, unit_type
 from mast_train.envs.find import load_factory
 from mast_train.envs.parallel import LIMITS, Outcome, ParallelGame
 from mast_train.settings.errors import UserError
@@ -60,6 +60,7 @@ class PettingZooEnv:
             n_actions=game.n_actions,
             episode_limit=limit,
             agent_types=tuple(unit_type(str(agent)) for agent in game.agents),
+            box=game.box,
         )
         self._last: list[Outcome] = []
 
@@ -77,8 +78,9 @@ class PettingZooEnv:
         return self._transition().next
 
     def step(self, actions: torch.Tensor) -> Transition:
-        """actions [E,N] int64, each available. Raises ValueError for a wrong shape, UserError if a copy fails."""
-        check_actions(actions, self.num_envs, self.spec.n_agents)
+        """actions [E,N] int64, each available, or [E,N,A] in [-1, 1]. Raises ValueError for a wrong shape, UserError
+        for an action that is not a number, and if a copy fails."""
+        check_any_actions(actions, self.num_envs, self.spec)
         if not self._last:
             raise ValueError("step was called before reset")
         self._steps += 1

@@ -126,7 +126,7 @@ class Loop:
 
     def _acting(self) -> tuple[list[Exploration], Scaling | None]:
         """How a round that begins now explores, and what its observations are scaled by."""
-        explorations = [Exploration(run.epsilon, run.exploration) for run in self._active]
+        explorations = [Exploration(run.epsilon, run.exploration, run.noise) for run in self._active]
         return explorations, scaling([run.learner for run in self._active])
 
     def _play(self, actor: Actor, exploration: Sequence[Exploration], seen_as: Scaling | None) -> Rollouts:

@@ -33,8 +33,8 @@ def ticket(config: Config) -> tuple[Config, dict[str, Tensor]]:
 
 
 SHAPE = (
-    "algorithm", "env.normalise", "net.hidden", "net.shared", "net.last_action",
-    "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
+    "algorithm", "env.normalise", "net.hidden", "net.shared", "net.last_action", "net.recurrent",
+    "facmac.mixer", "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
     "sparse.agent_sparsity", "sparse.mixer_sparsity",
     "sparse.block.fc1", "sparse.block.gru", "sparse.block.fc2", "sparse.block.mixer",
 )  # fmt: skip
@@ -53,7 +53,13 @@ def warm_start(config: Config, spec: EnvSpec) -> dict[str, Tensor]:
     for key in SHAPE:
         if given[key] != wanted[key]:
             raise UserError(f"{folder}: its networks have {key} = {given[key]!r}, not {wanted[key]!r}; keep that")
-    trained, here = ((s.n_agents, s.obs_dim, s.n_actions, s.state_dim) for s in (checkpoint.spec_of(header), spec))
+    source = checkpoint.spec_of(header)
+    kinds = ["discrete" if own.box is None else "continuous" for own in (source, spec)]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"{folder}: its actions are {kinds[0]}, those of {spec.env} {spec.map} {kinds[1]}; they must agree"
+        )
+    trained, here = ((s.n_agents, s.obs_dim, s.n_actions, s.state_dim) for s in (source, spec))
     if trained != here:
         raise UserError(
             f"{folder}: its networks are for (agents, obs, actions, state) = {trained}, {spec.env} {spec.map} has "
