@@ -90,7 +90,7 @@ def test_the_rest_has_no_win_rate():
 def test_what_vmas_takes_itself_is_no_option_of_a_scenario():
     vmas = import_vmas()
     taken = set(signature(vmas.make_env).parameters) | set(signature(vmas.simulator.environment.Environment).parameters)
-    taken -= {"kwargs"}
+    taken -= {"kwargs", "continuous_actions"}  # the one that is ours to give
     assert {"max_steps", "terminated_truncated", "seed", "dict_spaces", "wrapper"} <= taken
     for name in taken:
         with pytest.raises(UserError, match=rf"^env\.options\.{name}: an argument of VMAS's simulator"):
