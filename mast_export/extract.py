@@ -10,13 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mast_export.errors import ExportError
 from mast_export.observed import Seen
 from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
 from mast_runtime.network import SEGMENTS
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.learner import part
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import AgentNets, CriticNets
 from mast_train.networks.build import agent_inputs, agent_layers, load_agents
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config
@@ -25,9 +26,18 @@ LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_
 
 
 def extract(snapshot: Path) -> Bundle:
-    """The agents of a snapshot as a float32 bundle. Raises UserError for an unreadable file."""
+    """The agents of a snapshot as a float32 bundle. Raises UserError for an unreadable file, ExportError for agents
+    that the runtime does not run."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
+    if spec.box is not None:
+        raise ExportError(
+            f"{snapshot.parent.parent}: continuous actions cannot be exported yet; mast eval plays the run"
+        )
+    if not config.net.recurrent:
+        raise ExportError(
+            f"{snapshot.parent.parent}: agents without a memory (net.recurrent = false) cannot be exported"
+        )
     contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, config.net.last_action, config.net.shared)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     groups = 1 if config.net.shared else spec.n_agents
@@ -67,10 +77,12 @@ def obs_names(snapshot: Path) -> list[list[tuple[str, str]]]:
 
 
 @torch.no_grad()
-def _run(nets: AgentNets, config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor) -> tuple[Tensor, Tensor]:
+def _run(
+    nets: AgentNets | CriticNets, config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor
+) -> tuple[Tensor, Tensor]:
     """obs [T,N,O], avail [T,N,A] -> q [T,N,A], hidden [T,N,H], acting greedily."""
     hidden = nets.initial_hidden(1, spec.n_agents)
-    last = torch.full((1, spec.n_agents), -1)
+    last = None
     all_q, all_hidden = [], []
     for o, a in zip(obs, avail, strict=True):
         q, hidden = nets.step(agent_inputs(config, spec, o[None], last), hidden)

@@ -62,9 +62,9 @@ class Expedition:
         pass
 
 
-class Continuous(Expedition):
+class Mixed(Expedition):
     def action_space(self, agent):
-        return Box(-1.0, 1.0, (2,))
+        return Box(-1.0, 1.0, (2,)) if agent == "short" else super().action_space(agent)
 
 
 class Broken(Expedition):

@@ -118,7 +118,7 @@ def test_target_networks_of_all_seeds_follow_in_as_many_copies_as_those_of_one()
         assert all(parameter._version > before for parameter, before in zip(watched, versions, strict=True))
         found.append(counted.operations)
         for learner in own:
-            for target, name in zip(learner.targets.values(), learner.algorithm.critic, strict=True):
+            for target, name in zip(learner.targets.values(), learner.algorithm.copies.values(), strict=True):
                 state = learner.online[name].state_dict()
                 assert all(torch.equal(value, state[key]) for key, value in target.state_dict().items())
     assert found[0] == found[1]

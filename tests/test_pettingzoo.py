@@ -112,7 +112,7 @@ def test_resets_repeat_from_the_saved_stream():
         (f"{GAMES}:NUMBER", {}, ["NUMBER is int", "a function or a class"]),
         (f"{GAMES}:Nothing", {}, ["not a PettingZoo ParallelEnv", "possible_agents"]),
         (f"{GAMES}:TurnByTurn", {}, ["AECEnv", "aec_to_parallel"]),
-        (f"{GAMES}:Continuous", {}, ["'short'", "Box", "must be discrete"]),
+        (f"{GAMES}:Mixed", {}, ["'short'", "Box", "partly continuous"]),
         (f"{GAMES}:Endless", {}, ["how long an episode", "env.episode_limit"]),
         (f"{GAMES}:Expedition", {"speed": 2}, ["its factory with {'speed': 2} failed: TypeError", "speed"]),
     ],

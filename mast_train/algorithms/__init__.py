@@ -15,6 +15,8 @@ ALGORITHMS = {
     "owqmix": "wqmix:OWQMIX",
     "cwqmix": "wqmix:CWQMIX",
     "res": "res:RES",
+    "facmac": "facmac:FACMAC",
+    "comix": "comix:COMIX",
 }
 """Name -> file and class."""
 

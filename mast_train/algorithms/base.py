@@ -5,14 +5,15 @@ Letters: B episodes, T steps, R transitions, N agents, A actions, S state.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from mast_train.engines.base import Engine, Values, Wanted
+from mast_train.engines.base import Ascent, Engine, GivenActions, Values, Wanted
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch, Rows, pick
 from mast_train.learning import targets
@@ -27,6 +28,7 @@ class Seen:
     """A batch as the networks see it; values: of agents by name, as the algorithm wanted them."""
 
     config: Config
+    spec: EnvSpec
     engine: Engine
     batch: EpisodeBatch
     rows: Rows
@@ -61,12 +63,24 @@ class Seen:
     def reduced_after(self, agents: str, select: str | None) -> Tensor:
         """Each agent's value of the next state by the configured operator [R,N]; select: the agents whose values choose
         or weigh the actions, None: its own."""
-        q, by = self.after(agents), None if select is None else self.after(select)
+        return self.reduced(self.after(agents), self.avail_after, None if select is None else self.after(select))
+
+    def value(self, critics: str, memory: Tensor, actions: Tensor) -> Tensor:
+        """Critics' values of given actions: GivenActions.value."""
+        return cast(GivenActions, self.engine).value(critics, memory, actions, self.rows)
+
+    def uniform(self, *shape: int) -> Tensor:
+        """GivenActions.uniform."""
+        return cast(GivenActions, self.engine).uniform(self.rows, *shape)
+
+    def reduced(self, q: Tensor, avail: Tensor, by: Tensor | None) -> Tensor:
+        """Values of the next state by the configured operator: q [R,N,A], avail bool, by (which choose or weigh; None:
+        q) -> [R,N]."""
         if self.config.target.scale == "fixed":
-            return self._reduced(q, self.avail_after, by, 1.0)
+            return self._reduced(q, avail, by, 1.0)
         # The unit is one seed's own: its spread is over that seed's transitions.
         optional = self.rows.split_any(by), self.rows.split_any(self.rows.real)
-        parts = zip(self.rows.split(q), self.rows.split(self.avail_after), *optional, strict=True)
+        parts = zip(self.rows.split(q), self.rows.split(avail), *optional, strict=True)
         arguments = [(v, can, by, self.engine.scalar(targets.spread(v, can, real))) for v, can, by, real in parts]
         return torch.cat([self._reduced(*part) for part in arguments])
 
@@ -96,14 +110,24 @@ class Fit:
 class Algorithm:
     """The frame that the value-based algorithms share; each changes what is its own.
 
-    Networks go by name: "agents" act, and what `critic` names has target networks, "target_agents" and "target_mixer".
+    Networks go by name: "agents" act.
     """
 
-    critic = "agents", "mixer"
-    """Which agents and mixer the target networks copy."""
+    copies: ClassVar[Mapping[str, str]] = {"target_agents": "agents", "target_mixer": "mixer"}
+    """Target network -> which network it is a copy of."""
+    actions: Sequence[str] = ("discrete",)
+    """For which kinds of actions it is: "discrete", "continuous"."""
+    in_torch = ""
+    """What it has that only the kernel torch runs."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    @property
+    def rate_shares(self) -> Mapping[str, float]:
+        """Networks with a share of the learning rate of their own; those of one share are clipped together, apart from
+        all others."""
+        return {}
 
     def mixer(self, spec: EnvSpec) -> nn.Module:
         """What makes the agents' values the team's: (q [...,N], state [...,S]) -> [...]."""
@@ -130,6 +154,18 @@ class Algorithm:
     def fits(self, seen: Seen, y: Tensor) -> list[Fit]:
         """What is fitted to the targets y, [R] or [R,N] as of next_value."""
         return [Fit("mixer", "agents", {"loss": Goal(y)})]
+
+    def ascents(self, seen: Seen) -> list[Ascent]:
+        """Which agents go where critics value their actions more."""
+        return []
+
+    def decides(
+        self, spec: EnvSpec, networks: Mapping[str, nn.Module], x: Tensor, avail: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Whole episodes: x [T,B,N,I], avail [T,B,N,A] -> the greedy actions, and the online networks' values of them
+        [T,B,N]."""
+        q = networks["agents"](x)[0]
+        return targets.greedy_actions(q, avail), targets.greedy_value(q, avail)
 
     def passes(self, n_agents: int, n_actions: int) -> Passes:
         """Forward passes a training sample costs; a backward pass is two. Here: online 1 + backward 2 + target 1."""

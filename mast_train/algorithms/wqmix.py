@@ -6,6 +6,9 @@ OW weighs by whether Q_tot is below its target, CW by whether the action taken s
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from mast_train.algorithms.base import Fit, Seen
@@ -23,7 +26,7 @@ from mast_train.networks.mixers import CentralMixer
 class OWQMIX(QMIX):
     """Optimistic weighting: 1 where Q_tot < y, else `wqmix.weight`."""
 
-    critic = "central_agents", "central_mixer"
+    copies: ClassVar[Mapping[str, str]] = {"target_agents": "central_agents", "target_mixer": "central_mixer"}
 
     @property
     def selects(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from mast_runtime.console import new_console
 from mast_train.commands import evaluate as evaluation
 from mast_train.commands import session
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import AgentNets, CriticNets
 from mast_train.networks.build import agent_inputs, load_agents
 from mast_train.runs import checkpoint
 from mast_train.runs.folders import find_run, find_snapshot
@@ -52,9 +52,10 @@ def evaluate(
 
 
 class Team(NamedTuple):
-    """Trained networks, and what makes their input of obs [...,N,O] and last_action [...,N] int64 (-1: none yet)."""
+    """Trained networks, and what makes their input of obs [...,N,O] and last_action [...,N] int64 (-1: none yet), or
+    continuous [...,N,A] (0: none yet)."""
 
-    networks: AgentNets
+    networks: AgentNets | CriticNets
     inputs: Callable[[Tensor, Tensor], Tensor]
 
 

@@ -101,6 +101,11 @@ def _packages(*modules: str) -> Callable[[], Finding]:
     return probe
 
 
+def _mamujoco() -> Finding:
+    mujoco = _packages("mujoco")()[1]  # importing gymnasium-robotics prints warnings
+    return "ok", f"{mujoco}, gymnasium-robotics {version('gymnasium-robotics')}"
+
+
 def _python() -> Finding:
     detail = f"{platform.python_version()} ({sys.executable}), {platform.machine()}"
     return ("ok" if sys.version_info >= (3, 11) else "missing"), detail
@@ -206,6 +211,7 @@ TRAINING: tuple[Probe, ...] = (
     ("jax devices", _jax_devices, JAX_GPU),
     ("jaxmarl", _jaxmarl, TRAIN),
     ("vmas", _vmas, 'pip install "mast-marl[vmas]" (needed only for --env vmas)'),
+    ("mamujoco", _mamujoco, 'pip install "mast-marl[mamujoco]" (needed only for --env mamujoco)'),
     ("pettingzoo", _packages("pettingzoo"), 'pip install "mast-marl[pettingzoo]" (needed only for --env pettingzoo)'),
     ("smac", _smac, SMAC),
     ("StarCraft II", _starcraft, f"for the real game: {starcraft.GAME_INSTALL}"),

@@ -13,9 +13,11 @@ import torch
 
 from mast_runtime import Bundle, load
 from mast_train.envs.base import EnvSpec, Observation, VecEnv
+from mast_train.envs.box import Box
 from mast_train.experience.rollout import AgentPolicy, Policy, random_policy
 from mast_train.learning.learner import stream_seed
 from mast_train.networks.build import agent_inputs, load_agents
+from mast_train.networks.heads import head
 from mast_train.runs import checkpoint
 from mast_train.runs.folders import find_run, find_snapshot
 from mast_train.runs.run import build_env, play, resolve_device, summarise, threads
@@ -89,12 +91,18 @@ def networks_policy(snapshot: Path, env: VecEnv) -> Policy:
     """A snapshot's own networks, in torch."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
-    _check_fit((spec.n_agents, spec.obs_dim, spec.n_actions), env.spec)
+    _check_fit((spec.n_agents, spec.obs_dim, spec.n_actions), env.spec, spec.box)
     nets = load_agents(config, spec, tensors).to(env.device)
-    return AgentPolicy(nets, partial(agent_inputs, config, spec))
+    return AgentPolicy(nets, partial(agent_inputs, config, spec), (), head(config, spec, nets))
 
 
-def _check_fit(given: tuple[int, int, int], spec: EnvSpec) -> None:
+def _check_fit(given: tuple[int, int, int], spec: EnvSpec, box: Box | None = None) -> None:
+    if box != spec.box:
+        given_kind, kind = ("discrete" if own is None else f"within {own}" for own in (box, spec.box))
+        raise UserError(
+            f"the policy's actions are {given_kind}, those of {spec.env} {spec.map} {kind}; evaluate it on the map it "
+            "was trained on"
+        )
     expected = (spec.n_agents, spec.obs_dim, spec.n_actions)
     if given != expected:
         raise UserError(

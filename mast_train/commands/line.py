@@ -13,9 +13,11 @@ from mast_runtime.shell import BackendOption, JsonOption, RunsOption, answer, co
 
 def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
-    env: Annotated[str | None, typer.Option(help="smax, smac, vmas, matrix or pettingzoo:module:factory.")] = None,
+    env: Annotated[
+        str | None, typer.Option(help="smax, smac, vmas, mamujoco, matrix or pettingzoo:module:factory.")
+    ] = None,
     method: Annotated[str | None, typer.Option(help="A row of docs/methods.md (default: mast-active).")] = None,
-    algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, iql, owqmix, cwqmix or res.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, iql, owqmix, cwqmix, res, facmac or comix.")] = None,
     recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the recurrent layer: 1x1, 8x1 or 16x1.")] = None,
@@ -129,7 +131,8 @@ def play(
 
 
 def maps(
-    env: Annotated[str, typer.Option(help="smax, smac, vmas or matrix.")] = "smax", json_: JsonOption = False
+    env: Annotated[str, typer.Option(help="smax, smac, vmas, mamujoco, matrix or points.")] = "smax",
+    json_: JsonOption = False,
 ) -> None:
     """List the maps of an environment."""
     from mast_train.envs import available_maps

@@ -6,7 +6,7 @@ Letters: K seeds, T steps, B episodes of all seeds, N agents, A actions, R trans
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,25 +21,43 @@ from mast_train.sparse.masks import Masks
 
 @dataclass(frozen=True)
 class Parts:
-    """What one seed brings: its networks by name, the masks of those that learn, and the optimiser of their weights.
-    sources: target network -> what it is a copy of."""
+    """What one seed brings: its networks by name, the masks of those that learn, the optimiser of their weights, and
+    the stream that learning draws from. sources: target network -> what it is a copy of."""
 
     networks: Mapping[str, nn.Module]
     masks: Mapping[str, Masks]
     optimizer: torch.optim.Optimizer
     sources: Mapping[str, str]
+    generator: torch.Generator
 
 
 @dataclass(frozen=True)
 class Wanted:
     """What a pass of some agents gives (Values), and whether a backward pass follows: with the gradients of connections
-    alone, or with those of absent weights too (dense_gradients). whole: the values of all actions at every step."""
+    alone, or with those of absent weights too (dense_gradients). whole: the values of all actions at every step.
+    outputs: `now` carries the gradients, and no action is looked up."""
 
     whole: bool = False
     now: bool = False
     after: bool = False
     learning: bool = False
     dense_gradients: bool = False
+    outputs: bool = False
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """The networks that act go where the critics' value of what they do rises: the mean, over the transitions, of the
+    mixer on the critics' values of all agents' present actions at once (Peng et al. 2021, equation 7).
+
+    actions: what the agents give [R,N,A] -> the actions that critics read [R,N,A]. penalty: on the mean of its squares.
+    """
+
+    mixer: str
+    critics: str
+    agents: str
+    actions: Callable[[Tensor], Tensor]
+    penalty: float
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,8 @@ class Schedule:
 
 class Values(Protocol):
     """What a pass of some agents gives at the transitions: the values of the actions taken [R,N], which carry the
-    gradients, and those of all actions now and after [R,N,A]. None: not asked for."""
+    gradients, and those of all actions now and after [R,N,A]; of critics, the memory in which an action is valued
+    [R,N,H]. None: not asked for."""
 
     @property
     def taken(self) -> Tensor | None: ...
@@ -146,6 +165,25 @@ class Engine(Protocol):
 
     def optimise(self, max_norm: float) -> Tensor:
         """Mask the gradients, clip each seed's by their global norm, step; the norms before clipping [K]."""
+        ...
+
+
+class GivenActions(Engine, Protocol):
+    """An engine that runs critics too: networks that value an action that they are given."""
+
+    def value(self, critics: str, memory: Tensor, actions: Tensor, rows: Rows) -> Tensor:
+        """memory [R,N,H] as `passes` gives it, actions [R,N,A] or [J,R,N,A] -> [R,N] or [J,R,N]."""
+        ...
+
+    def uniform(self, rows: Rows, *shape: int) -> Tensor:
+        """Numbers in [0, 1) [R,*shape], each seed's from its own stream."""
+        ...
+
+    def ascend(
+        self, ascent: Ascent, values: Mapping[str, Values], batch: EpisodeBatch, rows: Rows
+    ) -> dict[str, Tensor]:
+        """The gradients of an ascent over its agents alone, added to what is there; "policy_value" and
+        "policy_penalty" of each seed [K]."""
         ...
 
 

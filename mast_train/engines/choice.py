@@ -38,21 +38,36 @@ KERNELS = {
 """By the setting `kernel`; "auto" is the first that runs. Importing the table loads no torch."""
 
 
-def make_engine(config: Config, spec: EnvSpec, device: torch.device, parts: Sequence[Parts]) -> tuple[Engine, bool]:
-    """The engine, and whether its updates are recorded as CUDA graphs. Raises UserError where it cannot run."""
-    kernel = KERNELS[kernel_name(config.kernel, device)]
+def make_engine(
+    config: Config, spec: EnvSpec, device: torch.device, parts: Sequence[Parts], in_torch: str = ""
+) -> tuple[Engine, bool]:
+    """The engine, and whether its updates are recorded as CUDA graphs. in_torch: what the algorithm has that only the
+    kernel torch runs, "" for nothing. Raises UserError where it cannot run."""
+    kernel = KERNELS[kernel_name(config.kernel, device, in_torch or _in_torch(config))]
     file, _, make = kernel.code.partition(":")
     return getattr(import_module(f"mast_train.engines.{file}"), make)(config, spec, parts), kernel.graphs
 
 
-def kernel_name(wanted: str, device: torch.device) -> str:
-    """The row of KERNELS that the setting `kernel` stands for on a device. Raises UserError where it cannot run."""
+def kernel_name(wanted: str, device: torch.device, in_torch: str = "") -> str:
+    """The row of KERNELS that the setting `kernel` stands for on a device. in_torch: as of make_engine. Raises
+    UserError where it cannot run."""
+    if in_torch:
+        if wanted not in ("auto", "torch"):
+            raise UserError(f"kernel {wanted!r} does not run {in_torch}; use kernel = 'torch'")
+        return "torch"
     if wanted == "auto":
         return next(name for name in KERNELS if not _missing(name, device))
     if missing := _missing(wanted, device):
         others = ", ".join(repr(name) for name in KERNELS if name != wanted and not _missing(name, device))
         raise UserError(f"kernel {wanted!r} {missing}; use kernel = {others}")
     return wanted
+
+
+def _in_torch(config: Config) -> str:
+    """What of the settings only the kernel torch runs."""
+    if not config.net.recurrent:
+        return "agents without a memory (net.recurrent = false)"
+    return "pieces of episodes (replay.segment)" if config.replay.segment else ""
 
 
 def _missing(name: str, device: torch.device) -> str:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from mast_train.experience.rollout import Actor
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import GroupedNets
+
+Nets = TypeVar("Nets", bound=GroupedNets)
 
 
 class Frozen:
     """A copy of agents and their masks that shares nothing with them."""
 
     def __init__(
-        self, agents: AgentNets, masks: Mapping[str, Tensor], act: Callable[[AgentNets, Mapping[str, Tensor]], Actor]
+        self, agents: Nets, masks: Mapping[str, Tensor], act: Callable[[Nets, Mapping[str, Tensor]], Actor]
     ) -> None:
         """act: what acts with such networks and masks."""
         nets, worn = copy.deepcopy(agents), {name: mask.clone() for name, mask in masks.items()}

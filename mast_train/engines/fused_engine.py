@@ -24,7 +24,7 @@ from mast_train.engines.fused.structure import Structure
 from mast_train.engines.torch_engine import TorchEngine
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch
-from mast_train.networks.agents import AgentNets, GRUSequence
+from mast_train.networks.agents import GroupedNets, GRUSequence
 from mast_train.settings.config import Config
 from mast_train.settings.errors import UserError
 
@@ -92,7 +92,7 @@ class Recurrence:
     """The recurrence of some agents: on their connections alone where they are few and fit, else dense, in Triton where
     it works and in torch where it does not."""
 
-    def __init__(self, nets: AgentNets, masks: Tensor | None, mask: Tensor | None, rows: int) -> None:
+    def __init__(self, nets: GroupedNets, masks: Tensor | None, mask: Tensor | None, rows: int) -> None:
         """masks: bool [G,3H,H], as many connections as there ever are. mask: these agents' own, which may change in
         place; None: where their weights are not 0. rows: of a group."""
         self._nets, self._mask, self._rows, self.version = nets, mask, rows, 0
@@ -157,7 +157,7 @@ def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-def to_groups(nets: AgentNets, x: Tensor) -> Tensor:
+def to_groups(nets: GroupedNets, x: Tensor) -> Tensor:
     """[B,T,N,F] -> [G,F,T,R], a group's rows being its seed's episodes, batch-major."""
     b, t, n, width = x.shape
     seeds, own = nets.seeds, nets.groups // nets.seeds
@@ -165,7 +165,7 @@ def to_groups(nets: AgentNets, x: Tensor) -> Tensor:
     return parts.permute(0, 3, 5, 2, 1, 4).reshape(nets.groups, width, t, -1)
 
 
-def from_groups(nets: AgentNets, x: Tensor, b: int) -> Tensor:
+def from_groups(nets: GroupedNets, x: Tensor, b: int) -> Tensor:
     """[G,F,T,R] -> [T,B,N,F]."""
     seeds, own = nets.seeds, nets.groups // nets.seeds
     parts = x.reshape(seeds, own, x.shape[1], x.shape[2], b // seeds, -1)

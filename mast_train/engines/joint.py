@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import GroupedNets
 
 
 def lay_out(tensors: Sequence[Tensor], whole: Tensor | None = None) -> Tensor:
@@ -29,7 +30,10 @@ def lay_out(tensors: Sequence[Tensor], whole: Tensor | None = None) -> Tensor:
     return whole
 
 
-def joined(nets: Sequence[AgentNets], wholes: Mapping[str, Tensor]) -> AgentNets:
+Nets = TypeVar("Nets", bound=GroupedNets)
+
+
+def joined(nets: Sequence[Nets], wholes: Mapping[str, Tensor]) -> Nets:
     """The networks of several seeds side by side, of K times as many groups, on memory [K,groups,...] by parameter
     name."""
     joint = copy.deepcopy(nets[0])
@@ -39,7 +43,7 @@ def joined(nets: Sequence[AgentNets], wholes: Mapping[str, Tensor]) -> AgentNets
     return joint
 
 
-def chosen(joint: AgentNets, seeds: Sequence[int]) -> AgentNets:
+def chosen(joint: Nets, seeds: Sequence[int]) -> Nets:
     """A copy of some seeds' networks, in order, that shares nothing with those it is made from."""
     each = joint.groups // joint.seeds
     groups = torch.tensor([seed * each + group for seed in seeds for group in range(each)])

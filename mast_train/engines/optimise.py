@@ -25,7 +25,7 @@ class InTurn:
         """The learning rates [K] of the next steps."""
         for part, rate in zip(self._parts, rates, strict=True):
             for group in part.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
 
     def clear(self) -> None:
         for part in self._parts:  # by hand: torch's zero_grad takes 0.1 ms for its hooks
@@ -34,13 +34,15 @@ class InTurn:
                     parameter.grad = None
 
     def step(self, max_norm: float) -> Tensor:
-        """Mask the gradients, clip each seed's by their global norm, step; the norms before clipping [K]."""
+        """Mask the gradients, clip those of each seed's parties by their global norm, step; a seed's norms before
+        clipping [K]."""
         norms = []
         for part in self._parts:
             for masks in part.masks.values():
                 masks.apply_to_gradients()
-            parameters = [parameter for group in part.optimizer.param_groups for parameter in group["params"]]
-            norms.append(nn.utils.clip_grad_norm_(parameters, max_norm))
+            parties = [group["params"] for group in part.optimizer.param_groups]
+            each = [nn.utils.clip_grad_norm_(parameters, max_norm) for parameters in parties]
+            norms.append(each[0] if len(each) == 1 else torch.linalg.vector_norm(torch.stack(each)))
             part.optimizer.step()
         return torch.stack(norms)
 

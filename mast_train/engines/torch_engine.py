@@ -7,13 +7,12 @@ Letters as in engines/base.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from mast_train.engines.base import Parts, Schedule, Values, Wanted, fitted
+from mast_train.engines.base import Ascent, Parts, Schedule, Values, Wanted, fitted, of_seeds
 from mast_train.engines.frozen import Frozen
 from mast_train.engines.joint import chosen, hand_out, joined, lay_out
 from mast_train.engines.optimise import Flat, InTurn
@@ -22,8 +21,8 @@ from mast_train.experience.episodes import EpisodeBatch, Rows, pick, taken
 from mast_train.experience.rollout import Actor
 from mast_train.learning import targets
 from mast_train.learning.losses import Goal
-from mast_train.networks.agents import AgentNets
-from mast_train.networks.build import agent_inputs
+from mast_train.networks.agents import AgentNets, CriticNets
+from mast_train.networks.build import agent_inputs, encoded, previous
 from mast_train.settings.config import Config
 
 
@@ -51,20 +50,21 @@ class TorchEngine:
         self._config, self._spec, self._parts = config, spec, list(parts)
         self._flat = Flat(parts) if at_once else None
         self._optimise = self._flat or InTurn(parts)
-        self._agents: dict[str, AgentNets] = {}
+        self._agents: dict[str, AgentNets | CriticNets] = {}
         self._stacked: dict[str, dict[str, Tensor]] = {}  # mixers' parameters of all seeds, where they run at once
         self._handed: list[tuple[Tensor, list[Tensor]]] = []  # a joint parameter, and the seeds' that get its gradient
         self._frozen: Frozen | None = None
         for key, module in parts[0].networks.items():
-            if isinstance(module, AgentNets):
+            if isinstance(module, AgentNets | CriticNets):
                 self._agents[key] = module if len(parts) == 1 else self._joint_agents(key)
             elif self._flat and len(parts) > 1:
                 self._stacked[key] = self._joint(key, self._wholes(key))
         device = parts[0].optimizer.param_groups[0]["params"][0].device
         self._lambdas, self._delayed = torch.zeros(2, len(parts), device=device).unbind()
 
-    def _joint_agents(self, key: str) -> AgentNets:
-        nets = joined([cast(AgentNets, part.networks[key]) for part in self._parts], self._wholes(key))
+    def _joint_agents(self, key: str) -> AgentNets | CriticNets:
+        own = [part.networks[key] for part in self._parts]
+        nets = joined([net for net in own if isinstance(net, AgentNets | CriticNets)], self._wholes(key))
         self._joint(key, dict(nets.named_parameters()))
         return nets
 
@@ -102,11 +102,11 @@ class TorchEngine:
         return len(self._parts)
 
     @property
-    def actor(self) -> AgentNets:
+    def actor(self) -> AgentNets | CriticNets:
         """The online agents of all seeds."""
         return self._agents["agents"]
 
-    def actor_of(self, seeds: Sequence[int]) -> AgentNets:
+    def actor_of(self, seeds: Sequence[int]) -> AgentNets | CriticNets:
         return self.actor if list(seeds) == list(range(self.seeds)) else chosen(self.actor, seeds)
 
     def frozen_actor(self) -> Actor:
@@ -127,15 +127,30 @@ class TorchEngine:
             with torch.set_grad_enabled(what.learning):
                 q = self.unroll(key, inputs, batch)
                 found[key] = TorchValues(
-                    taken(q, rows, pick(batch.actions, rows.transition)) if what.learning else None,
-                    pick(q.detach(), rows.step_major) if what.now else None,
+                    self._taken(key, q, batch, rows) if what.learning and not what.outputs else None,
+                    pick(q if what.outputs else q.detach(), rows.step_major) if what.now else None,
                     pick(q.detach(), rows.next_step_major) if what.after else None,
                 )
         return found
 
+    def _taken(self, key: str, q: Tensor, batch: EpisodeBatch, rows: Rows) -> Tensor:
+        actions = pick(batch.actions, rows.transition)
+        if isinstance(self._agents[key], CriticNets):
+            return self.value(key, pick(q, rows.step_major), encoded(self._spec, actions), rows)
+        return taken(q, rows, actions)
+
+    def value(self, critics: str, memory: Tensor, actions: Tensor, rows: Rows) -> Tensor:
+        nets = self._agents[critics]
+        assert isinstance(nets, CriticNets)
+        return nets.value(memory, actions, rows.sizes)
+
+    def uniform(self, rows: Rows, *shape: int) -> Tensor:
+        own = zip(self._parts, rows.sizes, strict=True)
+        return torch.cat([torch.rand(size, *shape, generator=part.generator) for part, size in own]).to(rows.now.device)
+
     def inputs(self, batch: EpisodeBatch) -> Tensor:
         """What the agents read at every step [T+1,B,N,I]."""
-        last_action = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
+        last_action = previous(self._spec, batch.actions)
         return agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
 
     def unroll(self, key: str, inputs: Tensor, batch: EpisodeBatch) -> Tensor:
@@ -184,6 +199,22 @@ class TorchEngine:
         assert values.taken is not None
         q_tot = self.mix(mixer, values.taken, batch.state, rows, rows.now)
         return fitted(rows, goals, values.taken, q_tot)
+
+    def ascend(
+        self, ascent: Ascent, values: Mapping[str, Values], batch: EpisodeBatch, rows: Rows
+    ) -> dict[str, Tensor]:
+        out, memory = values[ascent.agents].now, values[ascent.critics].now
+        assert out is not None and memory is not None
+        q = self.value(ascent.critics, memory, ascent.actions(out), rows)
+        value = of_seeds(rows, self.mix(ascent.mixer, q, batch.state, rows, rows.now))
+        penalty = ascent.penalty * of_seeds(rows, out.square())
+        parameters = list(self._agents[ascent.agents].parameters())
+        gradients = torch.autograd.grad((penalty - value).sum(), parameters)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if parameter.grad is None:  # laid out like the weight: torch's fused Adam reads both in one order
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad += gradient
+        return {"policy_value": value.detach(), "policy_penalty": penalty.detach()}
 
     def clear_gradients(self) -> None:
         self._optimise.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ class EnvRow:
     code: file of this folder and class. map, reward_scale: what `--env NAME` sets. extra: of mast-marl, what installs
     it. options: settings of `env` that its constructor takes by name; own_options: whatever else is in `env.options`
     goes to the scenario or factory, as the constructor's `options`. costly: training and evaluation take turns on one
-    set of environments, since each is a process of gigabytes.
+    set of environments, since each is a process of gigabytes. settings: what else of a run `--env NAME` sets.
     """
 
     code: str
@@ -31,17 +32,44 @@ class EnvRow:
     options: tuple[str, ...] = ()
     own_options: bool = False
     costly: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 _AGENT_WISE = ("reward_scale", "team_reward", "episode_limit")
 SMAC_OPTIONS = ("difficulty", "game_version", "replay_dir", "replay_prefix", "reward_sparse")
+
+LONG_EPISODES = {
+    "env.num_envs": 4,
+    "net.recurrent": False,
+    "net.last_action": False,
+    "replay.segment": 1,
+    "replay.batch": 256,
+    "replay.capacity": 1000,
+    "train.episodes_per_update": 0.01,
+    "train.target_interval": 1,
+    "train.target_rate": 0.005,
+    "train.epsilon_steps": 10_000,
+    "train.epsilon_end": 0.0,
+    "train.eval_episodes": 8,
+}
+"""Of 1,000 steps, whose observations say nearly all: single steps as a batch, one update for ten steps played."""
 
 ENVS = {
     "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale", "rounds")),
     "smac": EnvRow("smac:SmacEnv", "3m", 1.0, "train", SMAC_OPTIONS, costly=True),
     "vmas": EnvRow("vmas:VmasEnv", "navigation", 1.0, "vmas", _AGENT_WISE, own_options=True),
     "pettingzoo": EnvRow("pettingzoo:PettingZooEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),
+    "mamujoco": EnvRow(
+        "mamujoco:MamujocoEnv",
+        "HalfCheetah-2x3",
+        1.0,
+        "mamujoco",
+        ("reward_scale", "episode_limit", "workers"),
+        True,
+        settings=LONG_EPISODES,
+    ),
     "matrix": EnvRow("matrix:MatrixEnv", "two_step", 1.0, "train"),
+    "points": EnvRow("points:PointsEnv", "meet", 1.0, "train"),
 }
 """Adding one is a file in this folder and a line here (docs/architecture.md)."""
 

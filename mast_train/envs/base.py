@@ -11,7 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from mast_train.envs.box import Box
 from mast_train.envs.scene import Scene
+from mast_train.settings.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class EnvSpec:
     """The contract of one map. `episode_limit` is the largest number of transitions an episode can have.
 
     obs_names: of the observation's inputs, a row of O for each agent, or one for all; none where they have no names.
+    box: the bounds of continuous actions, whose largest number of components is `n_actions`; None: actions are choices.
     """
 
     env: str
@@ -31,6 +34,17 @@ class EnvSpec:
     agent_types: tuple[str, ...]
     version: str = ""
     obs_names: tuple[tuple[str, ...], ...] = ()
+    box: Box | None = None
+
+    @property
+    def action_shape(self) -> tuple[int, ...]:
+        """Of one joint action: [N] of choices, [N,A] of components."""
+        return (self.n_agents,) if self.box is None else (self.n_agents, self.n_actions)
+
+    @property
+    def action_dtype(self) -> torch.dtype:
+        """int64 of choices, float32 of components in [-1, 1]."""
+        return torch.int64 if self.box is None else torch.float32
 
     def __post_init__(self) -> None:
         if len(self.agent_types) != self.n_agents:
@@ -42,7 +56,10 @@ class EnvSpec:
 
 @dataclass
 class Observation:
-    """obs [E,N,O] float32, state [E,S] float32, avail_actions [E,N,A] bool (at least one True per row)."""
+    """obs [E,N,O] float32, state [E,S] float32, avail_actions [E,N,A] bool (at least one True per row).
+
+    Of continuous actions avail_actions says which components an agent has.
+    """
 
     obs: torch.Tensor
     state: torch.Tensor
@@ -79,7 +96,8 @@ class Stepped(Protocol):
         ...
 
     def step(self, actions: torch.Tensor) -> Transition:
-        """actions [E,N] int64, each available. Raises ValueError for a wrong shape."""
+        """actions [E,N] int64, each available; continuous ones [E,N,A] float32, from -1 (the lower bound) to 1 (the
+        upper). Raises ValueError for a wrong shape, UserError for an action that is not a number."""
         ...
 
 
@@ -108,3 +126,14 @@ def check_actions(actions: torch.Tensor, num_envs: int, n_agents: int) -> None:
     """Raise ValueError unless actions are [E,N]."""
     if actions.shape != (num_envs, n_agents):
         raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {(num_envs, n_agents)}")
+
+
+def check_any_actions(actions: torch.Tensor, num_envs: int, spec: EnvSpec) -> None:
+    """Raise ValueError unless actions have the spec's shape, UserError for one that is not a number."""
+    expected = num_envs, *spec.action_shape
+    if actions.shape != expected:
+        raise ValueError(f"actions have shape {tuple(actions.shape)}, expected {expected}")
+    if spec.box is not None and not bool(torch.isfinite(actions).all()):
+        raise UserError(
+            f"an action for {spec.env} {spec.map} is not a finite number: the policy diverged; lower train.lr"
+        )

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mast_train.envs import install
+from mast_train.envs.acts import Acts
 from mast_train.envs.frame import Frame
 from mast_train.settings.errors import UserError, suggest
 
@@ -42,7 +43,7 @@ class ParallelGame:
     """One copy. An agent that is gone observes zeros, has only action 0, and earns 0."""
 
     def __init__(self, name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
-        """`name` is what errors call it. Raises UserError when it is no ParallelEnv with discrete actions."""
+        """`name` is what errors call it. Raises UserError when it is no ParallelEnv."""
         self._name = name
         with self._reported(f"its factory with {options}" if options else "its factory"):
             self._env = factory(**options)
@@ -51,11 +52,8 @@ class ParallelGame:
         with self._reported("its spaces"):
             actions = {agent: self._env.action_space(agent) for agent in self.agents}
             self._spaces = {agent: _observed(self._env.observation_space(agent)) for agent in self.agents}
-        for agent, space in actions.items():
-            if not isinstance(getattr(space, "n", None), (int, np.integer)) or getattr(space, "shape", ()) != ():
-                raise self._wrong(f"agent {agent!r} acts in {space}, expected Discrete(n): actions must be discrete")
-        self._counts = [int(actions[agent].n) for agent in self.agents]
-        self._first = [int(getattr(actions[agent], "start", 0)) for agent in self.agents]
+        self._acts = Acts(f"pettingzoo {name}", self.agents, list(actions.values()))
+        self._counts, self.box = self._acts.counts, self._acts.box
         self.n_actions = max(self._counts)
         with self._reported("its observation spaces"):
             self.obs_dim = max(_size(space) for space in self._spaces.values())
@@ -81,9 +79,10 @@ class ParallelGame:
         self._alive = set(self.agents)
         return self._frame(*answer, gone=set())
 
-    def step(self, row: list[int]) -> Outcome:
-        """One action per agent, in the order of `agents`; those of agents that are gone are ignored."""
-        joint = {agent: self._first[i] + row[i] for i, agent in enumerate(self.agents) if agent in self._alive}
+    def step(self, row: list[Any]) -> Outcome:
+        """One action per agent, in the order of `agents`, as Acts.given takes it; those of agents that are gone are
+        ignored."""
+        joint = {agent: self._acts.given(i, row[i]) for i, agent in enumerate(self.agents) if agent in self._alive}
         with self._reported("step"):
             answer = self._env.step(joint)
         if not isinstance(answer, tuple) or len(answer) != 5:
@@ -143,7 +142,9 @@ class ParallelGame:
         return self._finite(vector, f"the observation of agent {agent!r}")
 
     def _mask(self, index: int, given: Any, info: Mapping[str, Any]) -> np.ndarray:
-        """An agent's available actions [its n]: from its info, else from its observation, else all."""
+        """An agent's available actions [its n]: from its info, else from its observation, else all. All components."""
+        if self.box is not None:
+            return np.ones(self._counts[index], np.bool_)
         holder = next((x for x in (info, given) if isinstance(x, Mapping) and "action_mask" in x), None)
         if holder is None:
             return np.ones(self._counts[index], np.bool_)

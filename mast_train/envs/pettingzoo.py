@@ -1,4 +1,4 @@
-"""Any PettingZoo ParallelEnv with discrete actions, given as MODULE:FACTORY. The contract: docs/environments.md."""
+"""Any PettingZoo ParallelEnv, given as MODULE:FACTORY. The contract: docs/environments.md."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_any_actions, unit_type
 from mast_train.envs.parallel import EXAMPLE, LIMITS, Outcome, ParallelGame, load_factory
 from mast_train.settings.errors import UserError
 
@@ -52,6 +52,7 @@ class PettingZooEnv:
             n_actions=game.n_actions,
             episode_limit=limit,
             agent_types=tuple(unit_type(str(agent)) for agent in game.agents),
+            box=game.box,
         )
         self._scale = reward_scale / (self.spec.n_agents if team_reward == "mean" else 1)
         self._last: list[Outcome] = []
@@ -71,8 +72,9 @@ class PettingZooEnv:
         return self._transition().next
 
     def step(self, actions: torch.Tensor) -> Transition:
-        """actions [E,N] int64, each available. Raises ValueError for a wrong shape, UserError if a copy fails."""
-        check_actions(actions, self.num_envs, self.spec.n_agents)
+        """actions [E,N] int64, each available, or [E,N,A] in [-1, 1]. Raises ValueError for a wrong shape, UserError
+        for an action that is not a number, and if a copy fails."""
+        check_any_actions(actions, self.num_envs, self.spec)
         if not self._last:
             raise ValueError("step was called before reset")
         self._steps += 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mast_train.envs.base import Observation, Stepped, Transition, VecEnv, check_actions
+from mast_train.envs.base import Observation, Stepped, Transition, VecEnv, check_any_actions
 from mast_train.envs.smax import SmaxEnv, SmaxTogether
 
 
@@ -38,8 +38,8 @@ class InTurn:
         return _joined([env.reset() for env in self._envs])
 
     def step(self, actions: Tensor) -> Transition:
-        """actions [E,N] int64 of all. Raises ValueError for a wrong shape, and before `reset`."""
-        check_actions(actions, self.num_envs, self.spec.n_agents)
+        """actions [E,N] or [E,N,A] of all. Raises ValueError for a wrong shape, and before `reset`."""
+        check_any_actions(actions, self.num_envs, self.spec)
         if not self._last:
             raise ValueError("step was called before reset")
         last = [

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from mast_train.envs import install
-from mast_train.envs.base import EnvSpec, Observation, Transition, check_actions, unit_type
+from mast_train.envs.acts import Acts
+from mast_train.envs.base import EnvSpec, Observation, Transition, check_any_actions, unit_type
 from mast_train.envs.scene import Circle, Colour, Line, Point, Polygon, Scene
 from mast_train.settings.errors import UserError, check_choice
 
@@ -31,10 +32,11 @@ SOLVED_WHEN_DONE = (
 
 
 class VmasEnv:
-    """E worlds of one VMAS scenario with its discrete actions; the state is every agent's observation, concatenated.
+    """E worlds of one VMAS scenario; the state is every agent's observation, concatenated.
 
-    `options` go to the scenario (n_agents, ...). VMAS draws from torch's, numpy's and Python's global generators; here
-    every reset seeds them from the environment's own stream, and the rest of the process never notices.
+    Actions are discrete, with `continuous_actions` among the `options` continuous; other options go to the scenario
+    (n_agents, ...). VMAS draws from torch's, numpy's and Python's global generators; here every reset
+    seeds them from the environment's own stream, and the rest of the process never notices.
     """
 
     def __init__(
@@ -48,15 +50,16 @@ class VmasEnv:
         episode_limit: int = 0,
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Raises UserError for an unknown scenario or option, a missing VMAS, or actions that are not discrete."""
+        """Raises UserError for an unknown scenario or option, a missing VMAS, or agents that talk beside
+        acting."""
         check_choice("vmas map", map_name, self.maps())
         self.num_envs, self.device = num_envs, device
         self._rng = np.random.default_rng(seed)
-        self._env = _make(map_name, num_envs, device, options or {})
+        options = dict(options or {})
+        continuous = bool(options.pop("continuous_actions", False))
+        self._env = _make(map_name, num_envs, device, options, continuous)
         self._streams = list(self._env.vmas_random_state)
-        spaces = self._env.action_space.spaces
-        if not all(type(space).__name__ == "Discrete" for space in spaces):
-            raise UserError(f"vmas {map_name}: its agents talk too, so they have no single discrete action")
+        acts = Acts(f"vmas {map_name}", [agent.name for agent in self._env.agents], self._env.action_space.spaces)
         shown = self._env.get_from_scenario(True, False, False, False)[0]
         obs = [_flat(part) for part in shown]
         self.spec = EnvSpec(
@@ -65,12 +68,13 @@ class VmasEnv:
             n_agents=len(obs),
             obs_dim=max(part.shape[1] for part in obs),
             state_dim=sum(part.shape[1] for part in obs),
-            n_actions=max(int(space.n) for space in spaces),
+            n_actions=max(acts.counts),
             episode_limit=episode_limit or EPISODE_LIMIT,
             agent_types=tuple(unit_type(agent.name) for agent in self._env.agents),
             version=f"vmas {version('vmas')}",
+            box=acts.box,
         )
-        counts = torch.tensor([int(space.n) for space in spaces], device=device)
+        counts = torch.tensor(acts.counts, device=device)
         avail = torch.arange(self.spec.n_actions, device=device) < counts[:, None]
         self._avail = avail.expand(num_envs, -1, -1)
         self._scale = reward_scale / (len(obs) if team_reward == "mean" else 1)
@@ -94,12 +98,13 @@ class VmasEnv:
         return observation
 
     def step(self, actions: Tensor) -> Transition:
-        """actions [E,N] int64. Raises ValueError for a wrong shape, UserError when the world is no longer finite."""
-        check_actions(actions, self.num_envs, self.spec.n_agents)
+        """actions [E,N] int64 or [E,N,A] in [-1, 1]. Raises ValueError for a wrong shape, UserError for an action that
+        is not a number, and when the world is no longer finite."""
+        check_any_actions(actions, self.num_envs, self.spec)
         if self._last is None:
             raise ValueError("step was called before reset")
         self._put_streams(self._streams)
-        obs, rewards, done, _ = self._env.step(list(actions.float().unsqueeze(-1).unbind(1)))
+        obs, rewards, done, _ = self._env.step(self._given(actions))
         self._keep_streams()
         self._steps += 1
         last, finished = self._last, self._last.terminated | self._last.truncated
@@ -137,6 +142,14 @@ class VmasEnv:
     def close(self) -> None:
         """Nothing to release."""
 
+    def _given(self, actions: Tensor) -> list[Tensor]:
+        """What the worlds get of each agent: its choice [E,1], or its components within their bounds."""
+        box = self.spec.box
+        if box is None:
+            return list(actions.float().unsqueeze(-1).unbind(1))
+        bounded = torch.from_numpy(box.bounded(actions.cpu().numpy())).float().to(self.device)
+        return [own[:, : len(low)] for own, low in zip(bounded.unbind(1), box.low, strict=True)]
+
     def _observe(self, parts: list[Any]) -> Observation:
         obs = [_flat(part) for part in parts]
         state = torch.cat(obs, 1)
@@ -163,9 +176,9 @@ def import_vmas() -> Any:
     return vmas
 
 
-def _make(map_name: str, num_envs: int, device: torch.device, options: dict[str, Any]) -> Any:
+def _make(map_name: str, num_envs: int, device: torch.device, options: dict[str, Any], continuous: bool) -> Any:
     vmas = import_vmas()
-    settings = {"num_envs": num_envs, "device": device, "continuous_actions": False, "seed": 0}
+    settings = {"num_envs": num_envs, "device": device, "continuous_actions": continuous, "seed": 0}
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message="Scenario kwargs")

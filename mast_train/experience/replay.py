@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
+from mast_train.experience.segments import Pieces, draw_pieces, piece_rows, pieces
 from mast_train.experience.storage import Storage, filled_steps
 from mast_train.experience.transfer import sent
 from mast_train.settings.config import ReplayConfig
@@ -34,7 +35,9 @@ class EpisodeBuffer:
         add([self], episodes)
 
     def can_sample(self) -> bool:
-        """True once a whole batch of different episodes is there."""
+        """True once a whole batch of different episodes is there; of pieces, once there are as many steps."""
+        if self.config.segment:
+            return int(self._lengths(self.size).sum()) >= self.config.batch
         return self.size >= self.config.batch
 
     def sample(self, generator: torch.Generator) -> EpisodeBatch:
@@ -45,8 +48,12 @@ class EpisodeBuffer:
         return self.gather(self.draw(generator))
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """Which episodes a sample takes: their ages [replay.batch], for `gather`."""
+        """Which episodes a sample takes: their ages [replay.batch], for `gather`; of pieces also where in them
+        [replay.batch,2] (experience/segments.py)."""
         recent, newest = self.config.recent_batch, min(self.size, self.config.recent_capacity)
+        if segment := self.config.segment:
+            counts = (self.size, self.config.batch - recent), (newest, recent)
+            return torch.cat([draw_pieces(self._lengths(n), k, segment, generator) for n, k in counts])
         ages = _distinct(self.size, self.config.batch - recent, generator)
         if newest < recent:
             return torch.cat([torch.tensor(ages), torch.randint(newest, (recent,), generator=generator)])
@@ -58,7 +65,13 @@ class EpisodeBuffer:
 
     def drop_oldest(self, n: int) -> None:
         """Forget the n oldest episodes (never below one batch)."""
-        _forget([self], [min(n, self.size - min(self.size, self.config.batch))])
+        _forget([self], [min(n, self.size - min(self.size, self.batch_episodes))])
+
+    @property
+    def batch_episodes(self) -> int:
+        """How many whole episodes are as much as a batch."""
+        c = self.config
+        return max(1, c.batch * c.segment // self.spec.episode_limit) if c.segment else c.batch
 
     def release(self) -> None:
         """Leave the memory of a shared storage to the others: every episode is forgotten. Alone, nothing happens."""
@@ -83,6 +96,10 @@ class EpisodeBuffer:
             raise ValueError(f"{len(lengths)} episodes of up to {longest} steps do not fit this replay buffer")
         _forget([self], [self.size])
         _append([self], {name: state[name] for name in self.storage.data}, lengths, state["terminated"])
+
+    def _lengths(self, n: int) -> Tensor:
+        """Of the n newest episodes, the newest first."""
+        return self.storage.lengths[self._slots(torch.arange(n))]
 
     def _slots(self, ages: Tensor) -> Tensor:
         slots = (self._next - 1 - ages) % self.config.capacity
@@ -135,18 +152,24 @@ def gather(
     memory: dict[str, Tensor] | None = None,
     steps: Callable[[int], int] = int,
 ) -> EpisodeBatch:
-    """Equally many episodes of each of K buffers, by age as of EpisodeBuffer.gather, as one padded batch.
+    """Equally many episodes of each of K buffers, by age as of EpisodeBuffer.gather, as one padded batch; pieces of
+    them where `ages` says where (EpisodeBuffer.draw): their burn-in is there and not `filled`.
 
     memory: what the batch is written into, kept by the caller for the next one; batches of one shape lie at one
     address. New memory of this size would be given back to the system every time, and its pages be cleared again.
     steps: how many the batch has, of its longest episode's, at most the map's limit.
     """
-    device, groups = buffers[0].device, _sharing(buffers)
+    device, groups, c = buffers[0].device, _sharing(buffers), buffers[0].config
+    starts = torch.cat([own[:, 1] for own in ages]) if ages[0].dim() == 2 else None
+    if starts is not None:
+        ages = [own[:, 0] for own in ages]
     if len(groups) == 1:
         stored = [(buffers[0].storage, _slots(buffers, ages))]
     else:
         stored = [(buffer.storage, buffer._slots(own)) for buffer, own in zip(buffers, ages, strict=True)]
     length = torch.cat([storage.lengths[own] for storage, own in stored])
+    cut = None if starts is None else pieces(length, starts, c.segment, c.burn_in)
+    length = length if cut is None else cut.count
     t = steps(int(length.max()))
     memory, longest = ({}, t) if memory is None else (memory, buffers[0].spec.episode_limit)
 
@@ -157,21 +180,36 @@ def gather(
             memory[name] = like.new_empty(len(length) * (longest + more), *entry)
         return memory[name][:count].view(len(length), t + more, *entry)
 
-    rows = [sent(storage.rows[own, : t + 1], device) for storage, own in stored]
-    observed, acted = ([own[:, : t + more].reshape(-1) for own in rows] for more in (1, 0))
+    observed, acted = _rows(stored, cut, t, device)
     data = {name: place(name, whole, whole.shape[1:]) for name, whole in stored[0][0].data.items()}
     for name, whole in data.items():
         parts = whole.flatten(0, 1).tensor_split(len(stored))
         for (storage, _), index, part in zip(stored, observed if name in OBSERVED else acted, parts, strict=True):
             torch.index_select(storage.data[name], 0, index, out=part)
-    terminates = sent(torch.cat([storage.terminated[own] for storage, own in stored]), device)[:, None]
+    ends = torch.cat([storage.terminated[own] for storage, own in stored])
+    terminates = sent(ends if cut is None else ends & cut.last, device)[:, None]
     step, length = torch.arange(t, device=device), sent(length, device)[:, None]
     ended = step == length - 1
     filled, terminated, truncated = (place(name, ended, ()) for name in ("filled", "terminated", "truncated"))
     torch.lt(step, length, out=filled)
+    if cut is not None:
+        filled &= step >= sent(cut.skip, device)[:, None]
     torch.logical_and(ended, terminates, out=terminated)
     torch.gt(ended, terminates, out=truncated)
     return EpisodeBatch(**data, terminated=terminated, truncated=truncated, filled=filled)
+
+
+def _rows(
+    stored: Sequence[tuple[Storage, Tensor]], cut: Pieces | None, t: int, device: torch.device
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Row numbers in each storage of what t steps observed [B*(T+1)] and did [B*T]."""
+    if cut is None:
+        rows = [sent(storage.rows[own, : t + 1], device) for storage, own in stored]
+        return [own.reshape(-1) for own in rows], [own[:, :t].reshape(-1) for own in rows]
+    each = zip(*(values.tensor_split(len(stored)) for values in cut), strict=True)
+    found = [piece_rows(*place, Pieces(*own), t) for place, own in zip(stored, each, strict=True)]
+    observed, acted = zip(*found, strict=True)
+    return [sent(own.reshape(-1), device) for own in observed], [sent(own.reshape(-1), device) for own in acted]
 
 
 def _distinct(n: int, k: int, generator: torch.Generator) -> list[int]:

@@ -15,10 +15,11 @@ from mast_train.envs.base import EnvSpec, Observation, Stepped
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
 from mast_train.experience.exploration import Exploration, Explorer
 from mast_train.experience.transfer import Flags
+from mast_train.networks.heads import Head, greedy
 from mast_train.settings.errors import UserError
 
 Policy = Callable[[int, Observation, Sequence[bool]], Tensor]
-"""(step index, observation of E environments, which seeds still play) -> actions [E,N] int64, each available.
+"""(step index, observation of E environments, which seeds still play) -> actions as the environments step them.
 
 Step 0 starts an episode. The environments of several seeds are in equal parts, one after another. Looking at which of
 them play may wait for a device: what needs it comes last. Actions for nobody are ignored.
@@ -129,15 +130,23 @@ def random_policy(spec: EnvSpec, generator: torch.Generator) -> Policy:
 
     def act(_: int, observation: Observation, playing: Sequence[bool]) -> Tensor:
         avail = observation.avail_actions
-        return random_actions(avail, generator) if any(playing) else avail.int().argmax(-1)
+        if not any(playing):
+            return torch.zeros_like(avail, dtype=torch.float32) if spec.box else avail.int().argmax(-1)
+        if spec.box:
+            return (2.0 * _uniform(avail, generator) - 1.0).masked_fill(~avail, 0.0)
+        return random_actions(avail, generator)
 
     return act
 
 
 def random_actions(avail: Tensor, generator: torch.Generator) -> Tensor:
     """One uniformly random available action per row: avail [...,A] bool -> [...] int64."""
-    noise = torch.rand(avail.shape, generator=generator, device=generator.device).to(avail.device)
-    return noise.masked_fill(~avail, -1.0).argmax(-1)
+    return _uniform(avail, generator).masked_fill(~avail, -1.0).argmax(-1)
+
+
+def _uniform(avail: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers in [0, 1) of the same shape."""
+    return torch.rand(avail.shape, generator=generator, device=generator.device).to(avail.device)
 
 
 def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
@@ -148,7 +157,7 @@ def _allocate(spec: EnvSpec, e: int, device: torch.device) -> EpisodeBatch:
             torch.empty(e, t + 1, n, spec.obs_dim, device=device),
             torch.empty(e, t + 1, spec.state_dim, device=device),
             torch.empty(e, t + 1, n, a, dtype=torch.bool, device=device),
-            torch.zeros(e, t, n, dtype=torch.int64, device=device),
+            torch.zeros(e, t, *spec.action_shape, dtype=spec.action_dtype, device=device),
             torch.zeros(e, t, device=device),
             *(torch.zeros(e, t, dtype=torch.bool, device=device) for _ in range(3)),
         )
@@ -175,7 +184,8 @@ def _blank_afterwards(episodes: EpisodeBatch) -> None:
     episodes.terminated &= episodes.filled
     episodes.truncated &= episodes.filled
     episodes.reward.masked_fill_(~episodes.filled, 0.0)
-    episodes.actions.masked_fill_(~episodes.filled.unsqueeze(-1), 0)
+    over = ~episodes.filled
+    episodes.actions.masked_fill_(over.view(*over.shape, *[1] * (episodes.actions.dim() - 2)), 0)
 
 
 def _record(storage: EpisodeBatch, t: int, observation: Observation) -> None:
@@ -190,7 +200,8 @@ def crop(storage: EpisodeBatch, t: int) -> EpisodeBatch:
 
 
 class Actor(Protocol):
-    """One decision of the networks: x [B,N,I], hidden [G,R,H] -> q [B,N,A], next hidden [G,R,H]."""
+    """One decision of the networks: x [B,N,I], hidden [G,R,H] -> q [B,N,A], or what else the run's head reads, and the
+    next hidden [G,R,H]."""
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor: ...
 
@@ -198,13 +209,19 @@ class Actor(Protocol):
 
 
 class AgentPolicy:
-    """Epsilon-greedy decisions of the agents' networks; keeps the recurrent state and last actions of an episode."""
+    """Decisions of the agents' networks, some of them explored; keeps the recurrent state and last actions of an
+    episode."""
 
     def __init__(
-        self, agents: Actor, inputs: Callable[[Tensor, Tensor], Tensor], exploration: Sequence[Exploration] = ()
+        self,
+        agents: Actor,
+        inputs: Callable[[Tensor, Tensor | None], Tensor],
+        exploration: Sequence[Exploration] = (),
+        decide: Head = greedy,
     ) -> None:
-        """exploration: of each seed; none: greedy."""
-        self._agents, self._inputs, self._explore = agents, inputs, Explorer(exploration)
+        """exploration: of each seed; none: as the networks say. decide: what they say (networks/heads.py)."""
+        self._agents, self._inputs, self._decide = agents, inputs, decide
+        self._explore = Explorer(exploration)
         self.seconds = 0.0
 
     @torch.no_grad()
@@ -214,9 +231,8 @@ class AgentPolicy:
         e, n, _ = avail.shape
         if t == 0:
             self._hidden = self._agents.initial_hidden(e, n)
-            self._last = torch.full((e, n), -1, device=avail.device)
-        q, self._hidden = self._agents.step(self._inputs(observation.obs, self._last), self._hidden)
-        self._last = q.masked_fill(~avail, -torch.inf).argmax(-1)
-        self._last = self._explore(t, avail, self._last, playing)
+            self._last = None
+        out, self._hidden = self._agents.step(self._inputs(observation.obs, self._last), self._hidden)
+        self._last = self._explore(t, avail, self._decide(out, avail), playing)
         self.seconds += time.perf_counter() - started
         return self._last

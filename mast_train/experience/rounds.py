@@ -20,6 +20,7 @@ from mast_train.experience.exploration import Exploration
 from mast_train.experience.rollout import Actor, AgentPolicy, Rollouts, crop, rollouts, too_many
 from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs
+from mast_train.networks.heads import head
 from mast_train.settings.config import Config
 
 
@@ -30,7 +31,7 @@ class Rounds:
     def __init__(self, envs: Sequence[VecEnv], places: int, config: Config) -> None:
         """places: how many seeds there were at first; a program compiled for them serves fewer."""
         self._envs, self._stepped = list(envs), together(envs, places)
-        self._inputs = partial(agent_inputs, config, self._stepped.spec)
+        self._config, self._inputs = config, partial(agent_inputs, config, self._stepped.spec)
         battles = [env for env in envs if isinstance(env, SmaxEnv) and env.compiled_rounds]
         self._program: SmaxRounds | None = None
         if len(battles) == len(envs):
@@ -44,7 +45,7 @@ class Rounds:
         Networks that run in C act step by step. In a program a seed with epsilon above 0 draws, for all steps that its
         map allows, E x N x (1 + A) numbers.
         """
-        if self._program is not None and isinstance(actor, AgentNets):
+        if self._program is not None and isinstance(actor, AgentNets) and actor.recurrent:
             self.acting = 0.0
             try:
                 return self._compiled(self._program, actor, exploration)
@@ -52,7 +53,7 @@ class Rounds:
                 if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
                     raise
                 raise too_many(self._stepped.spec, self._stepped.num_envs, self._stepped.device) from error
-        policy = AgentPolicy(actor, self._inputs, exploration)
+        policy = AgentPolicy(actor, self._inputs, exploration, head(self._config, self._stepped.spec, actor))
         played = rollouts(self._stepped, policy, len(self._envs))
         self.acting = policy.seconds
         return played
@@ -69,7 +70,7 @@ class Rounds:
         spec, each = self._stepped.spec, self._envs[0].num_envs
         shape = (len(self._envs), spec.episode_limit, each, spec.n_agents, 1 + spec.n_actions)
         noise = torch.zeros(shape, device=self._stepped.device)
-        for own, (epsilon, generator) in zip(noise, exploration, strict=False):
-            if epsilon > 0.0:
-                own.uniform_(generator=generator)
+        for own, each in zip(noise, exploration, strict=False):
+            if each.epsilon > 0.0:
+                own.uniform_(generator=each.generator)
         return noise

@@ -33,9 +33,12 @@ class Storage:
         self._config, self._map = config, spec.map
         slots, length = places * config.capacity, spec.episode_limit + 1
         n, a = spec.n_agents, spec.n_actions
-        self._shapes = {"obs": (n, spec.obs_dim), "state": (spec.state_dim,), "avail_actions": (n, a), "actions": (n,)}
-        self._shapes["reward"] = ()
-        self._field_bytes = {name: math.prod(shape) * _dtype(name).itemsize for name, shape in self._shapes.items()}
+        self._shapes = {"obs": (n, spec.obs_dim), "state": (spec.state_dim,), "avail_actions": (n, a)}
+        self._shapes |= {"actions": spec.action_shape, "reward": ()}
+        self._types = {"avail_actions": torch.bool, "actions": spec.action_dtype}
+        self._field_bytes = {
+            name: math.prod(shape) * self._dtype(name).itemsize for name, shape in self._shapes.items()
+        }
         self.row_bytes = sum(self._field_bytes.values())
         self.limit = 1 + slots * length
         self.held, self.episodes = 0, 0
@@ -109,13 +112,16 @@ class Storage:
     def _lay(self, rows: int, new: Callable[[int, tuple[int, ...], torch.dtype, torch.device], Tensor]) -> None:
         """The fields in memory of so many rows, what is there kept."""
         for name, shape in self._shapes.items():
-            whole = new(rows, shape, _dtype(name), self.device)
+            whole = new(rows, shape, self._dtype(name), self.device)
             if name in self.data:
                 whole[: self.held] = self.data[name]
             else:
                 whole[0] = name == "avail_actions"
             self.data[name] = whole
         self.held = rows
+
+    def _dtype(self, field: str) -> torch.dtype:
+        return self._types.get(field, torch.float32)
 
     def _too_large(self, rows: int, room: int) -> UserError:
         c, need = self._config, rows * self.row_bytes
@@ -138,10 +144,6 @@ def memory(device: torch.device, own: int) -> int:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused + own
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _dtype(field: str) -> torch.dtype:
-    return {"avail_actions": torch.bool, "actions": torch.int64}.get(field, torch.float32)
 
 
 def _reserves(device: torch.device) -> bool:

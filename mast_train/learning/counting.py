@@ -4,27 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
-from mast_runtime.measure.flops import AgentCounts, Counts, Matrix, agent_counts
+from mast_runtime.measure.flops import Counts, Matrix, agent_counts
+from mast_train.learning.critic_flops import CriticCounts, PlainCounts
 from mast_train.learning.flops import CentralCounts, QmixCounts
-from mast_train.networks.agents import WEIGHTS, AgentNets
+from mast_train.networks.agents import AgentNets, CriticNets
 from mast_train.networks.mixers import CentralMixer, MonotonicMixer
 
 Kept = Mapping[str, Tensor]
 """Parameter name -> bool mask; a weight without one is whole."""
 
 
-def count_agents(nets: AgentNets, masks: Kept, n_agents: int) -> list[AgentCounts]:
-    """The network of every agent; a shared one counts once for each."""
+def count_agents(nets: AgentNets | CriticNets, masks: Kept, n_agents: int) -> list[Counts]:
+    """The network of every agent, or critic; a shared one counts once for each."""
+    weights = {name: weight for name, weight in nets.named_parameters() if weight.dim() == 3}
 
-    def nnz(group: int) -> dict[str, int]:
-        weights = {name: masks.get(name, torch.ones_like(getattr(nets, name), dtype=torch.bool)) for name in WEIGHTS}
-        return {name.removesuffix("_weight"): int(mask[group].sum()) for name, mask in weights.items()}
+    def matrix(name: str, group: int) -> Matrix:
+        _, outputs, inputs = weights[name].shape
+        return Matrix(outputs, inputs, int(masks[name][group].sum()) if name in masks else outputs * inputs)
 
-    agents = [agent_counts(nets.inputs, nets.n_actions, nets.hidden, nnz=nnz(g)) for g in range(nets.groups)]
-    return agents * (n_agents // nets.groups)
+    def counts(group: int) -> Counts:
+        layers = {name.removesuffix("_weight"): matrix(name, group) for name in weights}
+        if nets.recurrent and isinstance(nets, AgentNets):
+            nnz = {name: layer.nnz for name, layer in layers.items()}
+            return agent_counts(nets.inputs, nets.n_actions, nets.hidden, nnz=nnz)
+        if nets.recurrent:
+            ih, hh = layers.pop("weight_ih"), layers.pop("weight_hh")
+            layers["gru"] = Matrix(ih.outputs, ih.inputs + hh.inputs, ih.nnz + hh.nnz)
+        if isinstance(nets, CriticNets):
+            return CriticCounts(layers["fc1"], layers.get("gru"), layers.get("mid"), layers["fc2"], layers["fc3"])
+        return PlainCounts(layers["fc1"], layers["mid"], layers["fc2"])
+
+    return [counts(group) for group in range(nets.groups)] * (n_agents // nets.groups)
 
 
 def count_mixer(mixer: nn.Module, masks: Kept) -> Counts | None:

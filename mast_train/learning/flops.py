@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mast_runtime.measure.flops import AgentCounts, Counts, Matrix
+from mast_train.learning.critic_flops import CriticCounts, PlainCounts
 
 EXP = 20
 """One exponential or logarithm: range reduction, a polynomial of degree 7, scaling."""
@@ -126,16 +127,18 @@ def qmix_counts(state_dim: int, n_agents: int, embed: int = 32, hyper_hidden: in
 
 @dataclass(frozen=True)
 class Model:
-    """All that is trained. VDN and IQL have no mixer; WQMIX adds unrestricted (central) agents and their mixer."""
+    """All that is trained. VDN and IQL have no mixer; WQMIX adds unrestricted (central) agents and their mixer, FACMAC
+    critics. COMIX's agents are critics."""
 
-    agents: Sequence[AgentCounts]
+    agents: Sequence[AgentCounts | PlainCounts | CriticCounts]
     mixer: Counts | None = None
-    central_agents: Sequence[AgentCounts] = ()
+    central_agents: Sequence[AgentCounts | PlainCounts | CriticCounts] = ()
     central_mixer: Counts | None = None
+    critics: Sequence[AgentCounts | PlainCounts | CriticCounts] = ()
 
-    def groups(self) -> tuple[Sequence[Counts], Sequence[Counts], Sequence[Counts], Sequence[Counts]]:
-        """A, M, UA, UM."""
-        return self.agents, _one(self.mixer), self.central_agents, _one(self.central_mixer)
+    def groups(self) -> tuple[Sequence[Counts], ...]:
+        """A, M, UA, UM, and the critics."""
+        return self.agents, _one(self.mixer), self.central_agents, _one(self.central_mixer), self.critics
 
     def dense(self) -> Model:
         return Model(
@@ -143,6 +146,7 @@ class Model:
             self.mixer and self.mixer.dense(),
             [agent.dense() for agent in self.central_agents],
             self.central_mixer and self.central_mixer.dense(),
+            [critic.dense() for critic in self.critics],
         )
 
 
@@ -154,6 +158,8 @@ def _one(part: Counts | None) -> Sequence[Counts]:
 class Passes:
     """Forward passes that a training sample costs, a backward pass counting as two.
 
+    critics: of FACMAC's critics. searched: further actions that are valued in a memory of COMIX's agents.
+    reduced: values that the target operator reduces for a sample, None: those of every agent's every action.
     hypernetworks: how often those of the mixer run, where that is less often than the mixer: once for many joint
     actions of a state. additions: further operations, of a mixer without weights.
     """
@@ -162,6 +168,9 @@ class Passes:
     mixer: int = 0
     central_agents: int = 0
     central_mixer: int = 0
+    critics: int = 0
+    searched: int = 0
+    reduced: int | None = None
     hypernetworks: int | None = None
     additions: int = 0
 
@@ -214,23 +223,24 @@ def training_cost(passes: Passes, model: Model, schedule: Schedule) -> TrainingC
 
     paper    sum over parts of passes x forward
     counted  the same with counted forward passes, hypernetworks as often as they run; and per sample: acting A /
-             replay_ratio; the target operator, on n m values in every algorithm; the optimiser and clipping, parameters
-             / batch; the targets' copy, their parameters / (interval batch); and topology evolution: the gradient of
-             all weights, 2 forward_dense / interval = 2 A / ((1-S) interval), and one comparison per weight,
-             weights / (interval batch).
+             replay_ratio; the target operator, on n m values where actions are choices; the optimiser and clipping,
+             parameters / batch; the targets' copy, their parameters / (interval batch); and topology evolution: the
+             gradient of all weights, 2 forward_dense / interval = 2 A / ((1-S) interval), and one comparison per
+             weight, weights / (interval batch).
     """
-    n_actions = model.agents[0].fc2.outputs
-    times = passes.agents, passes.mixer, passes.central_agents, passes.central_mixer
+    reduced = len(model.agents) * model.agents[0].fc2.outputs if passes.reduced is None else passes.reduced
+    times = passes.agents, passes.mixer, passes.central_agents, passes.central_mixer, passes.critics
     groups = model.groups()
     parameters = _parameters(groups)
     copied = _parameters(groups[2:] if model.central_agents else groups)
-    learning = _weighted(times, groups, "counted_flops") + passes.additions
+    another = sum(agent.another_flops for agent in model.agents if isinstance(agent, CriticCounts))
+    learning = _weighted(times, groups, "counted_flops") + passes.additions + passes.searched * another
     if passes.hypernetworks is not None and isinstance(model.mixer, QmixCounts):
         learning -= (passes.mixer - passes.hypernetworks) * model.mixer.hypernetwork_flops
     counted = {
         "learning": learning,
         "acting": sum(agent.counted_flops for agent in model.agents) / schedule.replay_ratio,
-        "targets": float(len(model.agents) * n_actions * TARGET_PER_ACTION),
+        "targets": float(reduced * TARGET_PER_ACTION),
         "optimiser": ADAM_PER_PARAMETER * parameters / schedule.batch_samples,
         "target_sync": copied / (schedule.target_interval * schedule.batch_samples),
         "evolution": _evolution(model, schedule),

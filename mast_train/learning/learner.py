@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mast_train.algorithms import algorithm
+from mast_train.algorithms import ALGORITHMS, algorithm
+from mast_train.algorithms.base import Algorithm
 from mast_train.engines.base import Parts
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.counting import count_agents, count_mixer
 from mast_train.learning.flops import Model
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import AgentNets, CriticNets
 from mast_train.networks.build import new_masks
 from mast_train.settings.config import Config
+from mast_train.settings.errors import UserError
 from mast_train.sparse.memory import copy_each, stacked
 from mast_train.sparse.schedule import evolves_at
 
@@ -48,10 +50,11 @@ class Learner:
     ) -> None:
         """start: masks to wear instead of random ones, and weights where it has them, as in `state_dict`.
 
-        Raises ValueError where they do not fit.
+        Raises ValueError where they do not fit, UserError for an algorithm that is not for the spec's kind of actions.
         """
         self.config, self.spec, self.device = config, spec, device
         self.algorithm = algorithm(config.algorithm)(config)
+        self._check_kind()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(config.seed, "weights"))
             self.online = self.algorithm.networks(spec)
@@ -65,18 +68,26 @@ class Learner:
         if start is not None and part(start, "agents."):
             for key, module in self.online.items():
                 _load_module(key, module, part(start, f"{key}."))
-        agents, mixer = (copy.deepcopy(self.online[name]) for name in self.algorithm.critic)
-        self.targets = {"target_agents": agents, "target_mixer": mixer}
+        self.targets = {name: copy.deepcopy(self.online[source]) for name, source in self.algorithm.copies.items()}
         self.parameters = [parameter for module in self.online.values() for parameter in module.parameters()]
         for module in self.targets.values():
             module.requires_grad_(False)
-        self.optimizer = _optimizer(config, self.parameters)
+        self.optimizer = _optimizer(config, _parties(self.algorithm, self.online))
         self.updates = 0
 
+    def _check_kind(self) -> None:
+        kind, spec = "discrete" if self.spec.box is None else "continuous", self.spec
+        if kind not in self.algorithm.actions:
+            others = [name for name in ALGORITHMS if kind in algorithm(name).actions]
+            raise UserError(
+                f"algorithm {self.config.algorithm!r} is for {' and '.join(self.algorithm.actions)} actions, those of "
+                f"{spec.env} {spec.map} are {kind}; use --algorithm {' or '.join(others)}"
+            )
+
     @property
-    def agents(self) -> AgentNets:
+    def agents(self) -> AgentNets | CriticNets:
         """The networks that act."""
-        return cast(AgentNets, self.online["agents"])
+        return cast(AgentNets | CriticNets, self.online["agents"])
 
     @property
     def mixer(self) -> nn.Module:
@@ -91,8 +102,7 @@ class Learner:
     @property
     def parts(self) -> Parts:
         """What an engine works on."""
-        sources = dict(zip(self.targets, self.algorithm.critic, strict=True))
-        return Parts(self.networks, self.masks, self.optimizer, sources)
+        return Parts(self.networks, self.masks, self.optimizer, self.algorithm.copies, self.generator)
 
     def evolves(self, env_steps: int) -> bool:
         """Whether the next update changes the topology."""
@@ -123,7 +133,7 @@ class Learner:
         found: dict[str, Any] = {}
         for key, module in self.online.items():
             kept = self.masks[key].state_dict()
-            agents = isinstance(module, AgentNets)
+            agents = isinstance(module, AgentNets | CriticNets)
             found[key] = count_agents(module, kept, self.spec.n_agents) if agents else count_mixer(module, kept)
         return Model(**found)
 
@@ -167,14 +177,22 @@ class Learner:
 @torch.no_grad()
 def sync_targets(learners: Sequence[Learner]) -> None:
     """Copy the online networks, masks and all, into the target networks: one copy a parameter where those of all
-    learners lie in one memory."""
+    learners lie in one memory. With `train.target_rate` below 1 they go that share of the way, and wear the masks."""
     if not learners:
         return
-    for target, name in zip(learners[0].targets, learners[0].algorithm.critic, strict=True):
+    rate = learners[0].config.train.target_rate
+    for target, name in learners[0].algorithm.copies.items():
         online = [list(learner.online[name].parameters()) for learner in learners]
         copies = [list(learner.targets[target].parameters()) for learner in learners]
+        worn = [learner.masks[name].connections() for learner in learners]
         for to, values in zip(zip(*copies, strict=True), zip(*online, strict=True), strict=True):
-            copy_each(to, stacked(values))
+            if rate == 1.0:
+                copy_each(to, stacked(values))
+                continue
+            for own, value, masks in zip(to, values, worn, strict=True):
+                own.lerp_(value, rate)
+                if value in masks:
+                    own.mul_(masks[value])
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -193,9 +211,18 @@ def _load_module(key: str, module: nn.Module, given: dict[str, Tensor]) -> None:
     module.load_state_dict(given)
 
 
-def _optimizer(config: Config, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _parties(algorithm: Algorithm, online: Mapping[str, nn.Module]) -> list[dict[str, Any]]:
+    """The optimiser's groups: networks that are clipped together, and their share of the learning rate."""
+    shares = algorithm.rate_shares
+    groups: dict[float | None, list[nn.Parameter]] = {}
+    for name, module in online.items():
+        groups.setdefault(shares.get(name), []).extend(module.parameters())
+    return [{"params": own} | ({} if share is None else {"share": share}) for share, own in groups.items()]
+
+
+def _optimizer(config: Config, parties: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if config.train.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.train.lr, eps=1e-5, fused=True)
+        return torch.optim.Adam(parties, lr=config.train.lr, eps=1e-5, fused=True)
     if config.train.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=config.train.lr, alpha=0.99, eps=1e-5)
+        return torch.optim.RMSprop(parties, lr=config.train.lr, alpha=0.99, eps=1e-5)
     raise KeyError(config.train.optimizer)

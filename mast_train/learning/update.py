@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from mast_train.algorithms.base import Seen
-from mast_train.engines.base import Schedule
+from mast_train.engines.base import GivenActions, Schedule
 from mast_train.engines.choice import make_engine
 from mast_train.engines.graph import Recorder
 from mast_train.experience.episodes import EpisodeBatch
@@ -32,8 +33,10 @@ class Update:
         """Raises UserError where the configured kernel cannot run here."""
         self.learners, first = list(learners), learners[0]
         self.algorithm, self._clip = first.algorithm, first.config.train.grad_clip
-        self._config = first.config
-        self.engine, graphs = make_engine(first.config, first.spec, first.device, [each.parts for each in learners])
+        self._config, self._spec = first.config, first.spec
+        self.engine, graphs = make_engine(
+            first.config, first.spec, first.device, [each.parts for each in learners], self.algorithm.in_torch
+        )
         self._recorder = Recorder(first.spec.episode_limit) if graphs else None
 
     def steps(self, longest: int) -> int:
@@ -71,17 +74,19 @@ class Update:
         """The losses and their backward pass. The logged "loss" is a learner's sum."""
         engine, rows = self.engine, self.engine.rows(batch)
         values = engine.passes(batch, rows, self.algorithm.wanted(evolving))
-        seen = Seen(self._config, engine, batch, rows, values)
+        seen = Seen(self._config, self._spec, engine, batch, rows, values)
         with torch.no_grad():
             following = self.algorithm.next_value(seen)
             each = following.unbind(-1) if following.dim() == 2 else [following]
             returns = [engine.returns(batch, rows, value) for value in each]
             y = torch.stack(returns, -1) if following.dim() == 2 else returns[0]
-            fits = self.algorithm.fits(seen, y)
+            fits, ascents = self.algorithm.fits(seen, y), self.algorithm.ascents(seen)
         engine.clear_gradients()  # not earlier: a sixth of a torch update's time goes into new pages then
         log: Log = {}
         for fit in fits:
             log = engine.fit(fit.mixer, values[fit.agents], batch, rows, fit.goals, evolving) | log
+        for ascent in ascents:
+            log = cast(GivenActions, engine).ascend(ascent, values, batch, rows) | log
         engine.hand_out_gradients()
         return log | {"loss": total([log[name] for fit in fits for name in fit.goals])}
 

@@ -3,11 +3,14 @@
 G = N: each agent its own network (the paper). G = 1: one shared network. Networks of several seeds side by side have
 seeds times as many, one seed's after another's, and every seed its own equal part of the batch. Letters: T steps,
 B episodes of all seeds, N agents, I input, H hidden, A actions, R rows of a group.
+
+An agent's network gives a number for each action, or each component of one. A critic's values an action that is given.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,46 +19,48 @@ from torch import Tensor, nn
 WEIGHTS = ("fc1_weight", "weight_ih", "weight_hh", "fc2_weight")
 
 
-class AgentNets(nn.Module):
-    """fc1(I -> H) + ReLU -> GRUCell(H) -> fc2(H -> A) for every group; torch's gate order r, z, n."""
+class GroupedNets(nn.Module):
+    """fc1(I -> H) + ReLU -> GRUCell(H) for every group, torch's gate order r, z, n; or, not recurrent, fc1 + ReLU ->
+    mid(H -> H) + ReLU, which remembers nothing."""
 
-    def __init__(self, groups: int, inputs: int, hidden: int, n_actions: int) -> None:
+    def __init__(self, groups: int, inputs: int, hidden: int, recurrent: bool = True) -> None:
         super().__init__()
-        self.groups, self.inputs, self.hidden, self.n_actions = groups, inputs, hidden, n_actions
+        self.groups, self.inputs, self.hidden, self.recurrent = groups, inputs, hidden, recurrent
         self.seeds = 1
+        self.fc1_weight, self.fc1_bias = self._layer(hidden, inputs)
+        if recurrent:
+            self.weight_ih, self.weight_hh = (self._parameter(3 * hidden, hidden, fan_in=hidden) for _ in range(2))
+            self.bias_ih, self.bias_hh = (self._parameter(3 * hidden, fan_in=hidden) for _ in range(2))
+        else:
+            self.mid_weight, self.mid_bias = self._layer(hidden, hidden)
 
-        def parameter(*shape: int, fan_in: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(groups, *shape).uniform_(-1.0, 1.0) / math.sqrt(fan_in))
+    def _parameter(self, *shape: int, fan_in: int) -> nn.Parameter:
+        return nn.Parameter(torch.empty(self.groups, *shape).uniform_(-1.0, 1.0) / math.sqrt(fan_in))
 
-        self.fc1_weight, self.fc1_bias = parameter(hidden, inputs, fan_in=inputs), parameter(hidden, fan_in=inputs)
-        self.weight_ih = parameter(3 * hidden, hidden, fan_in=hidden)
-        self.weight_hh = parameter(3 * hidden, hidden, fan_in=hidden)
-        self.bias_ih, self.bias_hh = parameter(3 * hidden, fan_in=hidden), parameter(3 * hidden, fan_in=hidden)
-        self.fc2_weight = parameter(n_actions, hidden, fan_in=hidden)
-        self.fc2_bias = parameter(n_actions, fan_in=hidden)
+    def _layer(self, outputs: int, inputs: int) -> tuple[nn.Parameter, nn.Parameter]:
+        return self._parameter(outputs, inputs, fan_in=inputs), self._parameter(outputs, fan_in=inputs)
 
     def initial_hidden(self, batch: int, n_agents: int) -> Tensor:
         """Zeros [G, R, H] for `batch` teams; R rows per group."""
         return self.fc1_bias.new_zeros(self.groups, batch * n_agents // self.groups, self.hidden)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole sequences from a zero memory: x [T,B,N,I] -> q [T,B,N,A], hidden [T,B,N,H]."""
-        t, b, n, _ = x.shape
-        x = self._to_groups(x)
-        y = torch.relu(_linear(x.flatten(1, 2), self.fc1_weight, self.fc1_bias))
-        gates = _linear(y, self.weight_ih, self.bias_ih).view(self.groups, t, -1, 3 * self.hidden)
-        states = GRUSequence.apply(gates, self.weight_hh, self.bias_hh)
-        q = _linear(states.flatten(1, 2), self.fc2_weight, self.fc2_bias)
-        return self._from_groups(q, t, b, n), self._from_groups(states.flatten(1, 2), t, b, n)
+    def _states(self, x: Tensor) -> Tensor:
+        """Whole sequences from a zero memory: x [T,B,N,I] -> [G,T*R,H]."""
+        y = torch.relu(_linear(self._to_groups(x).flatten(1, 2), self.fc1_weight, self.fc1_bias))
+        if not self.recurrent:
+            return torch.relu(_linear(y, self.mid_weight, self.mid_bias))
+        gates = _linear(y, self.weight_ih, self.bias_ih).view(self.groups, len(x), -1, 3 * self.hidden)
+        return GRUSequence.apply(gates, self.weight_hh, self.bias_hh).flatten(1, 2)
 
-    def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """One decision: x [B,N,I], hidden [G,R,H] -> q [B,N,A], next hidden [G,R,H]."""
-        b, n, _ = x.shape
+    def _stepped(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: x [B,N,I], hidden [G,R,H] -> what the last layers read [G,R,H], next hidden [G,R,H]."""
         y = torch.relu(_linear(self._to_groups(x[None]).flatten(1, 2), self.fc1_weight, self.fc1_bias))
+        if not self.recurrent:
+            return torch.relu(_linear(y, self.mid_weight, self.mid_bias)), hidden
         hidden = gru_cell(
             _linear(y, self.weight_ih, self.bias_ih), _linear(hidden, self.weight_hh, self.bias_hh), hidden
         )
-        return self._from_groups(_linear(hidden, self.fc2_weight, self.fc2_bias), 1, b, n)[0], hidden
+        return hidden, hidden
 
     def _to_groups(self, x: Tensor) -> Tensor:
         """[T,B,N,F] -> [G,T,R,F]: a group's rows are its seed's episodes, batch-major."""
@@ -69,6 +74,70 @@ class AgentNets(nn.Module):
         seeds, own = self.seeds, self.groups // self.seeds
         parts = x.view(seeds, own, t, b // seeds, n // own, -1)
         return parts.permute(2, 0, 3, 1, 4, 5).reshape(t, b, n, -1)
+
+
+class AgentNets(GroupedNets):
+    """`GroupedNets` -> fc2(H -> A) for every group."""
+
+    def __init__(self, groups: int, inputs: int, hidden: int, n_actions: int, recurrent: bool = True) -> None:
+        super().__init__(groups, inputs, hidden, recurrent)
+        self.n_actions = n_actions
+        self.fc2_weight, self.fc2_bias = self._layer(n_actions, hidden)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole sequences from a zero memory: x [T,B,N,I] -> q [T,B,N,A], hidden [T,B,N,H]."""
+        t, b, n, _ = x.shape
+        states = self._states(x)
+        q = _linear(states, self.fc2_weight, self.fc2_bias)
+        return self._from_groups(q, t, b, n), self._from_groups(states, t, b, n)
+
+    def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One decision: x [B,N,I], hidden [G,R,H] -> q [B,N,A], next hidden [G,R,H]."""
+        b, n, _ = x.shape
+        states, hidden = self._stepped(x, hidden)
+        return self._from_groups(_linear(states, self.fc2_weight, self.fc2_bias), 1, b, n)[0], hidden
+
+
+class CriticNets(GroupedNets):
+    """Q_i(tau, u) = fc3(relu(fc2(h ++ u))), h of `GroupedNets`: many actions are valued in one memory."""
+
+    def __init__(self, groups: int, inputs: int, hidden: int, n_actions: int, recurrent: bool = True) -> None:
+        super().__init__(groups, inputs, hidden, recurrent)
+        self.n_actions = n_actions
+        self.fc2_weight, self.fc2_bias = self._layer(hidden, hidden + n_actions)
+        self.fc3_weight, self.fc3_bias = self._layer(1, hidden)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Whole sequences from a zero memory: x [T,B,N,I] -> h [T,B,N,H], which `value` reads, twice."""
+        t, b, n, _ = x.shape
+        states = self._from_groups(self._states(x), t, b, n)
+        return states, states
+
+    def step(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """One step: x [B,N,I], hidden [G,R,H] -> h [B,N,H], which `value` reads, next hidden [G,R,H]."""
+        b, n, _ = x.shape
+        states, hidden = self._stepped(x, hidden)
+        return self._from_groups(states, 1, b, n)[0], hidden
+
+    def value(self, states: Tensor, actions: Tensor, sizes: Sequence[int]) -> Tensor:
+        """h [R,N,H], actions [R,N,A] or [J,R,N,A] -> [R,N] or [J,R,N]; sizes: how many of the R are each seed's."""
+        own, parts = self.groups // self.seeds, []
+        split = zip(states.split(sizes), actions.split(sizes, -3), strict=True)
+        for k, (h, u) in enumerate(split):
+            at = slice(k * own, (k + 1) * own)
+            from_h, from_u = self.fc2_weight[at].split((self.hidden, self.n_actions), -1)
+            y = torch.relu(_apart(h, from_h) + self.fc2_bias[at] + _apart(u, from_u))
+            parts.append((_apart(y, self.fc3_weight[at]) + self.fc3_bias[at]).squeeze(-1))
+        return torch.cat(parts, -2) if len(parts) > 1 else parts[0]
+
+
+def _apart(x: Tensor, weight: Tensor) -> Tensor:
+    """x [...,N,I], weight [N,O,I] or, of all agents, [1,O,I] -> [...,N,O]."""
+    if len(weight) == 1:
+        return x @ weight[0].mT
+    n = x.shape[-2]
+    rows = x.reshape(-1, n, x.shape[-1]).transpose(0, 1)
+    return torch.bmm(rows, weight.mT).transpose(0, 1).view(*x.shape[:-1], -1)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

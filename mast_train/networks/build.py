@@ -8,20 +8,43 @@ import torch
 from torch import Tensor, nn
 
 from mast_train.envs.base import EnvSpec
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import AgentNets, CriticNets, GroupedNets
 from mast_train.settings.config import Config, override
 from mast_train.sparse.masks import MaskedLayer, Masks
 
 
-def agent_inputs(config: Config, spec: EnvSpec, obs: Tensor, last_action: Tensor) -> Tensor:
-    """obs [...,N,O], last_action [...,N] int64 (-1: none yet) -> obs ++ onehot(last action) [++ onehot(id)]."""
+def agent_inputs(config: Config, spec: EnvSpec, obs: Tensor, last_action: Tensor | None) -> Tensor:
+    """obs [...,N,O], last_action [...,N] int64 (-1: none yet) -> obs ++ onehot(last action) [++ onehot(id)].
+
+    Of a continuous last action [...,N,A] (0: none yet) the components are read as they are. None: nobody has acted.
+    """
+    if last_action is None:
+        last_action = no_action(spec, *obs.shape[:-2], device=obs.device)
     parts = [obs]
     if config.net.last_action:
-        parts.append((last_action.unsqueeze(-1) == torch.arange(spec.n_actions, device=obs.device)).to(obs.dtype))
+        parts.append(encoded(spec, last_action).to(obs.dtype))
     if config.net.shared:
         identity = torch.eye(spec.n_agents, device=obs.device)
         parts.append(identity.expand(*obs.shape[:-1], spec.n_agents))
     return torch.cat(parts, -1) if len(parts) > 1 else obs
+
+
+def encoded(spec: EnvSpec, actions: Tensor) -> Tensor:
+    """Actions as networks see them [...,N,A]: choices [...,N] int64 as one-hots (-1: zeros); components as they are."""
+    if spec.box is not None:
+        return actions
+    return (actions.unsqueeze(-1) == torch.arange(spec.n_actions, device=actions.device)).float()
+
+
+def no_action(spec: EnvSpec, *batch: int, device: torch.device) -> Tensor:
+    """The last action of those who have done nothing yet: choices -1 [*batch,N], components 0 [*batch,N,A]."""
+    none = -1 if spec.box is None else 0
+    return torch.full((*batch, *spec.action_shape), none, dtype=spec.action_dtype, device=device)
+
+
+def previous(spec: EnvSpec, actions: Tensor) -> Tensor:
+    """The action before every step: [B,T,N,...] -> [B,T+1,N,...]."""
+    return torch.cat([no_action(spec, len(actions), 1, device=actions.device), actions], 1)
 
 
 def input_dim(config: Config, spec: EnvSpec) -> int:
@@ -31,27 +54,35 @@ def input_dim(config: Config, spec: EnvSpec) -> int:
 
 def agent_nets(config: Config, spec: EnvSpec) -> AgentNets:
     """The agents' networks: one group per agent, or one shared group."""
-    return AgentNets(
-        1 if config.net.shared else spec.n_agents, input_dim(config, spec), config.net.hidden, spec.n_actions
-    )
+    return AgentNets(*_sizes(config, spec))
 
 
-def load_agents(config: Config, spec: EnvSpec, tensors: Mapping[str, Tensor]) -> AgentNets:
+def critic_nets(config: Config, spec: EnvSpec) -> CriticNets:
+    """Networks that value an action that is given, grouped as the agents'."""
+    return CriticNets(*_sizes(config, spec))
+
+
+def _sizes(config: Config, spec: EnvSpec) -> tuple[int, int, int, int, bool]:
+    groups = 1 if config.net.shared else spec.n_agents
+    return groups, input_dim(config, spec), config.net.hidden, spec.n_actions, config.net.recurrent
+
+
+def load_agents(config: Config, spec: EnvSpec, tensors: Mapping[str, Tensor]) -> AgentNets | CriticNets:
     """The agents' networks of a snapshot: tensors named "agents.*"."""
-    nets = agent_nets(config, spec)
+    nets = (critic_nets if "agents.fc3_weight" in tensors else agent_nets)(config, spec)
     nets.load_state_dict({name.removeprefix("agents."): t for name, t in tensors.items() if name.startswith("agents.")})
     return nets
 
 
-def agent_layers(config: Config) -> list[MaskedLayer]:
-    """The agents' masked layers with their block rows."""
+def agent_layers(config: Config, critics: bool = False) -> list[MaskedLayer]:
+    """The masked layers of the agents' networks, or of critics', with their block rows."""
     block = config.sparse.block
-    return [
-        MaskedLayer("fc1_weight", block.fc1, input_floor=config.sparse.input_floor),
-        MaskedLayer("weight_ih", block.gru, 3),
-        MaskedLayer("weight_hh", block.gru, 3),
-        MaskedLayer("fc2_weight", block.fc2, actions=True),
-    ]
+    first = MaskedLayer("fc1_weight", block.fc1, input_floor=config.sparse.input_floor)
+    memory = [MaskedLayer(name, block.gru, 3) for name in ("weight_ih", "weight_hh")]
+    middle = memory if config.net.recurrent else [MaskedLayer("mid_weight", block.gru)]
+    if critics:
+        return [first, *middle, MaskedLayer("fc2_weight", block.fc2, spread=True), MaskedLayer("fc3_weight")]
+    return [first, *middle, MaskedLayer("fc2_weight", block.fc2, actions=True)]
 
 
 def new_masks(
@@ -59,8 +90,8 @@ def new_masks(
 ) -> Masks:
     """Masks of agents or of a mixer, random or `given`; the module's absent weights become 0. Raises ValueError."""
     sparse = config.sparse
-    if isinstance(module, AgentNets):
-        layers, sparsity = agent_layers(config), sparse.agent_sparsity
+    if isinstance(module, GroupedNets):
+        layers, sparsity = agent_layers(config, isinstance(module, CriticNets)), sparse.agent_sparsity
     else:
         matrices = [name for name, parameter in module.named_parameters() if parameter.dim() == 2]
         layers, sparsity = [MaskedLayer(name, sparse.block.mixer) for name in matrices], sparse.mixer_sparsity
@@ -77,7 +108,7 @@ def tiny_widths(config: Config, spec: EnvSpec) -> Config:
     keep = 1.0 - config.sparse.tiny_of
 
     def agent(h: int) -> int:
-        return h * inputs + 6 * h * h + spec.n_actions * h
+        return h * inputs + (6 if config.net.recurrent else 1) * h * h + spec.n_actions * h
 
     def mixer(scale: float) -> int:
         e, k = max(1, round(config.mixer.embed * scale)), max(1, round(config.mixer.hypernet_hidden * scale))

@@ -40,16 +40,27 @@ class MonotonicMixer(nn.Module):
         self.b1 = nn.Linear(state_dim, config.embed)
         self.b2_in, self.b2_out = nn.Linear(state_dim, config.embed), nn.Linear(config.embed, 1)
 
+    def restricted(self, weights: Tensor) -> Tensor:
+        """A hypernetwork's output as weights of the agents' values: never negative."""
+        return weights.abs()
+
     def forward(self, q: Tensor, state: Tensor) -> Tensor:
         """q [...,N], state [...,S] -> [...]; or q [K,...,N] -> [K,...], K joint actions of each state."""
         rows, shape = state[..., 0].numel(), q.shape[:-1]
         state = state.reshape(rows, -1)
-        w1 = self.w1_out(F.relu(self.w1_in(state))).abs().view(-1, self.n_agents, self.embed)
-        w2 = self.w2_out(F.relu(self.w2_in(state))).abs()
+        w1 = self.restricted(self.w1_out(F.relu(self.w1_in(state)))).view(-1, self.n_agents, self.embed)
+        w2 = self.restricted(self.w2_out(F.relu(self.w2_in(state))))
         b2 = self.b2_out(F.relu(self.b2_in(state)))
         q = q.reshape(-1, rows, self.n_agents).transpose(0, 1)
         mixed = torch.baddbmm(self.b1(state).unsqueeze(1), q, w1)
         return torch.baddbmm(b2.unsqueeze(1), F.elu(mixed), w2.unsqueeze(2)).squeeze(2).t().reshape(shape)
+
+
+class UnrestrictedMixer(MonotonicMixer):
+    """The same network with weights of either sign (FACMAC-nonmonotonic; Peng et al. 2021, section 4.1)."""
+
+    def restricted(self, weights: Tensor) -> Tensor:
+        return weights
 
 
 class CentralMixer(nn.Module):

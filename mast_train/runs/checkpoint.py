@@ -18,6 +18,7 @@ from safetensors.torch import save
 
 from mast_runtime.bundle import write_atomically
 from mast_train.envs.base import EnvSpec
+from mast_train.envs.box import box_of
 from mast_train.settings.config import Config, flatten, override
 from mast_train.settings.errors import UserError
 
@@ -60,4 +61,5 @@ def spec_of(header: dict[str, Any]) -> EnvSpec:
     """The EnvSpec a header holds."""
     spec = header["spec"]
     names = tuple(tuple(row) for row in spec.get("obs_names", ()))
-    return EnvSpec(**{**spec, "agent_types": tuple(spec["agent_types"]), "obs_names": names})
+    typed = {"agent_types": tuple(spec["agent_types"]), "obs_names": names, "box": box_of(spec.get("box"))}
+    return EnvSpec(**{**spec, **typed})

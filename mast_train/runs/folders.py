@@ -33,7 +33,7 @@ from mast_train.settings.errors import UserError
 if TYPE_CHECKING:
     from mast_train.envs.base import EnvSpec  # imports torch, which finding and listing runs can do without
 
-PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pettingzoo", "safetensors")
+PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pettingzoo", "mujoco", "safetensors")
 
 
 def new_run(root: Path, config: Config, name: str | None = None) -> Path:

@@ -121,7 +121,7 @@ class Loop:
         return [run.progress(own) for run, own in zip(runs, metrics, strict=True)]
 
     def _exploration(self) -> list[Exploration]:
-        return [Exploration(run.epsilon, run.exploration) for run in self._active]
+        return [Exploration(run.epsilon, run.exploration, run.noise) for run in self._active]
 
     def _play(self, actor: Actor, exploration: Sequence[Exploration]) -> Rollouts:
         """Touches only the environments, the exploration's random streams and two fields of the clocks."""

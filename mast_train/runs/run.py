@@ -19,12 +19,12 @@ from mast_train.experience.replay import EpisodeBuffer
 from mast_train.experience.rollout import Policy, Rollout, rollout
 from mast_train.learning.flops import Schedule, TrainingComparison, compare
 from mast_train.learning.learner import Learner, part, stream_seed
-from mast_train.networks.build import agent_inputs, tiny_widths
+from mast_train.networks.build import agent_inputs, previous, tiny_widths
 from mast_train.runs import checkpoint
 from mast_train.runs.events import Clock, Evaluation, Progress, Saved
 from mast_train.runs.seen import Seen
 from mast_train.runs.tickets import ticket, warm_start
-from mast_train.settings.config import Config, EnvConfig
+from mast_train.settings.config import Config, EnvConfig, ReplayConfig
 from mast_train.settings.errors import UserError
 
 TRACE_STEPS = 200
@@ -83,6 +83,12 @@ def _envs(config: Config, device: torch.device) -> Iterator[VecEnv]:
         yield build_env(narrow, stream_seed(config.seed, "evaluation"), device)
 
 
+def _replay(config: Config) -> ReplayConfig:
+    """The replay's settings; agents without a memory need no burn-in but for the action before the first."""
+    net, replay = config.net, config.replay
+    return replay if net.recurrent else replace(replay, burn_in=min(replay.burn_in, int(net.last_action)))
+
+
 class Run:
     """Environments, replay, learner, and every random stream."""
 
@@ -103,7 +109,7 @@ class Run:
                 ticketed = start is not None and not warm
                 source = f"sparse.masks_from = {config.sparse.masks_from!r} does not fit: " if ticketed else ""
                 raise UserError(f"{source}{error}") from error
-            self.replay = EpisodeBuffer(self.config.replay, self.spec, self.device)
+            self.replay = EpisodeBuffer(_replay(self.config), self.spec, self.device)
             opened.pop_all()
         self.folder = folder
         self.exploration = torch.Generator(self.device).manual_seed(stream_seed(config.seed, "exploration"))
@@ -116,6 +122,11 @@ class Run:
         self.next_eval = 0  # the step from which the next evaluation is due
         self.inputs = partial(agent_inputs, self.config, self.spec)
         self._last_eval: Evaluation | None = None
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of the noise on actions, where they are continuous."""
+        return self.config.train.noise if self.spec.box is not None else 0.0
 
     @property
     def epsilon(self) -> float:
@@ -174,25 +185,25 @@ class Run:
             torch.cat([getattr(r.episodes, name)[:, 0] for r in rounds])[:episodes]
             for name in ("obs", "avail_actions", "state")
         )
-        agents = self.learner.agents
-        nothing_done = torch.full(obs.shape[:2], -1, device=obs.device)
-        q, _ = agents.step(self.inputs(obs, nothing_done), agents.initial_hidden(*obs.shape[:2]))
-        greedy = q.masked_fill(~avail, -torch.inf).amax(-1)
+        learner = self.learner
+        _, (values,) = learner.algorithm.decides(
+            self.spec, learner.networks, self.inputs(obs, None).unsqueeze(0), avail[None]
+        )
         returns = []
         for r in rounds:
             discounts = self.config.train.gamma ** torch.arange(r.episodes.reward.shape[1], device=obs.device)
             returns.append(r.episodes.reward @ discounts)
-        return float(self.learner.mixer(greedy, state).mean()), float(torch.cat(returns)[:episodes].mean())
+        return float(learner.mixer(values, state).mean()), float(torch.cat(returns)[:episodes].mean())
 
     @torch.no_grad()
     def _shrink_replay(self) -> None:
         """RLx2's dynamic capacity, adapted to episodes (docs/methods.md): when the current greedy policy disagrees with
         more than `dynamic_threshold` of the actions in the oldest batch, that batch is forgotten."""
         replay = self.replay
-        oldest = replay.gather(replay.size - 1 - torch.arange(min(replay.size, self.config.replay.batch)))
+        oldest = replay.gather(replay.size - 1 - torch.arange(min(replay.size, replay.batch_episodes)))
         disagreement = policy_disagreement(self.learner, oldest)
         if disagreement > self.config.replay.dynamic_threshold:
-            replay.drop_oldest(self.config.replay.batch)
+            replay.drop_oldest(replay.batch_episodes)
 
     def _meta(self) -> dict[str, Any]:
         evaluation = self._last_eval
@@ -281,10 +292,13 @@ class Run:
 
 @torch.no_grad()
 def policy_disagreement(learner: Learner, batch: EpisodeBatch) -> float:
-    """Share of recorded actions that the greedy policy would not take now, where there was a choice."""
-    previous = torch.cat([torch.full_like(batch.actions[:, :1], -1), batch.actions], 1)
-    x = agent_inputs(learner.config, learner.spec, batch.obs, previous).transpose(0, 1)
-    q = learner.agents(x)[0].transpose(0, 1)
-    greedy = q.masked_fill(~batch.avail_actions, -torch.inf).argmax(-1)[:, :-1]
+    """Share of recorded actions that the greedy policy would not take now, where there was a choice; of continuous ones
+    the mean distance between the two in every component, as a share of its range."""
+    x = agent_inputs(learner.config, learner.spec, batch.obs, previous(learner.spec, batch.actions)).transpose(0, 1)
+    decided, _ = learner.algorithm.decides(learner.spec, learner.networks, x, batch.avail_actions.transpose(0, 1))
+    greedy = decided.transpose(0, 1)[:, :-1]
+    if learner.spec.box is not None:
+        has = batch.avail_actions[:, :-1] & batch.filled[..., None, None]
+        return float(0.5 * ((greedy - batch.actions).abs() * has).sum() / has.sum().clamp(min=1))
     choice = (batch.avail_actions[:, :-1].sum(-1) > 1) & batch.filled.unsqueeze(-1)
     return float(((greedy != batch.actions) & choice).sum() / choice.sum().clamp(min=1))

@@ -33,7 +33,8 @@ def ticket(config: Config) -> tuple[Config, dict[str, Tensor]]:
 
 
 SHAPE = (
-    "algorithm", "net.hidden", "net.shared", "net.last_action", "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
+    "algorithm", "net.hidden", "net.shared", "net.last_action", "net.recurrent",
+    "facmac.mixer", "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
     "sparse.agent_sparsity", "sparse.mixer_sparsity",
     "sparse.block.fc1", "sparse.block.gru", "sparse.block.fc2", "sparse.block.mixer",
 )  # fmt: skip
@@ -52,10 +53,13 @@ def warm_start(config: Config, spec: EnvSpec) -> dict[str, Tensor]:
     for key in SHAPE:
         if given[key] != wanted[key]:
             raise UserError(f"{folder}: its networks have {key} = {given[key]!r}, not {wanted[key]!r}; keep that")
-    trained, here = ((s.n_agents, s.obs_dim, s.n_actions, s.state_dim) for s in (checkpoint.spec_of(header), spec))
+    trained, here = (
+        (s.n_agents, s.obs_dim, s.n_actions, s.state_dim, "discrete" if s.box is None else "continuous")
+        for s in (checkpoint.spec_of(header), spec)
+    )
     if trained != here:
         raise UserError(
-            f"{folder}: its networks are for (agents, obs, actions, state) = {trained}, {spec.env} {spec.map} has "
-            f"{here}; choose an environment of that shape"
+            f"{folder}: its networks are for (agents, obs, actions, state, kind) = {trained}, {spec.env} {spec.map} "
+            f"has {here}; choose an environment of that shape"
         )
     return {name.removeprefix("learner."): tensor for name, tensor in tensors.items()}

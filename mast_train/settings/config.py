@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mast_train.settings.errors import UserError, reason, suggest
+from mast_train.settings.of_algorithms import ComixConfig, FacmacConfig, ResConfig, WqmixConfig
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,8 @@ class EnvConfig:
     """Environment and map; `reward_scale` multiplies SMAX's rewards to SMAC's scale (a won battle is about 20).
 
     `team_reward` and `episode_limit` (0: the environment's own) are for environments that reward agents one by one and
-    may run on. `options` is the environment's own table (docs/environments.md).
+    may run on. `workers`: processes that MuJoCo is stepped in (0: one a core). `options` is the environment's own table
+    (docs/environments.md).
     """
 
     name: str = "smax"
@@ -26,16 +28,21 @@ class EnvConfig:
     reward_scale: float = 10.0
     team_reward: str = "sum"
     episode_limit: int = 0
+    workers: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class NetConfig:
-    """Agent network fc1 -> GRU -> fc2; `shared`: one network for all agents, with agent ids in its input."""
+    """Agent network fc1 -> GRU -> fc2; `shared`: one network for all agents, with agent ids in its input.
+
+    `recurrent`: false puts an ordinary layer in the GRU's place: agents without a memory.
+    """
 
     hidden: int = 64
     shared: bool = False
     last_action: bool = True
+    recurrent: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,22 +51,6 @@ class MixerConfig:
 
     embed: int = 32
     hypernet_hidden: int = 64
-
-
-@dataclass(frozen=True)
-class WqmixConfig:
-    """owqmix and cwqmix (Rashid et al. 2020): loss weight of a transition that counts less; Q*'s mixer width."""
-
-    weight: float = 0.1
-    embed: int = 256
-
-
-@dataclass(frozen=True)
-class ResConfig:
-    """res (Pan et al. 2021): the joint softmax's inverse temperature, and the share of the return's squared error."""
-
-    beta: float = 5.0
-    return_weight: float = 0.05
 
 
 @dataclass(frozen=True)
@@ -117,7 +108,11 @@ class TargetConfig:
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """Episodes kept and drawn; `recent_batch` of every batch come from the newest `recent_capacity` (0: one buffer)."""
+    """Episodes kept and drawn; `recent_batch` of every batch come from the newest `recent_capacity` (0: one buffer).
+
+    `segment`: above 0, a batch is pieces of so many steps of long episodes; `burn_in`: the steps before a piece that
+    its networks' memory is made from.
+    """
 
     capacity: int = 5000
     batch: int = 32
@@ -126,6 +121,8 @@ class ReplayConfig:
     dynamic_capacity: bool = False
     dynamic_interval: int = 100
     dynamic_threshold: float = 0.5
+    segment: int = 0
+    burn_in: int = 10
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,8 @@ class TrainConfig:
     `overlap`: while a round of episodes is learnt from, a thread plays the next one with the agents of before.
     `lr_end_factor`: the share of `lr` that is left at the end of the run, to which it falls linearly from the start on.
     `score`: what runs are compared by: the return, or auto, the win rate where the environment says what winning is.
+    `target_rate`: the share of the way that target networks go at each `target_interval`; 1: a copy.
+    `noise`: standard deviation of the noise on continuous actions, whose range is [-1, 1]; epsilon of them are uniform.
     `weights_from`: folder of a run whose networks and masks this one starts from.
     """
 
@@ -148,9 +147,11 @@ class TrainConfig:
     episodes_per_update: float = 1.0
     overlap: bool = False
     target_interval: int = 80
+    target_rate: float = 1.0
     epsilon_start: float = 1.0
     epsilon_end: float = 0.05
     epsilon_steps: int = 50_000
+    noise: float = 0.1
     eval_interval: int = 25_000
     eval_episodes: int = 64
     score: str = "auto"
@@ -179,6 +180,8 @@ class Config:
     mixer: MixerConfig = field(default_factory=MixerConfig)
     wqmix: WqmixConfig = field(default_factory=WqmixConfig)
     res: ResConfig = field(default_factory=ResConfig)
+    facmac: FacmacConfig = field(default_factory=FacmacConfig)
+    comix: ComixConfig = field(default_factory=ComixConfig)
     sparse: SparseConfig = field(default_factory=SparseConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)

@@ -15,6 +15,7 @@ CHOICES = {
     "kernel": ("auto", *KERNELS),
     "device": ("auto", "cpu", "cuda"),
     "env.team_reward": ("sum", "mean"),
+    "facmac.mixer": ("monotonic", "unrestricted"),
     "sparse.allocation": tuple(ALLOCATIONS),
     "sparse.drop": ("magnitude", "idle"),
     "sparse.grow": ("none", "random", "gradient"),
@@ -48,8 +49,10 @@ def validate(config: Config) -> Config:
         raise UserError(
             f"replay.recent_batch = {config.replay.recent_batch}: at most replay.batch, {config.replay.batch}"
         )
-    if config.replay.batch > config.replay.capacity:
+    if config.replay.batch > config.replay.capacity and not config.replay.segment:
         raise UserError(f"replay.batch = {config.replay.batch}: at most replay.capacity, {config.replay.capacity}")
+    if config.comix.elites > config.comix.candidates:
+        raise UserError(f"comix.elites = {config.comix.elites}: at most comix.candidates, {config.comix.candidates}")
     if config.env.num_envs > config.replay.capacity:
         raise UserError(
             f"env.num_envs = {config.env.num_envs}: a round of as many episodes does not fit replay.capacity, "
@@ -71,6 +74,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "env.reward_scale": (1e-9, 1e9),
     "env.num_envs": (1, 65_536),
     "env.episode_limit": (0, 10**6),
+    "env.workers": (0, 1024),
     "net.hidden": (1, 16_384),
     "mixer.embed": (1, 16_384),
     "mixer.hypernet_hidden": (1, 16_384),
@@ -78,6 +82,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "wqmix.embed": (1, 16_384),
     "res.beta": (0.0, 1e6),
     "res.return_weight": (0.0, 1e6),
+    "facmac.actor_rate": (0.0, 1e3),
+    "facmac.action_penalty": (0.0, 1e6),
+    "facmac.temperature": (1e-3, 1e3),
+    "comix.candidates": (2, 65_536),
+    "comix.elites": (1, 65_536),
+    "comix.iterations": (1, 100),
     "sparse.agent_sparsity": (0.0, 0.999),
     "sparse.mixer_sparsity": (0.0, 0.999),
     "sparse.update_interval": (1, _LARGE),
@@ -100,6 +110,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "replay.recent_batch": (0, _LARGE),
     "replay.dynamic_interval": (1, _LARGE),
     "replay.dynamic_threshold": (0.0, 1.0),
+    "replay.segment": (0, 10**6),
+    "replay.burn_in": (0, 10**6),
     "train.total_steps": (1, 10**12),
     "train.lr": (1e-12, 10.0),
     "train.lr_end_factor": (0.0, 1.0),
@@ -107,6 +119,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "train.grad_clip": (1e-12, 1e12),
     "train.episodes_per_update": (1e-3, _LARGE),
     "train.target_interval": (1, _LARGE),
+    "train.target_rate": (1e-6, 1.0),
+    "train.noise": (0.0, 2.0),
     "train.epsilon_start": (0.0, 1.0),
     "train.epsilon_end": (0.0, 1.0),
     "train.epsilon_steps": (1, 10**12),

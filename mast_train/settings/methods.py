@@ -118,7 +118,7 @@ def environment(text: str) -> dict[str, Any]:
     name, _, given = text.partition(":")
     check_choice("environment", name, ENVS)
     row = ENVS[name]
-    return {"env.name": name, "env.map": given or row.map, "env.reward_scale": row.reward_scale}
+    return {"env.name": name, "env.map": given or row.map, "env.reward_scale": row.reward_scale, **row.settings}
 
 
 def resolve(

@@ -18,6 +18,7 @@ class MaskedLayer:
     """One masked weight: its parameter name, block rows, segments (3 for a GRU's gates), and the mean number of blocks
     that an input keeps at least (0: no floor, and initial masks that are not spread over the inputs).
 
+    spread: initial masks are spread over the inputs all the same: of a small budget every input gets its share.
     actions: its outputs are actions' values. One that nobody took in a batch has no gradient, and is not idle for that.
     """
 
@@ -26,6 +27,7 @@ class MaskedLayer:
     segments: int = 1
     input_floor: float = 0.0
     actions: bool = False
+    spread: bool = False
 
     def floor(self, outputs: int) -> float:
         """The density at which an input has `input_floor` blocks on average, at most 1."""
@@ -69,7 +71,7 @@ class Masks:
         for layer, shape, density in zip(self.layers, shapes, densities, strict=True):
             weight, mask = self.weights[layer.name], self._masks[layer.name]
             if given is None:
-                draw = spread_mask if layer.input_floor > 0.0 else random_mask
+                draw = spread_mask if layer.spread or layer.input_floor > 0.0 else random_mask
                 mask.copy_(draw(shape, density, layer.rows, layer.segments, generator).view(weight.shape))
             with torch.no_grad():
                 weight.mul_(mask)

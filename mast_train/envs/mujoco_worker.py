@@ -1,0 +1,194 @@
+"""Copies of one MaMuJoCo scenario in a process of their own, without torch: stepped together, answered in arrays.
+
+Letters as in base.py; K copies of this process.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mast_train.envs.box import Box
+from mast_train.envs.scene import Circle, Line, Scene
+from mast_train.settings.errors import UserError
+
+ADVICE = "see `mast maps --env mamujoco`"
+
+
+class Facts(NamedTuple):
+    """What one copy says of itself."""
+
+    obs_dims: tuple[int, ...]
+    state_dim: int
+    box: Box
+    episode_limit: int
+    version: str
+
+
+class Frames(NamedTuple):
+    """K episodes after a reset or a step: obs [K,N,O], state [K,S], reward [K] float32; terminated, truncated [K]."""
+
+    obs: np.ndarray
+    state: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
+class Copies:
+    """K copies; one whose episode has ended is not stepped again until `reset`."""
+
+    def __init__(self, scenario: str, partition: str, count: int, options: dict[str, Any]) -> None:
+        """Does nothing yet: see `open`."""
+        self._name, self._arguments = f"{scenario}-{partition}", (scenario, partition, count, options)
+        self._games: list[Any] = []
+        self._drawn: Any = None
+
+    def open(self) -> Facts:
+        """Build the copies. Raises UserError for a scenario, partition or option that there is not."""
+        scenario, partition, count, options = self._arguments
+        try:
+            with _quiet():
+                from gymnasium_robotics import mamujoco_v1
+
+                build = {"render_mode": "rgb_array", **options}
+                self._games = [mamujoco_v1.parallel_env(scenario, partition, **build) for _ in range(count)]
+                self._frames = self.reset([0] * count)
+        except Exception as error:
+            said = " ".join(str(error).split())
+            shown = f" with options {options}" if options else ""
+            raise UserError(f"mamujoco {self._name}{shown}: {type(error).__name__}: {said}; {ADVICE}") from error
+        game, agents = self._games[0], self._games[0].possible_agents
+        spaces = [game.action_space(agent) for agent in agents]
+        box = Box.of(f"mamujoco {self._name}", agents, [s.low for s in spaces], [s.high for s in spaces])
+        limit = getattr(game.single_agent_env.spec, "max_episode_steps", None) or 1000
+        import mujoco
+
+        sizes = tuple(int(game.observation_space(agent).shape[0]) for agent in agents)
+        return Facts(sizes, self._frames.state.shape[1], box, int(limit), f"mujoco {mujoco.__version__}")
+
+    def reset(self, seeds: list[int]) -> Frames:
+        """Start an episode in each, from its own seed."""
+        shown = [self._seen(game, game.reset(seed=seed)[0]) for game, seed in zip(self._games, seeds, strict=True)]
+        obs, state = (np.stack(values) for values in zip(*shown, strict=True))
+        none = np.zeros(len(shown), bool)
+        self._frames = Frames(obs, state, none.astype(np.float32), none, none)
+        return self._frames
+
+    def step(self, actions: np.ndarray) -> Frames:
+        """actions [K,N,A] in the environment's units."""
+        last = self._frames
+        frames = Frames(*(values.copy() for values in last))
+        frames.reward[:] = 0.0
+        for k, game in enumerate(self._games):
+            if last.terminated[k] or last.truncated[k]:
+                continue
+            spaces, joint = (game.action_space(agent) for agent in game.possible_agents), {}
+            for agent, space, row in zip(game.possible_agents, spaces, actions[k], strict=True):
+                joint[agent] = row[: space.shape[0]].astype(space.dtype)
+            obs, rewards, ended, cut, _ = game.step(joint)
+            agent = game.possible_agents[0]  # the reward and the end are the team's
+            frames.obs[k], frames.state[k] = self._seen(game, obs)
+            frames.reward[k] = rewards[agent]
+            frames.terminated[k], frames.truncated[k] = ended[agent], cut[agent] and not ended[agent]
+        if not np.isfinite(frames.state).all() or not np.isfinite(frames.reward).all():
+            raise UserError(f"mamujoco {self._name}: the simulation diverged: a state or reward is not finite")
+        self._frames = frames
+        return frames
+
+    def picture(self) -> np.ndarray | Scene | None:
+        """The first copy as MuJoCo renders it, where it can draw off screen; else its bodies from the side."""
+        if self._drawn is not False:
+            try:
+                with _quiet():
+                    image = self._games[0].render()
+                self._drawn = True
+                return np.asarray(image)[:, :, :3].astype(np.uint8)
+            except Exception:  # whatever the machine's graphics lack
+                self._drawn = False
+        return bodies(self._games[0].single_agent_env.unwrapped)
+
+    def close(self) -> None:
+        with _quiet():
+            for game in self._games:
+                game.close()
+
+    def _seen(self, game: Any, obs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        width = max(map(len, obs.values()))
+        rows = [np.pad(np.asarray(obs[a], np.float32), (0, width - len(obs[a]))) for a in game.possible_agents]
+        return np.stack(rows), np.asarray(game.state(), np.float32).reshape(-1)
+
+
+def bodies(simulation: Any) -> Scene:
+    """The geoms of the moving bodies in the plane in which the robot is longest: seen from the side, or from above for
+    a swimmer."""
+    model, data = simulation.model, simulation.data
+    up = 1 if float(np.ptp(data.geom_xpos[1:, 2])) < 0.05 else 2
+    shapes: list[Circle | Line] = []
+    for k in range(model.ngeom):
+        if model.geom_bodyid[k] == 0:
+            continue
+        at, turn, size = data.geom_xpos[k], data.geom_xmat[k].reshape(3, 3), model.geom_size[k]
+        along = turn[:, 2] * (size[1] if model.geom_type[k] == 3 else 0.0)  # 3: a capsule
+        ends = [(float((at + sign * along)[0]), float((at + sign * along)[up])) for sign in (-1, 1)]
+        colour = (40, 100, 200) if model.geom_bodyid[k] == 1 else (214, 126, 44)
+        shapes += [Line(ends[0], ends[1], colour, 2 * float(size[0]))]
+        shapes += [Circle(end, float(size[0]), colour) for end in ends]
+    x = float(np.mean([shape.centre[0] for shape in shapes if isinstance(shape, Circle)]))
+    ground = Line((x - 2.0, 0.0), (x + 2.0, 0.0), (200, 200, 195), 0.02)
+    return Scene((ground, *shapes), corners=((x - 1.5, -0.3), (x + 1.5, 1.9)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing on either output: importing gymnasium-robotics and reading old models print warnings, some from C."""
+    sys.stdout.flush()
+    kept, nowhere = [os.dup(1), os.dup(2)], os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sys.stdout.flush()
+        for number, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, number)
+            os.close(original)
+        os.close(nowhere)
+
+
+def answer(copies: Copies, request: tuple[str, tuple[Any, ...]]) -> Any:
+    """What one method returns, or, if it raises, the error as a UserError (returned, to cross a pipe)."""
+    method, arguments = request
+    try:
+        return getattr(copies, method)(*arguments)
+    except UserError as error:
+        return error
+    except Exception as error:
+        said = " ".join(str(error).split())
+        return UserError(f"mamujoco {copies._name}: {method} failed: {type(error).__name__}: {said}")
+
+
+def serve(pipe: Connection, *arguments: Any) -> None:
+    """Body of a worker process: answer requests until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if "MUJOCO_GL" not in os.environ and "DISPLAY" not in os.environ:
+        os.environ["MUJOCO_GL"] = "egl" if ctypes.util.find_library("EGL") else "osmesa"
+    copies = Copies(*arguments)
+    try:
+        while True:
+            pipe.send(answer(copies, pipe.recv()))
+    except (EOFError, BrokenPipeError):
+        return
+    finally:
+        copies.close()

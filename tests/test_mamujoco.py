@@ -1,0 +1,106 @@
+"""MaMuJoCo where it is installed: the same episodes in any number of processes, its contract, pictures, mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mast_train.envs import available_maps, make_env
+from mast_train.envs.scene import Scene
+from mast_train.experience.rollout import random_policy, rollout
+from mast_train.settings.errors import UserError
+
+pytest.importorskip("gymnasium_robotics", reason="pip install mast-marl[mamujoco]")
+CPU = torch.device("cpu")
+
+
+def env(map_name="HalfCheetah-2x3", copies=3, **options):
+    return make_env("mamujoco", map_name, copies, 0, CPU, {"episode_limit": 12, **options})
+
+
+def played(made, seed=0):
+    try:
+        return rollout(made, random_policy(made.spec, torch.Generator().manual_seed(seed)))
+    finally:
+        made.close()
+
+
+def test_episodes_do_not_depend_on_the_number_of_processes_and_are_cut_at_their_limit(capfd):
+    one, two = played(env(workers=1)), played(env(workers=2))
+    for name in vars(one.episodes):
+        assert torch.equal(getattr(one.episodes, name), getattr(two.episodes, name)), name
+    assert one.episodes.obs.shape == (3, 13, 2, 12) and one.episodes.state.shape == (3, 13, 17)
+    assert one.won is None and one.episodes.truncated[:, -1].all() and not one.episodes.terminated.any()
+    assert not torch.equal(one.episodes.obs[0], one.episodes.obs[1]), "copies start from seeds of their own"
+    out, err = capfd.readouterr()
+    assert out == err == ""
+
+
+def test_one_reward_for_the_team_and_a_fall_ends_an_episode():
+    """Against the same steps through gymnasium-robotics itself; Hopper's three agents see different numbers."""
+    from gymnasium_robotics import mamujoco_v1
+
+    made = env("Hopper-3x1", 1, episode_limit=200, reward_scale=0.5, agent_obsk=0)
+    episodes = played(made).episodes
+    own = mamujoco_v1.parallel_env("Hopper", "3x1", agent_obsk=0)
+    seed = int(np.random.default_rng(0).integers(2**31, size=1)[0])
+    seen, _ = own.reset(seed=seed)
+    steps = int(episodes.lengths[0])
+    for t in range(steps):
+        for n, agent in enumerate(own.possible_agents):
+            width = len(seen[agent])
+            assert np.allclose(episodes.obs[0, t, n, :width], seen[agent].astype(np.float32))
+            assert (episodes.obs[0, t, n, width:] == 0).all()
+        joint = {agent: episodes.actions[0, t, n].numpy() for n, agent in enumerate(own.possible_agents)}
+        seen, rewards, ended, _, _ = own.step(joint)
+        assert float(episodes.reward[0, t]) == pytest.approx(0.5 * rewards["agent_0"], rel=1e-5, abs=1e-6)
+        assert bool(episodes.terminated[0, t]) == ended["agent_0"]
+    own.close()
+    assert steps < 200 and episodes.terminated[0, steps - 1]
+
+
+def test_sizes_that_differ_are_padded_and_bounds_are_the_robots():
+    made = env("Humanoid-9|8", 1, episode_limit=1)
+    episodes = played(made).episodes
+    assert made.spec.n_actions == 9 and made.spec.box.low == ((pytest.approx(-0.4),) * 9, (pytest.approx(-0.4),) * 8)
+    assert episodes.avail_actions[0, 0].sum(1).tolist() == [9, 8] and (episodes.actions[:, :, 1, 8] == 0).all()
+
+
+def test_a_picture_is_rendered_or_drawn_from_the_bodies(monkeypatch):
+    made = env(copies=1)
+    made.reset()
+    picture = made.picture()
+    assert isinstance(picture, Scene) or (picture.dtype == np.uint8 and picture.shape[2] == 3 and picture.std() > 5)
+    made.close()
+    monkeypatch.setenv("MUJOCO_GL", "disabled")  # as where no OpenGL can be had
+    made = env(copies=1)
+    made.reset()
+    drawn = made.picture()
+    made.close()
+    assert isinstance(drawn, Scene) and len(drawn.shapes) > 10
+
+
+@pytest.mark.parametrize(
+    ("map_name", "options", "said"),
+    [
+        ("HalfCheetah", {}, "expected SCENARIO-PARTITION, for example HalfCheetah-2x3"),
+        ("HalfCheetah-4x4", {}, "UNKNOWN partitioning config: 4x4; see `mast maps --env mamujoco`"),
+        ("Snail-1x1", {}, "mamujoco Snail-1x1: .*; see `mast maps --env mamujoco`"),
+        ("HalfCheetah-2x3", {"speed": 3}, r"with options \{'speed': 3\}: TypeError: .*speed"),
+    ],
+)
+def test_mistakes_are_one_line(map_name, options, said):
+    with pytest.raises(UserError, match=said) as caught:
+        env(map_name, 1, **options)
+    assert "\n" not in str(caught.value)
+    assert "HalfCheetah-2x3" in available_maps("mamujoco")
+
+
+def test_a_process_that_dies_is_one_line():
+    made = env(copies=1)
+    made.reset()
+    made._workers[0]._process.kill()
+    with pytest.raises(UserError, match="the process of a mamujoco environment stopped with exit code -9"):
+        made.step(torch.zeros(1, 2, 3))
+    made.close()
