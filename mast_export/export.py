@@ -13,6 +13,7 @@ from mast_export.formats.base import Exported, Request
 from mast_export.formats.bundle import identified
 from mast_export.observed import read_names, with_inputs
 from mast_runtime.format import VALUE_DTYPES
+from mast_runtime.head import Head
 
 MAX_VERSION_CHARACTERS = 60
 
@@ -28,12 +29,14 @@ def export_run(
     target: str | None = None,
     policy_version: str = "",
     names: Path | None = None,
+    rate_limit: float | None = None,
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
 
     compacted: without the units that cannot change an action (mast_export.compact). target: also compile each export's
     test for that machine. policy_version: what its maker calls this policy. names: a file that names each input
-    (mast_export.observed.read_names), in place of the environment's names. C is verified where there is a C compiler;
+    (mast_export.observed.read_names), in place of the environment's names. rate_limit: of continuous actions, the most
+    that a component moves in one decision, as a share of its range. C is verified where there is a C compiler;
     a report of None says that there was none.
     Raises UserError (run), ExportError (verification, destination), OSError (disk).
     """
@@ -45,11 +48,15 @@ def export_run(
     path = output or folder / chosen.file_name(agent, dtype)
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
+    _check_head(format_, bundle.contract.head, rate_limit)
+    if bundle.contract.head is not None:
+        limited = replace(bundle.contract.head, rate_limit=rate_limit)
+        bundle = replace(bundle, contract=replace(bundle.contract, head=limited))
     bundle = replace(bundle, identity=bundle.identity._replace(version=policy_version))
     recorded = folder / "trace.safetensors"
     own = obs_names(snapshot) if names is None else [read_names(names, bundle.contract.obs_dim)] * len(bundle.agents)
     bundle = with_inputs(bundle, seen_in(recorded), own)
-    trace, removed = record_trace(snapshot, recorded), []
+    trace, removed = replace(record_trace(snapshot, recorded), head=bundle.contract.head), []
     if compacted:
         bundle, trace, removed = compact_bundle(bundle, trace)
     files = []
@@ -66,6 +73,22 @@ def _check_version(version: str) -> None:
         raise ExportError(
             f"--policy-version {version!r:.60}: expected at most {MAX_VERSION_CHARACTERS} printable characters"
         )
+
+
+def _check_head(format_: str, head: Head | None, rate_limit: float | None) -> None:
+    """Raises ExportError for a format without continuous actions, and for a limit that cannot be."""
+    if head is not None and not find_format(format_).continuous:
+        able = [name for name in FORMATS if find_format(name).continuous]
+        raise ExportError(
+            f"--format {format_}: the policy's actions are continuous, and {find_format(format_).description} exports "
+            f"choose among actions; use --format {', '.join(able)}"
+        )
+    if rate_limit is None:
+        return
+    if head is None:
+        raise ExportError(f"--rate-limit {rate_limit:g}: it is for continuous actions; this policy chooses among some")
+    if not 0.0 < rate_limit <= 1.0:
+        raise ExportError(f"--rate-limit {rate_limit:g}: expected a share of the range, above 0 and at most 1")
 
 
 def _check_request(format_: str, dtype: str = "f32", target: str | None = None) -> None:

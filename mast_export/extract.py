@@ -14,11 +14,13 @@ from mast_export.errors import ExportError
 from mast_export.observed import Seen
 from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
+from mast_runtime.head import Head
 from mast_runtime.network import SEGMENTS
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.learner import part
 from mast_train.networks.agents import AgentNets, CriticNets
 from mast_train.networks.build import agent_inputs, agent_layers, load_agents
+from mast_train.networks.heads import head
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config
 
@@ -30,15 +32,18 @@ def extract(snapshot: Path) -> Bundle:
     that the runtime does not run."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
-    if spec.box is not None:
+    if "agents.fc3_weight" in tensors:
         raise ExportError(
-            f"{snapshot.parent.parent}: continuous actions cannot be exported yet; mast eval plays the run"
+            f"{snapshot.parent.parent}: {config.algorithm}'s agents search for their action, which the runtime cannot "
+            "yet; mast eval plays the run, and facmac's actors can be exported"
         )
     if not config.net.recurrent:
         raise ExportError(
-            f"{snapshot.parent.parent}: agents without a memory (net.recurrent = false) cannot be exported"
+            f"{snapshot.parent.parent}: agents without a memory (net.recurrent = false) cannot be exported; mast eval "
+            "plays the run, and --set net.recurrent=true trains agents that can"
         )
-    contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, config.net.last_action, config.net.shared)
+    parts = config.net.last_action, config.net.shared
+    contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, *parts, _head(spec))
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     groups = 1 if config.net.shared else spec.n_agents
     networks = tuple(_network(arrays, g, config) for g in range(groups))
@@ -56,7 +61,7 @@ def record_trace(snapshot: Path, trace: Path) -> Trace:
     obs, avail, starts = recorded["obs"], recorded["avail_actions"], recorded.get("starts")
     q, hidden = _run(nets, config, spec, obs, avail)
     arrays = obs.numpy(), avail.numpy(), q.numpy(), hidden.numpy()
-    return Trace(*arrays, None if starts is None else starts.numpy())
+    return Trace(*arrays, None if starts is None else starts.numpy(), _head(spec), tuple(range(spec.n_agents)))
 
 
 def seen_in(trace: Path) -> Seen:
@@ -80,16 +85,21 @@ def obs_names(snapshot: Path) -> list[list[tuple[str, str]]]:
 def _run(
     nets: AgentNets | CriticNets, config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """obs [T,N,O], avail [T,N,A] -> q [T,N,A], hidden [T,N,H], acting greedily."""
+    """obs [T,N,O], avail [T,N,A] -> q [T,N,A], hidden [T,N,H], acting as the run's policy does."""
+    decide = head(config, spec, nets)
     hidden = nets.initial_hidden(1, spec.n_agents)
     last = None
     all_q, all_hidden = [], []
     for o, a in zip(obs, avail, strict=True):
         q, hidden = nets.step(agent_inputs(config, spec, o[None], last), hidden)
-        last = q.masked_fill(~a[None], -torch.inf).argmax(-1)
+        last = decide(q, a[None])
         all_q.append(q[0])
         all_hidden.append(hidden.reshape(spec.n_agents, -1))
     return torch.stack(all_q), torch.stack(all_hidden)
+
+
+def _head(spec: EnvSpec) -> Head | None:
+    return None if spec.box is None else Head(spec.box.low, spec.box.high)
 
 
 def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:

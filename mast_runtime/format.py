@@ -10,23 +10,30 @@ import json
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, compress, islice, pairwise
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
 from mast_runtime.arrays import Buffer, buffer, part, plain
 from mast_runtime.errors import BundleError
-from mast_runtime.inputs import MAX_STEPS, Inputs, decode_names, decode_recordings, decode_statistics
+from mast_runtime.head import decode_head
+from mast_runtime.inputs import (
+    MAX_STEPS,
+    Bounds,
+    Inputs,
+    decode_continuous,
+    decode_names,
+    decode_recordings,
+    decode_statistics,
+)
 from mast_runtime.network import LAYERS, SEGMENTS, Contract, Layer, Network
 from mast_runtime.tensors import NAMES
 
 FORMAT_VERSION = 3
 ARCHITECTURE = "gru"
 """Of the networks: fc1, a GRU cell, fc2."""
-HEAD = {"kind": "greedy"}
-"""What becomes of the networks' output: the available action with the largest value."""
 MAX_DIMENSION = 65_535
 MAX_AGENTS = 4_096
 MAX_WEIGHTS = 1 << 27
@@ -89,14 +96,10 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise BundleError(f"format version {version!r:.80}, this runtime reads {FORMAT_VERSION}; {advice}", "manifest")
     if "contract" not in manifest:
         raise no_policy
-    _check_kind("architecture", manifest, ARCHITECTURE)
-    _check_kind("head", manifest, HEAD)
+    if (given := manifest.get("architecture")) != ARCHITECTURE:
+        known = f"this runtime runs {ARCHITECTURE!r}"
+        raise BundleError(f"architecture {given!r:.80}, {known}; update mast-marl", "manifest")
     return manifest
-
-
-def _check_kind(key: str, manifest: dict[str, Any], known: Any) -> None:
-    if manifest.get(key) != known:
-        raise BundleError(f"{key} {manifest.get(key)!r:.80}, this runtime runs {known!r}; update mast-marl", "manifest")
 
 
 def _not_json(constant: str) -> None:
@@ -109,7 +112,7 @@ def decode(manifest: dict[str, Any], tensors: dict[str, Buffer]) -> Decoded:
     shapes = [_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in LAYERS]
     layers = _decode_layers(shapes, tensors)
     biases = _decode_biases([_bias_shapes(contract, fc1, hidden) for fc1, hidden in sizes], tensors)
-    seen = _decode_seen(manifest, contract, len(sizes), tensors)
+    seen = _decode_seen(manifest, contract, agents, len(sizes), tensors)
     if tensors:
         raise BundleError(f"tensor {min(tensors)!r:.80} does not belong to this format")
     parts: list[dict[str, Any]] = [
@@ -120,7 +123,11 @@ def decode(manifest: dict[str, Any], tensors: dict[str, Buffer]) -> Decoded:
 
 
 def _decode_seen(
-    manifest: dict[str, Any], contract: Contract, networks: int, tensors: dict[str, Buffer]
+    manifest: dict[str, Any],
+    contract: Contract,
+    agents: Sequence[AgentInfo],
+    networks: int,
+    tensors: dict[str, Buffer],
 ) -> list[dict[str, Any]]:
     """Network.inputs and Network.recording of each network, of a file that has them."""
     steps = manifest.get("recorded_steps", 0)
@@ -139,7 +146,13 @@ def _decode_seen(
     inputs = [{"inputs": Inputs(**own, **words)} for own, words in zip(statistics, named, strict=True)]
     if not steps:
         return inputs
-    recordings = decode_recordings(_take(tensors, "recording", "B"), steps, networks, size, contract.n_actions)
+    packed, head = _take(tensors, "recording", "B"), contract.head
+    if head is None:
+        recordings = decode_recordings(packed, steps, networks, size, contract.n_actions)
+    else:
+        first = [next((a.index for a in agents if a.network == i), 0) for i in range(networks)]
+        bounds = [Bounds(head.low[index], head.high[index]) for index in first]
+        recordings = decode_continuous(packed, steps, size, bounds)
     return [own | {"recording": recording} for own, recording in zip(inputs, recordings, strict=True)]
 
 
@@ -185,6 +198,7 @@ def _decode_header(
     total = sum(layer.outputs * layer.inputs for layer in shapes)
     if total > MAX_WEIGHTS:
         raise BundleError(f"describes {total} weights, at most {MAX_WEIGHTS}", "manifest")
+    contract = replace(contract, head=decode_head(manifest.get("head"), contract.n_agents, contract.n_actions))
     return contract, agents, sizes, blocks, identity
 
 

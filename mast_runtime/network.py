@@ -7,6 +7,8 @@ One agent's network (paper, section 3; oxwhirl/pymarl rnn_agent):
     r  = sigmoid(W_ir y + W_hr h + b_r)        z = sigmoid(W_iz y + W_hz h + b_z)
     n  = tanh(W_in y + b_nx + r * (W_hn h + b_nh))
     h' = (1 - z) * n + z * h                   q = fc2 h' + b2
+
+Where actions are continuous (mast_runtime.head), x has the last action's components in place of the one-hot.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mast_runtime.head import Head
     from mast_runtime.inputs import Inputs, Recording
 
 LAYERS = ("fc1", "weight_ih", "weight_hh", "fc2")
@@ -29,13 +32,21 @@ SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "fc2": 1}
 
 @dataclass(frozen=True)
 class Contract:
-    """What a policy reads and writes: observation, action and agent counts, and how its input is assembled."""
+    """What a policy reads and writes: observation, action and agent counts, and how its input is assembled.
+
+    head: None where actions are chosen; else n_actions is the most components that an agent's action has.
+    """
 
     obs_dim: int
     n_actions: int
     n_agents: int
     last_action: bool = True
     agent_id: bool = False
+    head: Head | None = None
+
+    def sizes(self) -> dict[str, int | bool]:
+        """All but the head, by name."""
+        return {key: value for key, value in vars(self).items() if key != "head"}
 
     @property
     def input_dim(self) -> int:

@@ -67,7 +67,7 @@ class Format:
 
     write: verifies every file before it counts; raises ExportError, OSError. suffixes: of the name of a whole team's
     file or folder, and of one agent's. dtypes: the types of weights it stores. build(path, target): compile the
-    export's test for another machine, None where there is none.
+    export's test for another machine, None where there is none. continuous: whether it has continuous actions.
     """
 
     description: str
@@ -75,6 +75,7 @@ class Format:
     suffixes: tuple[str, str]
     dtypes: tuple[str, ...] = tuple(VALUE_DTYPES)
     build: Callable[[Path, str], Path] | None = None
+    continuous: bool = True
 
     def file_name(self, agent: int | None, dtype: str) -> str:
         """The default destination, in the run's folder."""

@@ -58,6 +58,8 @@ def finished(bundle: Bundle, trace: Trace, what: str) -> tuple[Bundle, Parity]:
         "max_hidden_error": float(f"{report.max_hidden_error:.2g}"),
         "action_agreement": round(report.agreement, 4),
     }
+    if report.max_action_error is not None:
+        summary["max_action_error"] = float(f"{report.max_action_error:.2g}")
     return replace(bundle, info={**bundle.info, "verification": summary}), report
 
 

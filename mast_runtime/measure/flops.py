@@ -149,8 +149,12 @@ def network_counts(contract: Contract, network: Network) -> AgentCounts:
     """The counts of one network of a bundle."""
     fc1 = network.fc1
     per_input, one_hots, start = fc1.mask().sum(0), [], contract.obs_dim
-    for width in (contract.n_actions * contract.last_action, contract.n_agents * contract.agent_id):
-        if width:
+    chosen = contract.head is None  # a continuous last action is no one-hot
+    for one_hot, width in (
+        (chosen, contract.n_actions * contract.last_action),
+        (True, contract.n_agents * contract.agent_id),
+    ):
+        if width and one_hot:
             one_hots.append(Matrix(fc1.outputs, width, int(per_input[start : start + width].sum())))
         start += width
     nnz = {name: layer.nnz for name, layer in network.layers().items()}

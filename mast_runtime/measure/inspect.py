@@ -225,7 +225,8 @@ def _card(description: Description) -> list[str]:
             trained += [form.format(info[key])] if info.get(key) is not None else []
     inputs = ", ".join(f"{name.replace('_', ' ')} {width}" for name, width in input_features(contract).items())
     checked = info.get("verification")
-    lines = [", ".join(trained), f"{contract.n_agents} agents; reads {inputs}; {contract.n_actions} actions"]
+    acts = "actions" if contract.head is None else f"continuous actions {contract.head.sentence()}"
+    lines = [", ".join(trained), f"{contract.n_agents} agents; reads {inputs}; {contract.n_actions} {acts}"]
     if isinstance(checked, dict) and checked.keys() >= {"steps", "max_q_error", "action_agreement"}:
         lines.append(
             "verified against the trained networks over {steps} steps: q within {max_q_error}, equal actions "

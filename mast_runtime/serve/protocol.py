@@ -19,6 +19,7 @@ from mast_runtime.errors import RuntimeFault
 
 MAX_ID_LENGTH = 128
 """Characters of a request or sequence id given as a string."""
+BEGINS = "executed_action is of the decision before, and sequence_start begins: there was none"
 DTYPES = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8"), "BOOL": np.dtype("?")}
 JSON_TYPES = {"FP32": ({int, float}, "numbers"), "BOOL": ({bool}, "true or false")}
 
@@ -83,7 +84,7 @@ def parse_request(
     starts = _expect(parameters.get("sequence_start", False), bool, "sequence_start")
     executed = parameters.get("executed_action")
     if executed is not None and starts:
-        raise RequestError("executed_action is of the decision before, and sequence_start begins: there was none")
+        raise RequestError(BEGINS)
     return InferRequest(
         request_id,
         _sequence_id(parameters.get("sequence_id", 0)),
