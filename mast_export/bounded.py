@@ -43,7 +43,7 @@ def errors(
     low, high, _ = bounds(head, indices, q.shape[-1])
     found = []
     for action, values, before in zip(given, q, last, strict=True):
-        wanted.last = before
+        wanted.last[:] = before
         wanted.decide(values)
         found.append((np.abs(action.astype(np.float64) - wanted.actions()) / (high - low)).max(1))
     return np.array(found)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from bounded import HEAD, bounded_bundle, by_hand, recorded
 
-from mast_runtime import ObservationError, load, save
+from mast_runtime import ObservationError, load, native, save
 from mast_runtime.backends import installed_backends
+from mast_runtime.inner import inner_contract
 from mast_runtime.measure.flops import network_counts
 from mast_runtime.measure.inspect import describe
 from mast_runtime.selftest.replay import replay
@@ -167,3 +168,35 @@ def test_the_description_and_the_costs_know_the_head():
     counts = network_counts(bundle.contract, bundle.networks[0])
     assert not counts.one_hots
     assert network_counts(replace(bundle.contract, head=None), bundle.networks[0]).one_hots
+
+
+@pytest.mark.skipif(bool(native.missing()), reason="the C extension is not built")
+def test_the_native_agent_refuses_buffers_that_do_not_fit():
+    agent: Any = native.new_agent(
+        inner_contract(bounded_bundle(1, hidden=8).contract), _native_step(bounded_bundle(1, hidden=8)), 0
+    )
+    x, last, out = np.zeros(23, np.float32), np.zeros(3, np.float32), np.zeros(2, np.float32)
+    bounds = np.array([-1, -2, 1, 2, 0, 0, 1, 2, 4], np.float32)
+    agent.bounded(x, last, bounds, out)
+    assert last[:2].any() and last[2] == 0 and out == pytest.approx(last[:2] * [1, 2])
+    fixed = np.zeros(3, np.float32)
+    fixed.flags.writeable = False
+    wrong: list[tuple] = [
+        (), (x, last, bounds), (x, last, bounds, out, out), (x[1:], last, bounds, out), (x, last[1:], bounds, out),
+        (x, fixed, bounds, out), (x, last, bounds[1:], out), (x, last, bounds, np.zeros(0, np.float32)),
+        (x, last, bounds, np.zeros(4, np.float32)), (x, last, bounds, np.zeros(2)),
+        (x.astype(float), last, bounds, out),
+        (x, last, bounds, None), (None, last, bounds, out), (x, last[::2], bounds, out),
+    ]  # fmt: skip
+    before = agent.hidden
+    for arguments in wrong:
+        with pytest.raises((TypeError, ValueError)):
+            agent.bounded(*arguments)
+    x[5] = np.nan
+    with pytest.raises(ObservationError, match=r"obs\[5\]"):
+        agent.bounded(x, last, bounds, out)
+    np.testing.assert_array_equal(agent.hidden, before)
+
+
+def _native_step(bundle):
+    return native.NativeStep(inner_contract(bundle.contract), bundle.networks[0])
