@@ -62,9 +62,13 @@ class Removed:
 def compact(network: Network, fold: bool = True) -> Compacted:
     """The float32 network without units that cannot change an action; one unit of each layer always stays.
 
+    One without a memory stays as it is.
+
     fold: also fold positive constants into biases, which changes the rounding of sums. Without it every sum has the
     same addends in the same order, less exact zeros.
     """
+    if network.architecture != "gru":
+        return _whole(network)
     weight = {name: layer.dense() for name, layer in network.layers().items()}
     bias, reads = network.gru_bias, _readable(weight["weight_ih"])
     constant = ~weight["fc1"].any(1)

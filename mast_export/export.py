@@ -12,8 +12,8 @@ from mast_export.formats import FORMATS, find_format
 from mast_export.formats.base import Exported, Request
 from mast_export.formats.bundle import identified
 from mast_export.observed import read_names, with_inputs
+from mast_runtime import Bundle
 from mast_runtime.format import VALUE_DTYPES
-from mast_runtime.head import Head
 
 MAX_VERSION_CHARACTERS = 60
 
@@ -48,7 +48,7 @@ def export_run(
     path = output or folder / chosen.file_name(agent, dtype)
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
-    _check_head(format_, bundle.contract.head, rate_limit)
+    _check_kind(format_, bundle, rate_limit)
     if bundle.contract.head is not None:
         limited = replace(bundle.contract.head, rate_limit=rate_limit)
         bundle = replace(bundle, contract=replace(bundle.contract, head=limited))
@@ -75,10 +75,17 @@ def _check_version(version: str) -> None:
         )
 
 
-def _check_head(format_: str, head: Head | None, rate_limit: float | None) -> None:
-    """Raises ExportError for a format without continuous actions, and for a limit that cannot be."""
-    if head is not None and not find_format(format_).continuous:
-        able = [name for name in FORMATS if find_format(name).continuous]
+def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
+    """Raises ExportError for a format without continuous actions or networks without a memory, and for a limit that
+    cannot be."""
+    head = bundle.contract.head
+    able = [name for name in FORMATS if find_format(name).every_kind]
+    if bundle.networks[0].architecture != "gru" and format_ not in able:
+        raise ExportError(
+            f"--format {format_}: the agents have no memory (net.recurrent = false), and "
+            f"{find_format(format_).description} exports are of a GRU; use --format {', '.join(able)}"
+        )
+    if head is not None and format_ not in able:
         raise ExportError(
             f"--format {format_}: the policy's actions are continuous, and {find_format(format_).description} exports "
             f"choose among actions; use --format {', '.join(able)}"

@@ -15,7 +15,7 @@ from mast_export.observed import Seen
 from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
 from mast_runtime.head import Head
-from mast_runtime.network import SEGMENTS
+from mast_runtime.network import LAYERS, NO_BIAS, NO_LAYER, SEGMENTS
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.learner import part
 from mast_train.networks.agents import AgentNets, CriticNets
@@ -24,7 +24,9 @@ from mast_train.networks.heads import head
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config
 
-LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "fc2_weight": "fc2"}
+LAYER_OF = {
+    "fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "mid_weight": "mid", "fc2_weight": "fc2",
+}  # fmt: skip
 
 
 def extract(snapshot: Path) -> Bundle:
@@ -36,11 +38,6 @@ def extract(snapshot: Path) -> Bundle:
         raise ExportError(
             f"{snapshot.parent.parent}: {config.algorithm}'s agents search for their action, which the runtime cannot "
             "yet; mast eval plays the run, and facmac's actors can be exported"
-        )
-    if not config.net.recurrent:
-        raise ExportError(
-            f"{snapshot.parent.parent}: agents without a memory (net.recurrent = false) cannot be exported; mast eval "
-            "plays the run, and --set net.recurrent=true trains agents that can"
         )
     parts = config.net.last_action, config.net.shared
     contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, *parts, _head(spec))
@@ -104,8 +101,8 @@ def _head(spec: EnvSpec) -> Head | None:
 
 def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
     rows = {layer.name: layer.rows for layer in agent_layers(config)}
-    layers = {}
-    for name, layer in LAYER_OF.items():
+    layers = dict.fromkeys(LAYERS, NO_LAYER)
+    for name, layer in ((name, LAYER_OF[name]) for name in rows):
         mask = arrays.get(f"masks.agents.{name}")
         layers[layer] = Layer.from_dense(
             arrays[f"agents.{name}"][group],
@@ -113,12 +110,14 @@ def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
             1 if mask is None else rows[name],
             SEGMENTS[layer],
         )
+    biases = {name: arrays[f"agents.{name}"][group] for name in ("fc1_bias", "fc2_bias")}
+    if not config.net.recurrent:
+        return Network(**layers, **biases, gru_bias=NO_BIAS, mid_bias=arrays["agents.mid_bias"][group])
     bias_ih, bias_hh = (arrays[f"agents.{name}"][group].reshape(3, -1) for name in ("bias_ih", "bias_hh"))
     return Network(
         **layers,
-        fc1_bias=arrays["agents.fc1_bias"][group],
+        **biases,
         gru_bias=np.stack([bias_ih[0] + bias_hh[0], bias_ih[1] + bias_hh[1], bias_ih[2], bias_hh[2]]),
-        fc2_bias=arrays["agents.fc2_bias"][group],
     )
 
 

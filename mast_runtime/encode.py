@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_save
 
 from mast_runtime.digest import BLANK, sealed
-from mast_runtime.format import ARCHITECTURE, BIASES, FORMAT_VERSION, SKIP, AgentInfo, Identity
+from mast_runtime.format import FORMAT_VERSION, SKIP, AgentInfo, Identity
 from mast_runtime.head import manifest_of
 from mast_runtime.inputs import STATISTICS, Inputs, Recording
 from mast_runtime.network import Contract, Layer, Network
@@ -34,12 +34,14 @@ def encode(
     """
     layers = [layer for network in networks for layer in network.layers().values()]
     blocks = [{name: _block(layer) for name, layer in network.layers().items()} for network in networks]
+    if len({network.architecture for network in networks}) > 1:
+        raise ValueError("every network of a bundle has the same architecture")
     if any(block != blocks[0] for block in blocks) or len({layer.values.dtype for layer in layers}) > 1:
         raise ValueError("every network of a bundle has the same blocks, and every layer the same type of weights")
     tensors = {
         "values": np.concatenate([layer.values.ravel() for layer in layers]),
         "index": _encode_index(layers),
-        "bias": _narrowest(np.concatenate([getattr(x, bias).ravel() for x in networks for bias in BIASES])),
+        "bias": _narrowest(np.concatenate([getattr(x, bias).ravel() for x in networks for bias in x.parts.biases])),
     }
     if layers[0].values.dtype == np.int8:
         tensors["scale"] = _narrowest(np.concatenate([layer.scale for layer in layers if layer.scale is not None]))
@@ -49,7 +51,7 @@ def encode(
         "version": FORMAT_VERSION,
         "policy_version": identity.version,
         "producer": identity.producer or f"mast-marl {__version__}",
-        "architecture": ARCHITECTURE,
+        "architecture": networks[0].architecture,
         "head": manifest_of(contract.head),
         "contract": contract.sizes(),
         "agents": [asdict(agent) for agent in agents],

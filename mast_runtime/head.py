@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from mast_runtime.errors import BundleError
-from mast_runtime.inputs import MAX_FLOAT
+from mast_runtime.inputs import MAX_FLOAT, Bounds
 
 GREEDY = {"kind": "greedy"}
 CONTINUOUS, SQUASH = "continuous", "tanh"
@@ -32,6 +32,10 @@ class Head:
     def manifest(self) -> dict[str, Any]:
         """As the manifest of a .mast file has it."""
         return {"kind": CONTINUOUS, "squash": SQUASH, "low": self.low, "high": self.high, "rate_limit": self.rate_limit}
+
+    def bounds(self, index: int) -> Bounds:
+        """Those of one agent."""
+        return Bounds(self.low[index], self.high[index])
 
     def sentence(self) -> str:
         """The bounds and the limit in a few words."""

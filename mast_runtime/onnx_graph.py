@@ -61,13 +61,13 @@ def build_model(
     graph = _Graph(sparse)
     bounds = None
     if contract.head is not None and agent is not None:
-        bounds = Bounds(contract.head.low[agent.index], contract.head.high[agent.index])
+        bounds = contract.head.bounds(agent.index)
         add_scaled_input(graph, bounds)
     size = contract.n_actions if bounds is None else len(bounds.low)
     _first_layer(graph, contract, network, agent, bounds)
-    _gru(graph, network)
+    state = _gru(graph, network) if network.architecture == "gru" else _mid(graph, network)
     weights = graph.matrix("fc2", network.fc2.dense().T[:, :size])
-    graph.node("Gemm", "next_hidden", weights, graph.constant("fc2.bias", network.fc2_bias[:size]), to="q")
+    graph.node("Gemm", state, weights, graph.constant("fc2.bias", network.fc2_bias[:size]), to="q")
     choose = choose or agent is not None
     if contract.head is not None and bounds is not None:
         add_head(graph, bounds, contract.head.rate_limit)
@@ -190,7 +190,14 @@ def _first_layer(
     graph.node("Relu", graph.node("Gemm", seen, graph.matrix("fc1.obs", obs), total), to="fc1_out")
 
 
-def _gru(graph: _Graph, network: Network) -> None:
+def _mid(graph: _Graph, network: Network) -> str:
+    """relu(mid fc1_out + b), and hidden as it was: its name."""
+    graph.node("Identity", "hidden", to="next_hidden")
+    weights = graph.matrix("mid", network.mid.dense().T)
+    return graph.node("Relu", graph.node("Gemm", "fc1_out", weights, graph.constant("mid.bias", network.mid_bias)))
+
+
+def _gru(graph: _Graph, network: Network) -> str:
     """next_hidden = n + z (hidden - n); r, z and n as in mast_runtime.network, from fc1_out and hidden."""
 
     def product(of: str, name: str, rows: NDArray, addend: str) -> str:
@@ -207,7 +214,7 @@ def _gru(graph: _Graph, network: Network) -> None:
     reset = graph.node("Add", graph.node("Mul", gate["r"], recurrent), graph.constant("bias_nx", bias["nx"]))
     new = graph.node("Tanh", product("fc1_out", "input_n", from_input["n"], reset), to="n")
     kept = graph.node("Mul", gate["z"], graph.node("Sub", "hidden", new))
-    graph.node("Add", new, kept, to="next_hidden")
+    return graph.node("Add", new, kept, to="next_hidden")
 
 
 def _signature(contract: Contract, hidden: int, choose: bool, ids: bool, bounds: Bounds | None) -> tuple[list, list]:

@@ -256,13 +256,15 @@ def test_the_documented_reader_reads_what_the_runtime_reads(tmp_path):
         save(observed(quantise(bundle, dtype), i, names=i == 0) if i < 2 else quantise(bundle, dtype), files[-1])
     files.append(tmp_path / "continuous.mast")
     save(recorded(bounded_bundle(5, 0.5, hidden=12)), files[-1])
+    files.append(tmp_path / "mlp.mast")
+    save(recorded(bounded_bundle(6, hidden=20, memory=False, blocks={"mid": 8})), files[-1])
     namespace: dict = {}
     exec(compile(example, "docs/format.md", "exec"), namespace)
     for path in files:
         for network, arrays in zip(load(path).networks, namespace["read"](path), strict=True):
             for name, layer in network.layers().items():
                 np.testing.assert_array_equal(arrays[name], layer.dense())
-            for name in ("fc1_bias", "gru_bias", "fc2_bias"):
+            for name in network.parts.biases:
                 np.testing.assert_array_equal(arrays[name], getattr(network, name))
             for name in STATISTICS if network.inputs else ():
                 np.testing.assert_array_equal(arrays[name], getattr(network.inputs, name))

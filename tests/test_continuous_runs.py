@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from cli import app
 from mast_export.errors import ExportError
+from mast_export.export import export_run
 from mast_export.extract import extract
-from mast_runtime import save
+from mast_runtime import load, save
+from mast_runtime.selftest.replay import replay
 from mast_train.commands.evaluate import networks_policy
 from mast_train.envs import make_env
 from mast_train.experience.rollout import rollout
@@ -155,28 +157,31 @@ def test_what_an_export_cannot_do_is_one_line(trained, words, expected):
     assert "Traceback" not in answer.output
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "recurrent", "expected"),
-    [
-        (
-            "comix",
-            True,
-            "comix's agents search for their action, which the runtime cannot yet; mast eval plays",
-        ),
-        (
-            "facmac",
-            False,
-            "agents without a memory (net.recurrent = false) cannot be exported; mast eval plays",
-        ),
-    ],
-)
-def test_agents_that_the_runtime_does_not_run_are_refused_in_one_line(tmp_path, algorithm, recurrent, expected):
-    short = {"train.total_steps": 256, "net.recurrent": recurrent, "net.hidden": 8, "train.eval_episodes": 8}
-    (tmp_path / "r").mkdir()
-    run(Run(config(algorithm, "mast", **short), tmp_path / "r"))
-    (snapshot, *_) = (tmp_path / "r" / "snapshots").iterdir()
-    with pytest.raises(ExportError, match=re.escape(expected)):
-        extract(snapshot)
+def short_run(folder, algorithm):
+    """The snapshot of a short run of agents without a memory."""
+    folder.mkdir()
+    run(Run(config(algorithm, "mast", **{"train.total_steps": 256, "net.hidden": 8, "train.eval_episodes": 8}), folder))
+    return next((folder / "snapshots").iterdir())
+
+
+def test_agents_that_search_are_refused_in_one_line(tmp_path):
+    words = "comix's agents search for their action, which the runtime cannot yet; mast eval plays the run"
+    with pytest.raises(ExportError, match=re.escape(words)):
+        extract(short_run(tmp_path / "r", "comix"))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
+def test_agents_without_a_memory_are_exported_and_verified(tmp_path, dtype):
+    snapshot = short_run(tmp_path / "r", "facmac")
+    (file,) = export_run(tmp_path / "r", snapshot, dtype=dtype)
+    assert file.report is not None and file.report.passed
+    bundle = load(file.path)
+    assert {network.architecture for network in bundle.networks} == {"mlp"} and replay(bundle).passed
+    if dtype == "f32":
+        models = export_run(tmp_path / "r", snapshot, "onnx")
+        assert all(model.report is not None and model.report.passed for model in models)
+        with pytest.raises(ExportError, match=r"--format c: the agents have no memory .* use --format mast, onnx"):
+            export_run(tmp_path / "r", snapshot, "c")
 
 
 def test_a_policy_of_another_kind_or_other_bounds_is_refused_in_one_line(trained):

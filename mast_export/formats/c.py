@@ -65,4 +65,4 @@ def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: l
     return Exported(folder, source.table_bytes, report, k, unit, unverified)
 
 
-FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, continuous=False)}
+FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, every_kind=False)}

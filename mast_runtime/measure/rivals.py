@@ -112,12 +112,14 @@ def installed_rivals() -> list[str]:
 class Rival:
     """n agents of a bundle (1: its first) in another engine; reset and act as in mast_runtime.agent.Team.
 
-    Raises BackendError for continuous actions.
+    Raises BackendError for continuous actions, and for networks without a memory.
     """
 
     def __init__(self, bundle: Bundle, n: int, name: str) -> None:
         if bundle.contract.head is not None:
             raise BackendError("its graph here chooses among actions, and these are continuous")
+        if any(network.architecture != "gru" for network in bundle.networks):
+            raise BackendError("its graph here is that of a GRU, and these networks have no memory")
         self._engine, self._contract, self._n = RIVALS[name], bundle.contract, n
         agents = bundle.agents if n > 1 else bundle.agents[:1]
         owner, ids = ([getattr(agent, key) for agent in agents] * (n // len(agents)) for key in ("network", "index"))
