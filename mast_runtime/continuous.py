@@ -51,8 +51,8 @@ class Bounded:
         """What the native agents' `bounded` reads of a single agent: low, high, middle and half of its range, and how
         far a component may move; 4 is as far as it likes."""
         low, high, half = (side[0, : self.sizes[0]] for side in (self._low, self._high, self._half))
-        step = 4.0 if self._step is None else self._step
-        return np.concatenate([low, high, 0.5 * (low + high), half, [step]]).astype(np.float32)
+        step = np.array([4.0 if self._step is None else self._step])
+        return np.concatenate([low, high, 0.5 * (low + high), half, step]).astype(np.float32)
 
     def actions(self) -> NDArray[np.float32]:
         """The last actions [n,A] in their units; 0 where an agent has no such component."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pytest
-from handmade import deflated, file_of, handmade
+from handmade import BLANK, deflated, file_of, handmade
 
-from mast_runtime import BundleError, load
+from mast_runtime import BundleError, ObservationError, load
 
 FLOATS = np.array([0.25, -0.1, 0.3], "<f4").tobytes()
 
@@ -101,3 +103,26 @@ def test_a_hostile_file_is_one_typed_error(name, tmp_path):
     with pytest.raises(BundleError, match=words) as found:
         load(path)
     assert "\n" not in str(found.value) and len(str(found.value)) < 400
+
+
+def test_a_flipped_byte_under_a_right_digest_is_an_error_or_a_policy_whose_actions_are_within_bounds(tmp_path):
+    content, path, loaded = file_of(*continuous()), tmp_path / "p.mast", 0
+    path.write_bytes(content)
+    digits = content.index(load(path).identity.digest.encode())
+    blank = content[:digits] + BLANK.encode() + content[digits + 64 :]
+    for i in {*range(0, len(content), 2)} - {*range(digits, digits + 64)}:
+        changed = blank[:i] + bytes([blank[i] ^ (0x01 if i % 4 else 0x10)]) + blank[i + 1 :]
+        path.write_bytes(changed.replace(BLANK.encode(), hashlib.sha256(changed).hexdigest().encode(), 1))
+        try:
+            bundle = load(path)
+        except BundleError as error:
+            assert str(error).isprintable()
+            continue
+        loaded += 1
+        head, agent = bundle.contract.head, bundle.agent()
+        assert head is not None
+        with suppress(ObservationError):
+            action = np.asarray(agent.act(np.ones(bundle.contract.obs_dim, np.float32)))
+            low, high = (np.float32(side[bundle.agents[0].index]) for side in (head.low, head.high))
+            assert (action >= low).all() and (action <= high).all()
+    assert 0 < loaded < len(content)
