@@ -13,7 +13,7 @@ from bounded import HEAD, bounded_bundle, by_hand, recorded
 from mast_runtime import ObservationError, load, native, save
 from mast_runtime.backends import installed_backends
 from mast_runtime.inner import inner_contract
-from mast_runtime.measure.flops import network_counts
+from mast_runtime.measure.flops import TANH, network_counts
 from mast_runtime.measure.inspect import describe
 from mast_runtime.selftest.replay import replay
 
@@ -167,7 +167,10 @@ def test_the_description_and_the_costs_know_the_head():
     assert found["contract"]["head"]["rate_limit"] == 0.1
     counts = network_counts(bundle.contract, bundle.networks[0])
     assert not counts.one_hots
-    assert network_counts(replace(bundle.contract, head=None), bundle.networks[0]).one_hots
+    greedy = network_counts(replace(bundle.contract, head=None), bundle.networks[0])
+    (last,) = greedy.one_hots
+    looked_up = 2 * last.nnz - last.nnz / last.inputs
+    assert counts.counted_flops == pytest.approx(greedy.counted_flops + looked_up + 3 * (TANH + 2) - (2 * 3 - 1))
 
 
 @pytest.mark.skipif(bool(native.missing()), reason="the C extension is not built")

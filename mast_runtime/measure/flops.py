@@ -73,7 +73,8 @@ class Matrix:
 class AgentCounts:
     """One agent's network; `gru` is [3h, h + fc1 outputs]. `one_hots` are the parts of fc1 that read a one-hot.
 
-    Without a memory (recurrent false) `gru` is the layer in its place, [h, fc1 outputs], and a ReLU.
+    squashed: the outputs are actions, by tanh and their bounds; else one is chosen. Without a memory (recurrent false)
+    `gru` is the layer in its place, [h, fc1 outputs], and a ReLU.
     """
 
     fc1: Matrix
@@ -81,6 +82,7 @@ class AgentCounts:
     fc2: Matrix
     one_hots: tuple[Matrix, ...] = ()
     recurrent: bool = True
+    squashed: bool = False
 
     @property
     def hidden(self) -> int:
@@ -114,12 +116,15 @@ class AgentCounts:
         one_hots = sum(part.nnz / part.inputs - 2 * part.nnz for part in self.one_hots)
         each = 2 * SIGMOID + TANH + GRU_ELEMENTWISE if self.recurrent else 1
         activations = self.fc1.outputs + self.hidden * each
-        return matrices + one_hots + activations + 2 * self.fc2.outputs - 1
+        decision = self.fc2.outputs * (TANH + 2) if self.squashed else 2 * self.fc2.outputs - 1
+        return matrices + one_hots + activations + decision
 
     def dense(self) -> AgentCounts:
         """The same shape with every connection."""
         one_hots = tuple(part.dense() for part in self.one_hots)
-        return AgentCounts(self.fc1.dense(), self.gru.dense(), self.fc2.dense(), one_hots, self.recurrent)
+        return AgentCounts(
+            self.fc1.dense(), self.gru.dense(), self.fc2.dense(), one_hots, self.recurrent, self.squashed
+        )
 
 
 @dataclass(frozen=True)
@@ -169,8 +174,9 @@ def network_counts(contract: Contract, network: Network) -> AgentCounts:
     nnz = {name: layer.nnz for name, layer in network.layers().items()}
     if network.architecture == "mlp":
         first, mid, last = (Matrix(x.outputs, x.inputs, x.nnz) for x in (fc1, network.mid, network.fc2))
-        return AgentCounts(first, mid, last, tuple(one_hots), recurrent=False)
-    return agent_counts(fc1.inputs, contract.n_actions, network.hidden, fc1.outputs, nnz, tuple(one_hots))
+        return AgentCounts(first, mid, last, tuple(one_hots), False, not chosen)
+    counts = agent_counts(fc1.inputs, contract.n_actions, network.hidden, fc1.outputs, nnz, tuple(one_hots))
+    return replace(counts, squashed=not chosen)
 
 
 def bundle_cost(bundle: Bundle) -> tuple[Cost, Cost]:
