@@ -43,6 +43,7 @@ def export(
     policy_version: shell.PolicyVersionOption = "",
     names: shell.NamesOption = None,
     prefix: Annotated[str, typer.Option(help="What the names in C begin with, say left_arm (default: policy).")] = "",
+    rate_limit: shell.RateLimitOption = None,
     no_compact: Annotated[bool, typer.Option("--no-compact", help="Keep units that cannot change an action.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
     at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
@@ -59,7 +60,18 @@ def export(
     folder = find_run(run, runs)
     snapshot = find_snapshot(folder, at)
     files = export_run(
-        folder, snapshot, format_, agent, output, dtype, not no_compact, target, policy_version, names, prefix
+        folder,
+        snapshot,
+        format_,
+        agent,
+        output,
+        dtype,
+        not no_compact,
+        target,
+        policy_version,
+        names,
+        prefix,
+        rate_limit,
     )
     head = f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}"
     answer(json_, [file.as_dict() for file in files], head, *(line for file in files for line in file.lines()))

@@ -19,9 +19,13 @@ from math import lcm
 import numpy as np
 from numpy.typing import NDArray
 
+from mast_export.bounded import bounds
 from mast_export.verify import Trace
 from mast_runtime import Bundle, Layer, Network
 from mast_runtime.measure.inspect import network_label
+
+ROUNDING = 1e-5
+"""Of a range: continuous actions nearer than this are the same, their sums rounded in another order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +62,13 @@ class Removed:
 def compact(network: Network, fold: bool = True) -> Compacted:
     """The float32 network without units that cannot change an action; one unit of each layer always stays.
 
+    One without a memory stays as it is.
+
     fold: also fold positive constants into biases, which changes the rounding of sums. Without it every sum has the
     same addends in the same order, less exact zeros.
     """
+    if network.architecture != "gru":
+        return _whole(network)
     weight = {name: layer.dense() for name, layer in network.layers().items()}
     bias, reads = network.gru_bias, _readable(weight["weight_ih"])
     constant = ~weight["fc1"].any(1)
@@ -92,8 +100,9 @@ def compact(network: Network, fold: bool = True) -> Compacted:
 def compact_bundle(bundle: Bundle, trace: Trace) -> tuple[Bundle, Trace, list[Removed]]:
     """The bundle with every network compacted, the trace of the units it keeps, and what left each network.
 
-    The team of the result takes the same actions as `bundle`'s over the whole trace, in the default backend and in the
-    reference. Where folding changes one, nothing is folded; where removal alone does, the networks stay as they are.
+    The team of the result takes the same actions as `bundle`'s over the whole trace (continuous ones to ROUNDING), in
+    the default backend and in the reference. Where folding changes one, nothing is folded; where removal alone does,
+    the networks stay as they are.
     `info.trained_units` is the trained [fc1, hidden].
     """
     backends = ("auto", "reference")
@@ -101,7 +110,7 @@ def compact_bundle(bundle: Bundle, trace: Trace) -> tuple[Bundle, Trace, list[Re
     for fold in (True, False):
         parts = [compact(network, fold) for network in bundle.networks]
         candidate = replace(bundle, networks=tuple(part.network for part in parts))
-        if all(np.array_equal(_actions(candidate, trace, b), e) for b, e in zip(backends, expected, strict=True)):
+        if all(_same(bundle, _actions(candidate, trace, b), e) for b, e in zip(backends, expected, strict=True)):
             break
     else:
         parts, candidate = [_whole(network) for network in bundle.networks], bundle
@@ -121,9 +130,20 @@ def _removed(bundle: Bundle, i: int, part: Compacted) -> Removed:
     return Removed(i, network_label(bundle, i)[0], *gone, part.folded, fc1, hidden)
 
 
-def _actions(bundle: Bundle, trace: Trace, backend: str) -> NDArray[np.int64]:
-    """The team's own actions [T,N] on the trace's observations; its last actions are its own too."""
+def _same(bundle: Bundle, given: NDArray, expected: NDArray) -> bool:
+    """Equal choices; continuous actions within ROUNDING of their range."""
+    head = bundle.contract.head
+    if head is None:
+        return np.array_equal(given, expected)
+    low, high, _ = bounds(head, [agent.index for agent in bundle.agents], bundle.contract.n_actions)
+    return bool(np.all(np.abs(given - expected) <= ROUNDING * (high - low)))
+
+
+def _actions(bundle: Bundle, trace: Trace, backend: str) -> NDArray:
+    """The team's own actions [T,N] or [T,N,A] on the trace's observations; its last actions are its own too."""
     team = bundle.team(backend=backend)
+    if bundle.contract.head is not None:
+        return np.array([team.act(obs) for obs in trace.obs])
     return np.array([team.act(*step) for step in zip(trace.obs, trace.avail_actions, strict=True)])
 
 

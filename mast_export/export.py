@@ -12,6 +12,7 @@ from mast_export.formats import FORMATS, find_format
 from mast_export.formats.base import Exported, Request
 from mast_export.formats.bundle import identified
 from mast_export.observed import read_names, with_inputs
+from mast_runtime import Bundle
 from mast_runtime.format import VALUE_DTYPES
 
 MAX_VERSION_CHARACTERS = 60
@@ -29,13 +30,15 @@ def export_run(
     policy_version: str = "",
     names: Path | None = None,
     prefix: str = "",
+    rate_limit: float | None = None,
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
 
     compacted: without the units that cannot change an action (mast_export.compact). target: also compile each export's
     test for that machine. policy_version: what its maker calls this policy. names: a file that names each input
     (mast_export.observed.read_names), in place of the environment's names. prefix: what the names of written source
-    begin with, "": the format's own. C is verified where there is a C compiler; a report of None says that there was
+    begin with, "": the format's own. rate_limit: of continuous actions, the most that a component moves in one
+    decision, as a share of its range. C is verified where there is a C compiler; a report of None says that there was
     none. Raises UserError (run), ExportError (verification, destination), OSError (disk).
     """
     _check_request(format_, dtype, target, prefix)
@@ -46,11 +49,15 @@ def export_run(
     path = output or folder / chosen.file_name(agent, dtype)
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
+    _check_kind(format_, bundle, rate_limit)
+    if bundle.contract.head is not None:
+        limited = replace(bundle.contract.head, rate_limit=rate_limit)
+        bundle = replace(bundle, contract=replace(bundle.contract, head=limited))
     bundle = replace(bundle, identity=bundle.identity._replace(version=policy_version))
     recorded = folder / "trace.safetensors"
     own = obs_names(snapshot) if names is None else [read_names(names, bundle.contract.obs_dim)] * len(bundle.agents)
     bundle = with_inputs(bundle, seen_in(recorded), own)
-    trace, removed = record_trace(snapshot, recorded), []
+    trace, removed = replace(record_trace(snapshot, recorded), head=bundle.contract.head), []
     if compacted:
         bundle, trace, removed = compact_bundle(bundle, trace)
     files = []
@@ -67,6 +74,29 @@ def _check_version(version: str) -> None:
         raise ExportError(
             f"--policy-version {version!r:.60}: expected at most {MAX_VERSION_CHARACTERS} printable characters"
         )
+
+
+def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
+    """Raises ExportError for a format without continuous actions or networks without a memory, and for a limit that
+    cannot be."""
+    head = bundle.contract.head
+    able = [name for name in FORMATS if find_format(name).every_kind]
+    if bundle.networks[0].architecture != "gru" and format_ not in able:
+        raise ExportError(
+            f"--format {format_}: the agents have no memory (net.recurrent = false), and "
+            f"{find_format(format_).description} exports are of a GRU; use --format {', '.join(able)}"
+        )
+    if head is not None and format_ not in able:
+        raise ExportError(
+            f"--format {format_}: the policy's actions are continuous, and {find_format(format_).description} exports "
+            f"choose among actions; use --format {', '.join(able)}"
+        )
+    if rate_limit is None:
+        return
+    if head is None:
+        raise ExportError(f"--rate-limit {rate_limit:g}: it is for continuous actions; this policy chooses among some")
+    if not 0.0 < rate_limit <= 1.0:
+        raise ExportError(f"--rate-limit {rate_limit:g}: expected a share of the range, above 0 and at most 1")
 
 
 def _check_request(format_: str, dtype: str = "f32", target: str | None = None, prefix: str = "") -> None:

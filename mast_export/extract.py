@@ -18,15 +18,19 @@ from mast_export.quantise import I8_LEVELS
 from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
 from mast_runtime.format import VALUE_DTYPES
-from mast_runtime.network import SEGMENTS
+from mast_runtime.head import Head
+from mast_runtime.network import LAYERS, NO_BIAS, NO_LAYER, SEGMENTS
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.learner import part
 from mast_train.networks.agents import WEIGHTS, AgentNets
 from mast_train.networks.build import agent_inputs, agent_layers, load_agents
+from mast_train.networks.heads import head
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config
 
-LAYER_OF = {"fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "fc2_weight": "fc2"}
+LAYER_OF = {
+    "fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "mid_weight": "mid", "fc2_weight": "fc2",
+}  # fmt: skip
 
 
 def extract(snapshot: Path) -> Bundle:
@@ -34,15 +38,13 @@ def extract(snapshot: Path) -> Bundle:
     that the runtime does not run."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
-    if spec.box is not None:
+    if "agents.fc3_weight" in tensors:
         raise ExportError(
-            f"{snapshot.parent.parent}: continuous actions cannot be exported yet; mast eval plays the run"
+            f"{snapshot.parent.parent}: {config.algorithm}'s agents search for their action, which the runtime cannot "
+            "yet; mast eval plays the run, and facmac's actors can be exported"
         )
-    if not config.net.recurrent:
-        raise ExportError(
-            f"{snapshot.parent.parent}: agents without a memory (net.recurrent = false) cannot be exported"
-        )
-    contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, config.net.last_action, config.net.shared)
+    parts = config.net.last_action, config.net.shared
+    contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, *parts, _head(spec))
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     groups = 1 if config.net.shared else spec.n_agents
     networks = tuple(_network(arrays, g, config) for g in range(groups))
@@ -69,7 +71,9 @@ def record_trace(snapshot: Path, trace: Path) -> Trace:
         noise[dtype] = errors.amax(0).numpy()
     obs, avail = recorded["obs"].numpy(), recorded["avail_actions"].numpy()
     starts = recorded["starts"].numpy() if "starts" in recorded else None
-    return Trace(obs, avail, q.float().numpy(), hidden.float().numpy(), starts, noise)
+    return Trace(
+        obs, avail, q.float().numpy(), hidden.float().numpy(), starts, noise, _head(spec), tuple(range(spec.n_agents))
+    )
 
 
 def seen_in(trace: Path) -> Seen:
@@ -93,13 +97,15 @@ def obs_names(snapshot: Path) -> list[list[tuple[str, str]]]:
 def _run(
     config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor, nets: AgentNets, actions: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """obs [T,N,O], avail [T,N,A] -> q [T,N,A] and hidden [T,N,H] in the networks' precision, actions [T,N]: those given
-    (None: the greedy ones) are the last actions."""
+    """obs [T,N,O], avail [T,N,A] -> q [T,N,A] and hidden [T,N,H] in the networks' precision, actions [T,N] or [T,N,A]:
+    those given (None: the policy's own) are the last actions."""
+    decide = head(config, spec, nets)
     hidden, dtype = nets.initial_hidden(1, spec.n_agents), nets.fc1_weight.dtype
-    last, found = torch.full((1, spec.n_agents), -1), []
+    last, found = None, []
     for t, (o, a) in enumerate(zip(obs, avail, strict=True)):
         q, hidden = nets.step(agent_inputs(config, spec, o[None].to(dtype), last), hidden)
-        last = q.masked_fill(~a[None], -torch.inf).argmax(-1) if actions is None else actions[t][None]
+        last = decide(q, a[None]) if actions is None else actions[t][None]
+        last = last.to(dtype) if last.is_floating_point() else last
         found.append((q[0], hidden.reshape(spec.n_agents, -1), last[0]))
     q, states, taken = (torch.stack(part) for part in zip(*found, strict=True))
     return q, states, taken
@@ -118,10 +124,14 @@ def _rounded(nets: AgentNets, dtype: str) -> AgentNets:
     return nets
 
 
+def _head(spec: EnvSpec) -> Head | None:
+    return None if spec.box is None else Head(spec.box.low, spec.box.high)
+
+
 def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
     rows = {layer.name: layer.rows for layer in agent_layers(config)}
-    layers = {}
-    for name, layer in LAYER_OF.items():
+    layers: dict[str, Layer] = dict.fromkeys(LAYERS, NO_LAYER)
+    for name, layer in ((name, LAYER_OF[name]) for name in rows):
         mask = arrays.get(f"masks.agents.{name}")
         layers[layer] = Layer.from_dense(
             arrays[f"agents.{name}"][group],
@@ -129,12 +139,14 @@ def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
             1 if mask is None else rows[name],
             SEGMENTS[layer],
         )
+    biases = {name: arrays[f"agents.{name}"][group] for name in ("fc1_bias", "fc2_bias")}
+    if not config.net.recurrent:
+        return Network(**layers, **biases, gru_bias=NO_BIAS, mid_bias=arrays["agents.mid_bias"][group])
     bias_ih, bias_hh = (arrays[f"agents.{name}"][group].reshape(3, -1) for name in ("bias_ih", "bias_hh"))
     return Network(
         **layers,
-        fc1_bias=arrays["agents.fc1_bias"][group],
+        **biases,
         gru_bias=np.stack([bias_ih[0] + bias_hh[0], bias_ih[1] + bias_hh[1], bias_ih[2], bias_hh[2]]),
-        fc2_bias=arrays["agents.fc2_bias"][group],
     )
 
 

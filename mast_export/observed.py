@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from mast_export.errors import ExportError
 from mast_export.verify import Trace
 from mast_runtime import Bundle, Contract, Network
-from mast_runtime.backends import compile_network
+from mast_runtime.backends import compile_network, make_agent
 from mast_runtime.inputs import LEVELS, MAX_EXPANDED_BYTES, MAX_NAME_CHARACTERS, Inputs, Recording, is_name
 
 RECORDED_STEPS = 32
@@ -82,7 +83,7 @@ def with_recording(bundle: Bundle, trace: Trace) -> Bundle:
     To be made of the weights as they are stored: other weights act otherwise.
     """
     c = bundle.contract
-    each = len(bundle.networks) * (c.obs_dim + c.n_actions + 3)
+    each = len(bundle.networks) * (c.obs_dim + (1 if c.head is None else 4) * c.n_actions + 3)
     steps = min(RECORDED_STEPS, len(trace.obs), MAX_EXPANDED_BYTES // each)
     if steps == 0:
         return bundle
@@ -110,6 +111,8 @@ def _record(
     low, high = inputs.low.astype(np.float64), inputs.high.astype(np.float64)
     width = np.where(high > low, high - low, 1.0)
     codes = np.clip(np.rint((obs - low) / width * LEVELS), 0, LEVELS).astype(np.uint8).T.tobytes()
+    if contract.head is not None:
+        return _record_continuous(contract, network, agent_id, codes, starts)
     blank = Recording(codes, avail.T.tobytes(), starts.astype(np.uint8).tobytes(), (0,) * steps)
     _, step = compile_network(contract, network, "reference")
     hidden, actions, kept = np.zeros((1, network.hidden), np.float32), [-1], np.array(avail)
@@ -121,6 +124,21 @@ def _record(
         q, hidden = step(np.array([stored.obs], np.float32), np.array([last]), np.array([agent_id]), hidden)
         actions.append(_decide(q[0], kept[t]))
     return Recording(codes, kept.T.tobytes(), blank.starts, tuple(actions[1:]))
+
+
+def _record_continuous(
+    contract: Contract, network: Network, agent_id: int, codes: bytes, starts: NDArray[np.bool_]
+) -> Recording:
+    """Every stored observation acted on, with the last actions that follow."""
+    assert network.inputs is not None
+    blank = Recording(codes, b"", starts.astype(np.uint8).tobytes(), ((),) * len(starts))
+    agent: Any = make_agent(contract, network, agent_id, "reference")
+    actions = []
+    for stored in blank.steps(network.inputs):
+        if stored.start:
+            agent.reset()
+        actions.append(tuple(agent.act(stored.obs).tolist()))
+    return replace(blank, actions=tuple(actions))
 
 
 def _decide(q: NDArray[np.float32], avail: NDArray[np.bool_]) -> int:

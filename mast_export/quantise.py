@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from mast_export.errors import ExportError
 from mast_runtime import Bundle, Layer, Network
-from mast_runtime.format import BIASES
 
 I8_LEVELS = 127
 """int8 is used symmetrically: -127 to 127."""
@@ -32,7 +31,7 @@ def quantise(bundle: Bundle, dtype: str) -> Bundle:
 def _network(network: Network, dtype: str) -> Network:
     parts = {name: _CONVERT[dtype](name, layer) for name, layer in network.layers().items()}
     if dtype != "f32":
-        parts |= {name: _half(getattr(network, name)) for name in BIASES}
+        parts |= {name: _half(getattr(network, name)) for name in network.parts.biases}
     return replace(network, **parts, recording=None)  # of which the actions are those of other weights
 
 

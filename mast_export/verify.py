@@ -11,15 +11,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mast_export.bounded import errors, in_units, squashed
 from mast_export.errors import ExportError
 from mast_runtime import Bundle
 from mast_runtime.format import VALUE_DTYPES
+from mast_runtime.head import Head
 from mast_runtime.onnx_graph import open_session
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 ERROR_LIMIT = 16.0
 """In units of the noise. Another order of sums errs up to three times as much as the trainer's own on inputs of 1e4."""
@@ -28,7 +33,9 @@ LEAST_NOISE = 2.0**-18
 AGREEMENT_LIMIT = 0.9
 """Of the decisions with a choice."""
 REGRET_LIMIT = 0.01
-"""Of the mean span between the best and the worst available action."""
+"""Of the mean span between the best and the worst available action; of continuous actions, of their range."""
+ACTION_LIMIT = 0.05
+"""Of their range: continuous actions nearer than that count as equal."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +47,8 @@ class Trace:
     starts [T] bool: where episodes began, over which the recurrence goes on; None: not recorded.
     noise: type of stored weights -> how far each agent's network [N] errs by itself in float32 on weights of that type,
     in the larger of the measures of Parity's errors.
+    head, indices [N]: where actions are continuous, their bounds and the agents' places in the team; avail_actions then
+    says which components an agent has, and q is what is squashed.
     """
 
     obs: NDArray[np.float32]
@@ -48,6 +57,8 @@ class Trace:
     hidden: NDArray[np.float32]
     starts: NDArray[np.bool_] | None = None
     noise: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    head: Head | None = None
+    indices: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         arrays = (self.obs, self.avail_actions, self.q, self.hidden)
@@ -57,14 +68,14 @@ class Trace:
             raise ValueError(f"a trace with obs {self.obs.shape}, q {self.q.shape}, avail {self.avail_actions.shape}")
 
     @cached_property
-    def actions(self) -> NDArray[np.int64]:
-        """The trained network's greedy actions [T,N]."""
-        return _greedy(self.q, self.avail_actions)
+    def actions(self) -> NDArray:
+        """The trained network's greedy actions [T,N] int64, or continuous ones [T,N,A] float32 in [-1, 1]."""
+        return (_greedy if self.head is None else squashed)(self.q, self.avail_actions)
 
     @cached_property
-    def last_actions(self) -> NDArray[np.int64]:
-        """The last action of each step [T,N], -1 at t = 0."""
-        return np.concatenate([np.full_like(self.actions[:1], -1), self.actions[:-1]])
+    def last_actions(self) -> NDArray:
+        """The last action of each step, at t = 0 -1, or 0 of every component."""
+        return np.concatenate([np.full_like(self.actions[:1], -1 if self.head is None else 0), self.actions[:-1]])
 
     def noise_of(self, dtype: str) -> float:
         """The noise that errors of an export of such weights are compared with, of the noisiest agent."""
@@ -75,7 +86,7 @@ class Trace:
         one = slice(row, row + 1)
         own = {dtype: noise[one] for dtype, noise in self.noise.items()}
         arrays = self.obs[:, one], self.avail_actions[:, one], self.q[:, one], self.hidden[:, one, :hidden]
-        return Trace(*arrays, self.starts, own)
+        return Trace(*arrays, self.starts, own, self.head, self.indices[one])
 
     def first(self, steps: int) -> Trace:
         """Its first steps."""
@@ -99,6 +110,10 @@ class Parity:
     lies in [-1, 1]). Regret is the value, by the trained network's q, that a chosen action gave up: max_regret on the
     scale of max_q_error, mean_regret over all decisions and relative to the mean span between the best and the worst
     available action. choices: decisions with more than one available action. dtype: of the stored weights.
+
+    Of continuous actions regret is the distance from the trained network's as a share of the range: max_regret on the
+    scale of max_q_error, max_action_error (None: actions are chosen) and mean_regret as they are; actions within
+    ACTION_LIMIT are equal, and every decision is a choice.
     """
 
     max_q_error: float
@@ -111,6 +126,7 @@ class Parity:
     n_agents: int
     noise: float
     dtype: str
+    max_action_error: float | None = None
 
     @property
     def agreement(self) -> float:
@@ -141,6 +157,8 @@ class Parity:
         )
 
     def _given_up(self) -> str:
+        if self.max_action_error is not None:
+            return f", each within {self.max_action_error:.1e} of its range"
         return f", {self.mean_regret:.2%} of the value given up" if self.mean_regret > 0.0 else ""
 
     def require(self, what: str) -> Parity:
@@ -185,10 +203,17 @@ def verify(bundle: Bundle, trace: Trace, backend: str = "auto") -> Parity:
 
     Raises ValueError when the trace is of another team, ObservationError, BackendError.
     """
-    team = bundle.team(backend=backend)
+    team: Any = bundle.team(backend=backend)
     if team.n != trace.obs.shape[1]:
         raise ValueError(f"a trace of {trace.obs.shape[1]} agents, the bundle has {team.n}")
     q, hidden = np.empty_like(trace.q), np.empty_like(trace.hidden)
+    if trace.head is not None:
+        actions = np.empty_like(trace.q)
+        for t, obs in enumerate(trace.obs):
+            actions[t] = team.act(obs)
+            q[t], hidden[t] = team.q, team.hidden
+            team.executed(trace.actions[t], scaled=True)
+        return compare(trace, q, hidden, actions, weights_dtype(bundle))
     # The only action available is the trained network's, so that it is the last action of the next step.
     forced = np.arange(trace.q.shape[-1]) == trace.actions[..., None]
     for t, (obs, avail) in enumerate(zip(trace.obs, forced, strict=True)):
@@ -202,11 +227,27 @@ def verify_onnx(model: str | Path | bytes, trace: Trace, row: int = 0, dtype: st
     session = open_session(model if isinstance(model, bytes) else str(model))
     width = next(given.shape[1] for given in session.get_inputs() if given.name == "hidden")
     trace = trace.agent(row, width)
+    if trace.head is not None:
+        return _verify_bounded(session, trace, trace.head, dtype)
     q, hidden, actions = np.empty_like(trace.q), np.empty_like(trace.hidden), np.empty_like(trace.actions)
     memory = np.zeros_like(trace.hidden[0])
     for t, (obs, avail) in enumerate(zip(trace.obs, trace.avail_actions, strict=True)):
         inputs = {"obs": obs, "last_action": trace.last_actions[t], "avail_actions": avail, "hidden": memory}
         q[t], actions[t], memory = map(np.asarray, session.run(["q", "action", "next_hidden"], inputs))
+        hidden[t] = memory
+    return compare(trace, q, hidden, actions, dtype)
+
+
+def _verify_bounded(session: InferenceSession, trace: Trace, head: Head, dtype: str) -> Parity:
+    """The same of continuous actions, whose model has the agent's own components and no availability."""
+    q, hidden, actions = np.zeros_like(trace.q), np.empty_like(trace.hidden), np.zeros_like(trace.q)
+    last = in_units(head, trace.indices, trace.last_actions)
+    size, memory = len(head.low[trace.indices[0]]), np.zeros_like(trace.hidden[0])
+    for t, obs in enumerate(trace.obs):
+        inputs = {"obs": obs, "last_action": last[t][:, :size], "hidden": memory}
+        q[t, :, :size], actions[t, :, :size], memory = map(
+            np.asarray, session.run(["q", "action", "next_hidden"], inputs)
+        )
         hidden[t] = memory
     return compare(trace, q, hidden, actions, dtype)
 
@@ -217,8 +258,23 @@ def _greedy(q: NDArray, avail_actions: NDArray) -> NDArray[np.int64]:
 
 def compare(trace: Trace, q: NDArray, hidden: NDArray, actions: NDArray, dtype: str) -> Parity:
     """What an export of `dtype` weights made of the trace, q [T,N,A], hidden [T,N,H] and actions [T,N], beside what the
-    trained network makes of it."""
+    trained network makes of it. Continuous actions are [T,N,A], in their units."""
     scale = q_scale(trace.q)
+    if trace.head is not None:
+        found = errors(trace.head, trace.indices, actions, trace.q, trace.last_actions)
+        return Parity(
+            max_q_error=float(np.abs(np.where(trace.avail_actions, q - trace.q, 0.0)).max()) / scale,
+            max_hidden_error=float(np.abs(hidden - trace.hidden).max()),
+            max_regret=float(found.max()) / scale,
+            mean_regret=float(found.mean()),
+            actions_equal=int((found <= ACTION_LIMIT).sum()),
+            choices=found.size,
+            n_steps=found.shape[0],
+            n_agents=found.shape[1],
+            noise=trace.noise_of(dtype),
+            dtype=dtype,
+            max_action_error=float(found.max()),
+        )
     best = np.take_along_axis(trace.q, trace.actions[..., None], -1)[..., 0]
     available = np.where(trace.avail_actions, trace.q, -np.inf)
     regret = best - np.take_along_axis(available, actions[..., None], -1)[..., 0]

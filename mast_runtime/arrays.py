@@ -73,7 +73,7 @@ def swapped(data: memoryview, size: int) -> memoryview:
 class ArrayField(Generic[Value]):
     """A dataclass field that takes an array or a Buffer, and reads as the numpy array."""
 
-    def __init__(self, *default: None) -> None:
+    def __init__(self, *default: Buffer | None) -> None:
         self._default = default
 
     def __set_name__(self, owner: type, name: str) -> None:

@@ -36,7 +36,10 @@ class Bundle:
     path: Path | None = None
 
     def agent(self, index: int = 0, backend: str = "auto") -> Agent:
-        """A fresh agent running agent `index`'s network. Raises BackendError, IndexError."""
+        """A fresh agent running agent `index`'s network. Raises BackendError, IndexError.
+
+        Where actions are continuous it is a mast_runtime.continuous.ContinuousAgent.
+        """
         from mast_runtime.backends import make_agent
 
         if not 0 <= index < len(self.agents):
@@ -47,6 +50,7 @@ class Bundle:
     def team(self, n: int | None = None, backend: str = "auto") -> Team:
         """n agents stepped at once (default: the bundle's agents); agent i runs network i mod n_agents.
 
+        Where actions are continuous it is a mast_runtime.continuous.ContinuousTeam.
         Raises ValueError when n is not a multiple of the number of agents in the bundle, BackendError.
         """
         from mast_runtime.backends import make_team

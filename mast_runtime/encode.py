@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_save
 
 from mast_runtime.digest import BLANK, sealed
-from mast_runtime.format import ARCHITECTURE, BIASES, FORMAT_VERSION, HEAD, SKIP, AgentInfo, Identity
+from mast_runtime.format import FORMAT_VERSION, SKIP, AgentInfo, Identity
+from mast_runtime.head import manifest_of
 from mast_runtime.inputs import STATISTICS, Inputs, Recording
 from mast_runtime.network import Contract, Layer, Network
 from mast_runtime.version import __version__
@@ -33,12 +34,14 @@ def encode(
     """
     layers = [layer for network in networks for layer in network.layers().values()]
     blocks = [{name: _block(layer) for name, layer in network.layers().items()} for network in networks]
+    if len({network.architecture for network in networks}) > 1:
+        raise ValueError("every network of a bundle has the same architecture")
     if any(block != blocks[0] for block in blocks) or len({layer.values.dtype for layer in layers}) > 1:
         raise ValueError("every network of a bundle has the same blocks, and every layer the same type of weights")
     tensors = {
         "values": np.concatenate([layer.values.ravel() for layer in layers]),
         "index": _encode_index(layers),
-        "bias": _narrowest(np.concatenate([getattr(x, bias).ravel() for x in networks for bias in BIASES])),
+        "bias": _narrowest(np.concatenate([getattr(x, bias).ravel() for x in networks for bias in x.parts.biases])),
     }
     if layers[0].values.dtype == np.int8:
         tensors["scale"] = _narrowest(np.concatenate([layer.scale for layer in layers if layer.scale is not None]))
@@ -48,9 +51,9 @@ def encode(
         "version": FORMAT_VERSION,
         "policy_version": identity.version,
         "producer": identity.producer or f"mast-marl {__version__}",
-        "architecture": ARCHITECTURE,
-        "head": HEAD,
-        "contract": asdict(contract),
+        "architecture": networks[0].architecture,
+        "head": manifest_of(contract.head),
+        "contract": contract.sizes(),
         "agents": [asdict(agent) for agent in agents],
         "networks": [[network.fc1.outputs, network.hidden] for network in networks],
         "blocks": blocks[0],
@@ -92,6 +95,9 @@ def _encode_recordings(recordings: Sequence[Recording], n_actions: int) -> NDArr
     for own in recordings:
         codes = np.frombuffer(own.obs, np.uint8).reshape(-1, len(own))
         steps = np.diff(codes, axis=1, prepend=np.uint8(0))
+        if not own.avail:
+            parts += [steps.tobytes(), own.starts, np.array(own.actions, "<f4").tobytes()]
+            continue
         low = bytes(action % 256 for action in own.actions)
         high = bytes(action // 256 for action in own.actions) if n_actions > 256 else b""
         parts += [steps.tobytes(), own.avail, own.starts, low, high]

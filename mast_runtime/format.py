@@ -10,23 +10,20 @@ import json
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, compress, islice, pairwise
 from math import isfinite, prod
 from typing import Any, NamedTuple
 
 from mast_runtime.arrays import Buffer, buffer, part, plain
 from mast_runtime.errors import BundleError
-from mast_runtime.inputs import MAX_STEPS, Inputs, decode_names, decode_recordings, decode_statistics
-from mast_runtime.network import LAYERS, SEGMENTS, Contract, Layer, Network
+from mast_runtime.head import decode_head
+from mast_runtime.inputs import MAX_STEPS, Inputs, decode_continuous, decode_names, decode_recordings, decode_statistics
+from mast_runtime.network import ARCHITECTURES, LAYERS, NO_BIAS, NO_LAYER, SEGMENTS, Contract, Layer, Network, Parts
 from mast_runtime.tensors import NAMES
 
 FORMAT_VERSION = 3
-ARCHITECTURE = "gru"
-"""Of the networks: fc1, a GRU cell, fc2."""
-HEAD = {"kind": "greedy"}
-"""What becomes of the networks' output: the available action with the largest value."""
 MAX_DIMENSION = 65_535
 MAX_AGENTS = 4_096
 MAX_WEIGHTS = 1 << 27
@@ -42,7 +39,6 @@ STEPS = bytes([*range(1, SKIP + 1), SKIP])
 IS_BLOCK = bytes([1] * SKIP + [0])
 FINITE_HIGH = {code: bytes(x for x in range(256) if x & ones != ones) for code, ones in (("e", 0x7C), ("f", 0x7F))}
 """High bytes that only finite values have; all finite float16 values have them."""
-BIASES = ("fc1_bias", "gru_bias", "fc2_bias")
 
 
 @dataclass(frozen=True)
@@ -89,14 +85,11 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise BundleError(f"format version {version!r:.80}, this runtime reads {FORMAT_VERSION}; {advice}", "manifest")
     if "contract" not in manifest:
         raise no_policy
-    _check_kind("architecture", manifest, ARCHITECTURE)
-    _check_kind("head", manifest, HEAD)
+    given = manifest.get("architecture")
+    if not isinstance(given, str) or given not in ARCHITECTURES:
+        known = f"this runtime runs {' and '.join(map(repr, ARCHITECTURES))}"
+        raise BundleError(f"architecture {given!r:.80}, {known}; update mast-marl", "manifest")
     return manifest
-
-
-def _check_kind(key: str, manifest: dict[str, Any], known: Any) -> None:
-    if manifest.get(key) != known:
-        raise BundleError(f"{key} {manifest.get(key)!r:.80}, this runtime runs {known!r}; update mast-marl", "manifest")
 
 
 def _not_json(constant: str) -> None:
@@ -106,21 +99,30 @@ def _not_json(constant: str) -> None:
 def decode(manifest: dict[str, Any], tensors: dict[str, Buffer]) -> Decoded:
     """The validated contents of a file; empties `tensors`. Raises BundleError."""
     contract, agents, sizes, blocks, identity = _decode_header(manifest)
-    shapes = [_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in LAYERS]
+    of = ARCHITECTURES[manifest["architecture"]]
+    shapes = [_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in of.layers]
     layers = _decode_layers(shapes, tensors)
-    biases = _decode_biases([_bias_shapes(contract, fc1, hidden) for fc1, hidden in sizes], tensors)
-    seen = _decode_seen(manifest, contract, len(sizes), tensors)
+    biases = _decode_biases([_bias_shapes(of, contract, fc1, hidden) for fc1, hidden in sizes], tensors)
+    seen = _decode_seen(manifest, contract, agents, len(sizes), tensors)
     if tensors:
         raise BundleError(f"tensor {min(tensors)!r:.80} does not belong to this format")
     parts: list[dict[str, Any]] = [
-        {name: next(layers) for name in LAYERS} | {name: next(biases) for name in BIASES} for _ in sizes
+        dict.fromkeys(LAYERS, NO_LAYER)
+        | {"gru_bias": NO_BIAS}
+        | {name: next(layers) for name in of.layers}
+        | {name: next(biases) for name in of.biases}
+        for _ in sizes
     ]
     networks = tuple(Network(**part, **own) for part, own in zip(parts, seen, strict=True))
     return contract, agents, networks, manifest["info"], identity
 
 
 def _decode_seen(
-    manifest: dict[str, Any], contract: Contract, networks: int, tensors: dict[str, Buffer]
+    manifest: dict[str, Any],
+    contract: Contract,
+    agents: Sequence[AgentInfo],
+    networks: int,
+    tensors: dict[str, Buffer],
 ) -> list[dict[str, Any]]:
     """Network.inputs and Network.recording of each network, of a file that has them."""
     steps = manifest.get("recorded_steps", 0)
@@ -139,7 +141,12 @@ def _decode_seen(
     inputs = [{"inputs": Inputs(**own, **words)} for own, words in zip(statistics, named, strict=True)]
     if not steps:
         return inputs
-    recordings = decode_recordings(_take(tensors, "recording", "B"), steps, networks, size, contract.n_actions)
+    packed, head = _take(tensors, "recording", "B"), contract.head
+    if head is None:
+        recordings = decode_recordings(packed, steps, networks, size, contract.n_actions)
+    else:
+        first = [next((a.index for a in agents if a.network == i), 0) for i in range(networks)]
+        recordings = decode_continuous(packed, steps, size, [head.bounds(index) for index in first])
     return [own | {"recording": recording} for own, recording in zip(inputs, recordings, strict=True)]
 
 
@@ -166,7 +173,8 @@ def _decode_header(
             )
             for agent in manifest["agents"]
         )
-        blocks = {name: _integer(manifest["blocks"][name], 0, 64) for name in LAYERS}
+        of = ARCHITECTURES[manifest["architecture"]].layers
+        blocks = {name: _integer(manifest["blocks"][name], 0, 64) for name in of}
         identity = Identity(*(_text(manifest[key]) for key in ("digest", "policy_version", "producer")))
         if not isinstance(manifest["info"], dict):
             raise ValueError("info is not an object")
@@ -181,10 +189,11 @@ def _decode_header(
         )
     if contract.input_dim > MAX_DIMENSION:
         raise BundleError(f"input of {contract.input_dim} values, at most {MAX_DIMENSION}", "manifest")
-    shapes = (_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in LAYERS)
+    shapes = (_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in of)
     total = sum(layer.outputs * layer.inputs for layer in shapes)
     if total > MAX_WEIGHTS:
         raise BundleError(f"describes {total} weights, at most {MAX_WEIGHTS}", "manifest")
+    contract = replace(contract, head=decode_head(manifest.get("head"), contract.n_agents, contract.n_actions))
     return contract, agents, sizes, blocks, identity
 
 
@@ -215,15 +224,16 @@ def _shape(name: str, contract: Contract, fc1: int, hidden: int, block: int) -> 
         "fc1": (fc1, contract.input_dim),
         "weight_ih": (3 * hidden, fc1),
         "weight_hh": (3 * hidden, hidden),
+        "mid": (hidden, fc1),
         "fc2": (contract.n_actions, hidden),
     }[name]
     columns = buffer("H", ()) if block else None
     return Layer(outputs, inputs, buffer("f", ()), columns=columns, block=max(block, 1), segments=SEGMENTS[name])
 
 
-def _bias_shapes(contract: Contract, fc1: int, hidden: int) -> list[tuple[int, ...]]:
-    """Of BIASES."""
-    return [(fc1,), (4, hidden), (contract.n_actions,)]
+def _bias_shapes(of: Parts, contract: Contract, fc1: int, hidden: int) -> list[tuple[int, ...]]:
+    shapes = {"fc1_bias": (fc1,), "gru_bias": (4, hidden), "mid_bias": (hidden,), "fc2_bias": (contract.n_actions,)}
+    return [shapes[name] for name in of.biases]
 
 
 def _take(tensors: dict[str, Buffer], name: str, codes: str, size: int | None = None) -> Buffer:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -59,27 +60,44 @@ class Inputs:
         return f"{index} ({self.names[index]})" if self.names else str(index)
 
 
+class Bounds(NamedTuple):
+    """Of one agent's continuous action, in its units."""
+
+    low: Sequence[float]
+    high: Sequence[float]
+
+    def hold(self, action: Sequence[float]) -> bool:
+        """Whether every component is within them, as float32 rounds them."""
+        slack = [2.0**-23 * max(abs(a), abs(b)) for a, b in zip(self.low, self.high, strict=True)]
+        every = zip(self.low, action, self.high, slack, strict=True)
+        return all(a - more <= x <= b + more for a, x, b, more in every)
+
+
 class Step(NamedTuple):
-    """One decision of a recording: `start` begins an episode; obs [O] float32, avail [A] bytes of 0 or 1."""
+    """One decision of a recording: `start` begins an episode; obs [O] float32, avail [A] bytes of 0 or 1.
+
+    A continuous action is the agent's components, in their units; avail is then empty.
+    """
 
     start: bool
     obs: array[float]
     avail: bytes
-    action: int
+    action: Any
 
 
 @dataclass(frozen=True)
 class Recording:
     """Decisions of the first agent that runs a network, as they are stored: obs in 256 levels between low and high.
 
-    obs [O,T], avail [A,T] and starts [T] are bytes, actions [T] whole numbers. The actions are those of the network on
-    the stored values, from the zero memory at each start.
+    obs [O,T], avail [A,T] and starts [T] are bytes, actions [T] whole numbers. Where actions are continuous avail is
+    empty, and each action its components in float32. The actions are those of the network on the stored values, from
+    the zero memory at each start.
     """
 
     obs: bytes
     avail: bytes
     starts: bytes
-    actions: tuple[int, ...]
+    actions: tuple[Any, ...]
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -142,17 +160,46 @@ def decode_recordings(packed: Buffer, steps: int, networks: int, obs_dim: int, n
     return found
 
 
+def decode_continuous(packed: Buffer, steps: int, obs_dim: int, bounds: Sequence[Bounds]) -> list[Recording]:
+    """The same of continuous actions. bounds: of each network's first agent, [its components]. Raises BundleError."""
+    sizes = [(obs_dim + 1 + 4 * len(own.low)) * steps for own in bounds]
+    if sum(sizes) > MAX_EXPANDED_BYTES:
+        raise BundleError(f"{sum(sizes)} bytes, at most {MAX_EXPANDED_BYTES}", "recording")
+    content = _inflate(packed, "recording", sum(sizes))
+    if len(content) != sum(sizes):
+        raise BundleError(f"{len(content)} bytes expanded, expected {sum(sizes)}", "recording")
+    found = []
+    for end, size, own in zip(accumulate(sizes), sizes, bounds, strict=True):
+        part = content[end - size : end]
+        obs, starts, actions = part[: obs_dim * steps], part[obs_dim * steps :][:steps], part[(obs_dim + 1) * steps :]
+        rows = list(struct.iter_unpack(f"<{len(own.low)}f", actions))
+        if not all(map(own.hold, rows)):
+            raise BundleError("an action outside its bounds", "recording")
+        found.append(Recording(_codes(steps, obs), b"", _checked_starts(starts), tuple(rows)))
+    return found
+
+
 def _recording(steps: int, obs: bytes, avail: bytes, starts: bytes, actions: bytes) -> Recording:
-    columns = (obs[at : at + steps] for at in range(0, len(obs), steps))
-    codes = b"".join(bytes(total & 255 for total in accumulate(column)) for column in columns)
     high = actions[steps:] or bytes(steps)
     chosen = tuple(low + 256 * more for low, more in zip(actions[:steps], high, strict=True))
     places = [action * steps + t for t, action in enumerate(chosen)]
-    if max(avail) > 1 or max(starts) > 1 or not starts[0]:
-        raise BundleError("a flag that is not 0 or 1, or a first step that starts no episode", "recording")
+    if max(avail) > 1:
+        raise BundleError("a flag that is not 0 or 1", "recording")
     if max(places) >= len(avail) or not all(avail[place] for place in places):
         raise BundleError("takes an action that is not available", "recording")
-    return Recording(codes, avail, starts, chosen)
+    return Recording(_codes(steps, obs), avail, _checked_starts(starts), chosen)
+
+
+def _codes(steps: int, obs: bytes) -> bytes:
+    """obs [O,T] of differences between steps as codes."""
+    columns = (obs[at : at + steps] for at in range(0, len(obs), steps))
+    return b"".join(bytes(total & 255 for total in accumulate(column)) for column in columns)
+
+
+def _checked_starts(starts: bytes) -> bytes:
+    if max(starts) > 1 or not starts[0]:
+        raise BundleError("a flag that is not 0 or 1, or a first step that starts no episode", "recording")
+    return starts
 
 
 def _inflate(packed: Buffer, name: str, limit: int = MAX_EXPANDED_BYTES) -> bytes:

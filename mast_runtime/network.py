@@ -7,35 +7,61 @@ One agent's network (paper, section 3; oxwhirl/pymarl rnn_agent):
     r  = sigmoid(W_ir y + W_hr h + b_r)        z = sigmoid(W_iz y + W_hz h + b_z)
     n  = tanh(W_in y + b_nx + r * (W_hn h + b_nh))
     h' = (1 - z) * n + z * h                   q = fc2 h' + b2
+
+One without a memory, architecture "mlp", has relu(mid y + b) in the place of h' where q reads it; h stays as it is.
+
+Where actions are continuous (mast_runtime.head), x has the last action's components in place of the one-hot.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mast_runtime.arrays import ArrayField, plain
+from mast_runtime.arrays import ArrayField, buffer, plain
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from mast_runtime.head import Head
     from mast_runtime.inputs import Inputs, Recording
 
 LAYERS = ("fc1", "weight_ih", "weight_hh", "fc2")
-SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "fc2": 1}
+SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "mid": 1, "fc2": 1}
 """A block never spans two GRU gates: the 3 x hidden outputs are three segments (r, z, n), each cut into blocks."""
+
+
+class Parts(NamedTuple):
+    """What a network is made of, in the order of its computation: names of Network's fields."""
+
+    layers: tuple[str, ...]
+    biases: tuple[str, ...]
+
+
+ARCHITECTURES = {
+    "gru": Parts(LAYERS, ("fc1_bias", "gru_bias", "fc2_bias")),
+    "mlp": Parts(("fc1", "mid", "fc2"), ("fc1_bias", "mid_bias", "fc2_bias")),
+}
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a policy reads and writes: observation, action and agent counts, and how its input is assembled."""
+    """What a policy reads and writes: observation, action and agent counts, and how its input is assembled.
+
+    head: None where actions are chosen; else n_actions is the most components that an agent's action has.
+    """
 
     obs_dim: int
     n_actions: int
     n_agents: int
     last_action: bool = True
     agent_id: bool = False
+    head: Head | None = None
+
+    def sizes(self) -> dict[str, int | bool]:
+        """All but the head, by name."""
+        return {key: value for key, value in vars(self).items() if key != "head"}
 
     @property
     def input_dim(self) -> int:
@@ -166,10 +192,15 @@ def _pad_blocks(matrix: NDArray, block: int, segments: int) -> NDArray:
     return padded.reshape(segments * per_segment, block, inputs)
 
 
+NO_BIAS = buffer("f", ())
+NO_LAYER = Layer(0, 0, NO_BIAS)
+
+
 @dataclass(frozen=True, eq=False)
 class Network:
     """One agent's weights. gru_bias [4, hidden] holds b_r, b_z (input and hidden parts added), b_nx, b_nh.
 
+    Without a memory weight_ih and weight_hh are NO_LAYER and gru_bias NO_BIAS; with one mid and mid_bias are.
     inputs: what its training saw of obs; recording: an episode on which to try it; both where it was recorded.
     """
 
@@ -182,6 +213,18 @@ class Network:
     fc2_bias: ArrayField[NDArray[np.float32]] = ArrayField()  # noqa: RUF009
     inputs: Inputs | None = None
     recording: Recording | None = None
+    mid: Layer = NO_LAYER
+    mid_bias: ArrayField[NDArray[np.float32]] = ArrayField(NO_BIAS)  # noqa: RUF009
+
+    @property
+    def architecture(self) -> str:
+        """A key of ARCHITECTURES."""
+        return "gru" if self.mid is NO_LAYER else "mlp"
+
+    @property
+    def parts(self) -> Parts:
+        """Its layers and biases."""
+        return ARCHITECTURES[self.architecture]
 
     def bias(self, name: str) -> Any:
         """A bias as it was given (ndarray or Buffer), without importing numpy."""
@@ -189,10 +232,10 @@ class Network:
 
     @property
     def hidden(self) -> int:
-        return self.weight_hh.inputs
+        return self.fc2.inputs
 
     def layers(self) -> dict[str, Layer]:
-        return {name: getattr(self, name) for name in LAYERS}
+        return {name: getattr(self, name) for name in self.parts.layers}
 
     @property
     def nnz(self) -> int:

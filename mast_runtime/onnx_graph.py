@@ -5,6 +5,10 @@ avail_actions [B,A] bool, hidden [B,H] float32 -> q [B,A] float32, action [B] in
 index on ties), next_hidden [B,H] float32. B is dynamic. ONNX names are unique in a graph, hence `next_hidden`; feed it
 back as `hidden`. A row without an available action gets action 0. The agent's one-hot id is part of the weights.
 
+Where actions are continuous there is no avail_actions, A is the number of the agent's components, action [B,A] float32
+is in their units and so is last_action [B,A] float32: the middle of the range for none yet, else the last action, fed
+back. tanh, the bounds and a rate limit are in the graph.
+
 An engine's graph (`agent` is None) has no avail_actions and no action unless asked to `choose`; with agent ids, an
 input agent_id [B] int64.
 
@@ -23,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast_runtime.format import AgentInfo, Identity
-from mast_runtime.inputs import STATISTICS
+from mast_runtime.head import manifest_of
+from mast_runtime.inputs import STATISTICS, Bounds
 from mast_runtime.network import Contract, Network
 from mast_runtime.version import __version__
 
@@ -54,21 +59,29 @@ def build_model(
     from onnx import helper
 
     graph = _Graph(sparse)
-    _first_layer(graph, contract, network, agent)
-    _gru(graph, network)
-    weights = graph.matrix("fc2", network.fc2.dense().T)
-    graph.node("Gemm", "next_hidden", weights, graph.constant("fc2.bias", network.fc2_bias), to="q")
+    bounds = None
+    if contract.head is not None and agent is not None:
+        bounds = contract.head.bounds(agent.index)
+        add_scaled_input(graph, bounds)
+    size = contract.n_actions if bounds is None else len(bounds.low)
+    _first_layer(graph, contract, network, agent, bounds)
+    state = _gru(graph, network) if network.architecture == "gru" else _mid(graph, network)
+    weights = graph.matrix("fc2", network.fc2.dense().T[:, :size])
+    graph.node("Gemm", state, weights, graph.constant("fc2.bias", network.fc2_bias[:size]), to="q")
     choose = choose or agent is not None
-    if choose:
+    if contract.head is not None and bounds is not None:
+        add_head(graph, bounds, contract.head.rate_limit)
+    elif choose:
         lowest = graph.constant("unavailable", np.float32(-np.inf))
         graph.node("ArgMax", graph.node("Where", "avail_actions", "q", lowest), to="action", axis=1, keepdims=0)
-    inputs, outputs = _signature(contract, network.hidden, choose, contract.agent_id and agent is None)
+    inputs, outputs = _signature(contract, network.hidden, choose, contract.agent_id and agent is None, bounds)
     proto = helper.make_graph(graph.nodes, "mast", inputs, outputs, graph.initialisers)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(
         proto, opset_imports=opset, ir_version=IR_VERSION, producer_name="mast-marl", producer_version=__version__
     )
-    manifest: dict[str, Any] = {"contract": asdict(contract), "agent": agent and asdict(agent), "info": info or {}}
+    manifest: dict[str, Any] = {"contract": contract.sizes(), "head": manifest_of(contract.head)}
+    manifest |= {"agent": agent and asdict(agent), "info": info or {}}
     if identity is not None:
         manifest["identity"] = identity._asdict()
     if agent is not None and network.inputs is not None:
@@ -87,6 +100,28 @@ def open_session(model: bytes | str) -> InferenceSession:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def add_scaled_input(graph: _Graph, bounds: Bounds) -> None:
+    """scaled = last_action from its bounds to [-1, 1]."""
+    low, high = np.array(bounds.low), np.array(bounds.high)
+    scale, offset = 2.0 / (high - low), (low + high) / (low - high)
+    product = graph.node("Mul", "last_action", graph.constant("head.scale", scale.astype(np.float32)))
+    total = graph.node("Add", product, graph.constant("head.offset", offset.astype(np.float32)))
+    ends = (graph.constant(name, np.float32(end)) for name, end in (("head.least", -1.0), ("head.most", 1.0)))
+    graph.node("Clip", total, *ends, to="scaled")
+
+
+def add_head(graph: _Graph, bounds: Bounds, rate_limit: float | None) -> None:
+    """action = tanh(q), near to the last action where there is a limit, from [-1, 1] to the bounds."""
+    low, high = np.array(bounds.low), np.array(bounds.high)
+    squashed = graph.node("Tanh", "q")
+    if rate_limit is not None:
+        step = graph.constant("head.step", np.float32(2.0 * rate_limit))
+        squashed = graph.node("Max", squashed, graph.node("Sub", "scaled", step))
+        squashed = graph.node("Min", squashed, graph.node("Add", "scaled", step))
+    product = graph.node("Mul", squashed, graph.constant("head.half", (0.5 * (high - low)).astype(np.float32)))
+    graph.node("Add", product, graph.constant("head.middle", (0.5 * (low + high)).astype(np.float32)), to="action")
 
 
 class _Graph:
@@ -126,16 +161,23 @@ class _Graph:
         return name
 
 
-def _first_layer(graph: _Graph, contract: Contract, network: Network, agent: AgentInfo | None) -> None:
-    """fc1_out = relu(fc1 x + b1), x = obs ++ onehot(last_action) [++ onehot(agent_id)]."""
+def _first_layer(
+    graph: _Graph, contract: Contract, network: Network, agent: AgentInfo | None, bounds: Bounds | None = None
+) -> None:
+    """fc1_out = relu(fc1 x + b1), x = obs ++ onehot(last_action) [++ onehot(agent_id)].
+
+    Of a continuous action (bounds) the scaled components stand in the one-hot's place.
+    """
     first_id = contract.obs_dim + contract.n_actions * contract.last_action
     obs, action, ids = np.split(network.fc1.dense().T, [contract.obs_dim, first_id])
-    bias, tables = network.fc1_bias, []
+    bias, tables, seen = network.fc1_bias, [], "obs"
+    if bounds is not None and contract.last_action:
+        seen, obs = graph.node("Concat", "obs", "scaled", axis=1), np.concatenate([obs, action[: len(bounds.low)]])
     if contract.agent_id and agent is None:
         tables.append(("fc1.agent_id", ids, "agent_id"))
     elif contract.agent_id and agent is not None:
         bias = bias + ids[agent.index]
-    if contract.last_action:
+    if contract.last_action and bounds is None:
         # ONNX counts index -1 from the end: the row of zeros is "none yet".
         tables.append(("fc1.last_action", np.concatenate([action, np.zeros_like(obs[:1])]), "last_action"))
     if tables and not graph.sparse:
@@ -145,10 +187,17 @@ def _first_layer(graph: _Graph, contract: Contract, network: Network, agent: Age
         addends = [graph.constant("fc1.bias", bias)]
     addends += [graph.node("Gather", graph.matrix(name, rows), index) for name, rows, index in tables]
     total = reduce(lambda a, b: graph.node("Add", a, b), addends)
-    graph.node("Relu", graph.node("Gemm", "obs", graph.matrix("fc1.obs", obs), total), to="fc1_out")
+    graph.node("Relu", graph.node("Gemm", seen, graph.matrix("fc1.obs", obs), total), to="fc1_out")
 
 
-def _gru(graph: _Graph, network: Network) -> None:
+def _mid(graph: _Graph, network: Network) -> str:
+    """relu(mid fc1_out + b), and hidden as it was: its name."""
+    graph.node("Identity", "hidden", to="next_hidden")
+    weights = graph.matrix("mid", network.mid.dense().T)
+    return graph.node("Relu", graph.node("Gemm", "fc1_out", weights, graph.constant("mid.bias", network.mid_bias)))
+
+
+def _gru(graph: _Graph, network: Network) -> str:
     """next_hidden = n + z (hidden - n); r, z and n as in mast_runtime.network, from fc1_out and hidden."""
 
     def product(of: str, name: str, rows: NDArray, addend: str) -> str:
@@ -165,16 +214,20 @@ def _gru(graph: _Graph, network: Network) -> None:
     reset = graph.node("Add", graph.node("Mul", gate["r"], recurrent), graph.constant("bias_nx", bias["nx"]))
     new = graph.node("Tanh", product("fc1_out", "input_n", from_input["n"], reset), to="n")
     kept = graph.node("Mul", gate["z"], graph.node("Sub", "hidden", new))
-    graph.node("Add", new, kept, to="next_hidden")
+    return graph.node("Add", new, kept, to="next_hidden")
 
 
-def _signature(contract: Contract, hidden: int, choose: bool, ids: bool) -> tuple[list, list]:
+def _signature(contract: Contract, hidden: int, choose: bool, ids: bool, bounds: Bounds | None) -> tuple[list, list]:
     from onnx import TensorProto, helper
 
     def value(name: str, dtype: int, *width: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, dtype, ["batch", *width])
 
     real, whole = TensorProto.FLOAT, TensorProto.INT64
+    if bounds is not None:
+        size = len(bounds.low)
+        inputs = [value("obs", real, contract.obs_dim), value("last_action", real, size), value("hidden", real, hidden)]
+        return inputs, [value("q", real, size), value("action", real, size), value("next_hidden", real, hidden)]
     inputs = [value("obs", real, contract.obs_dim), value("last_action", whole)]
     outputs = [value("q", real, contract.n_actions)]
     if choose:

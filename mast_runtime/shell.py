@@ -54,6 +54,10 @@ ConfigOption = Annotated[
 AtOption = Annotated[str, typer.Option(help="Of a run: last, best or a step.")]
 PolicyVersionOption = Annotated[str, typer.Option(help="Your name for this policy, say 1.4: shown wherever it runs.")]
 NamesOption = Annotated[Path | None, typer.Option(help="File with a line for each input: name, or name and , unit.")]
+RateLimitOption = Annotated[
+    float | None,
+    typer.Option(help="Of continuous actions: the most that one moves in a decision, as a share of its range."),
+]
 RandomOption = Annotated[bool, typer.Option("--random", help="A team that acts at random, for comparison.")]
 
 console = later_console()

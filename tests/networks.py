@@ -9,7 +9,7 @@ import numpy as np
 
 from mast_runtime import AgentInfo, Bundle, Contract, Layer, Network
 from mast_runtime.inputs import Inputs, Recording
-from mast_runtime.network import SEGMENTS
+from mast_runtime.network import NO_BIAS, NO_LAYER, SEGMENTS
 
 if TYPE_CHECKING:
     from mast_export.verify import Trace
@@ -42,8 +42,9 @@ def random_network(
     fc1: int | None = None,
     sparsity: float | None = 0.9,
     blocks: dict | None = None,
+    memory: bool = True,
 ) -> Network:
-    """One network; `blocks` maps layer names to block rows (default 1)."""
+    """One network; `blocks` maps layer names to block rows (default 1). memory: a GRU's, else architecture "mlp"."""
     fc1, blocks = fc1 or hidden, blocks or {}
 
     def layer(name: str, outputs: int, inputs: int) -> Layer:
@@ -53,6 +54,18 @@ def random_network(
     def bias(*shape: int) -> np.ndarray:
         return (rng.standard_normal(shape) * 0.1).astype(np.float32)
 
+    if not memory:
+        return Network(
+            fc1=layer("fc1", fc1, contract.input_dim),
+            weight_ih=NO_LAYER,
+            weight_hh=NO_LAYER,
+            fc2=layer("fc2", contract.n_actions, hidden),
+            fc1_bias=bias(fc1),
+            gru_bias=NO_BIAS,
+            fc2_bias=bias(contract.n_actions),
+            mid=layer("mid", hidden, fc1),
+            mid_bias=bias(hidden),
+        )
     return Network(
         fc1=layer("fc1", fc1, contract.input_dim),
         weight_ih=layer("weight_ih", 3 * hidden, fc1),

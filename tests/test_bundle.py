@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from bounded import bounded_bundle, recorded
 from handmade import file_of, handmade
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -253,13 +254,17 @@ def test_the_documented_reader_reads_what_the_runtime_reads(tmp_path):
         files.append(tmp_path / f"{dtype}.mast")
         bundle = random_bundle(i, shared=i == 1, hidden=20, fc1=30, blocks={"weight_ih": 8}, n_actions=(7, 300)[i == 2])
         save(observed(quantise(bundle, dtype), i, names=i == 0) if i < 2 else quantise(bundle, dtype), files[-1])
+    files.append(tmp_path / "continuous.mast")
+    save(recorded(bounded_bundle(5, 0.5, hidden=12)), files[-1])
+    files.append(tmp_path / "mlp.mast")
+    save(recorded(bounded_bundle(6, hidden=20, memory=False, blocks={"mid": 8})), files[-1])
     namespace: dict = {}
     exec(compile(example, "docs/format.md", "exec"), namespace)
     for path in files:
         for network, arrays in zip(load(path).networks, namespace["read"](path), strict=True):
             for name, layer in network.layers().items():
                 np.testing.assert_array_equal(arrays[name], layer.dense())
-            for name in ("fc1_bias", "gru_bias", "fc2_bias"):
+            for name in network.parts.biases:
                 np.testing.assert_array_equal(arrays[name], getattr(network, name))
             for name in STATISTICS if network.inputs else ():
                 np.testing.assert_array_equal(arrays[name], getattr(network.inputs, name))
@@ -269,8 +274,11 @@ def test_the_documented_reader_reads_what_the_runtime_reads(tmp_path):
             for t, step in enumerate(
                 network.recording.steps(network.inputs) if network.inputs and network.recording else ()
             ):
-                assert (arrays["starts"][t], arrays["actions"][t]) == (step.start, step.action)
-                assert arrays["avail"][t].tobytes() == step.avail
+                action = list(step.action) if isinstance(step.action, tuple) else step.action
+                assert (arrays["starts"][t], arrays["actions"][t].tolist()) == (step.start, action)
+                assert ("avail" not in arrays) == isinstance(action, list)
+                if "avail" in arrays:
+                    assert arrays["avail"][t].tobytes() == step.avail
                 np.testing.assert_array_equal(arrays["obs"][t], np.array(step.obs))
     changed = bytearray(hand.read_bytes())
     changed[-1] ^= 1

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from learning import events
+from networks import random_bundle
 from typer.testing import CliRunner
 
 from cli import app
+from mast_export.errors import ExportError
+from mast_export.export import export_run
+from mast_export.extract import extract
+from mast_runtime import load, save
+from mast_runtime.selftest.replay import replay
 from mast_train.commands.evaluate import networks_policy
 from mast_train.envs import make_env
 from mast_train.experience.rollout import rollout
@@ -25,6 +33,7 @@ SMALL = {
     "mixer.embed": 16, "mixer.hypernet_hidden": 32, "train.epsilon_steps": 3000, "train.epsilon_end": 0.0,
     "train.target_interval": 20, "sparse.update_interval": 25, "target.start": 0.0, "train.eval_interval": 10**9,
     "comix.candidates": 24, "comix.iterations": 2, "comix.elites": 4, "train.save_minutes": 1e6,
+    "train.lr_end_factor": 1.0,
 }  # fmt: skip
 
 
@@ -114,10 +123,74 @@ def test_a_run_is_evaluated_drawn_and_listed_by_its_return(trained, tmp_path):
     assert picture.read_bytes().startswith(b"GIF89a")
 
 
-def test_an_export_is_refused_in_one_line(trained):
-    answer = call(trained, "export", "r")
-    assert answer.exit_code != 0 and "continuous actions cannot be exported yet" in answer.output
+def test_an_export_plays_as_its_run_does_and_is_drawn(trained, tmp_path):
+    policy, limited, picture = (str(tmp_path / name) for name in ("p.mast", "limited.mast", "meet.gif"))
+    answer = call(trained, "export", "r", "-o", policy)
+    assert answer.exit_code == 0 and re.search(r"actions within \d\.\de-0[6-9] of their range", answer.output)
+    expected = json.loads(call(trained, "eval", "r", "--episodes", "16", "--json").stdout)
+    for backend in ("native", "reference", "onnx"):
+        words = ["eval", policy, "--episodes", "16", "--backend", backend, "--json"]
+        result = json.loads(CliRunner().invoke(app, words).stdout)
+        assert result["return_mean"] == pytest.approx(expected["return_mean"], abs=1e-4)
+    assert CliRunner().invoke(app, ["play", policy, "-o", picture]).exit_code == 0
+    assert Path(picture).read_bytes().startswith(b"GIF89a")
+    assert CliRunner().invoke(app, ["selftest", policy]).exit_code == 0
+    shown = " ".join(CliRunner().invoke(app, ["inspect", policy]).output.split())
+    assert "reads obs 4, last action 2; 2 continuous actions within [-0.25, 0.25] [-0.1, 0.3]" in shown
+    assert call(trained, "export", "r", "-o", limited, "--rate-limit", "0.1").exit_code == 0
+    assert "at most 0.1 of the range a decision" in " ".join(
+        CliRunner().invoke(app, ["inspect", limited]).output.split()
+    )
+    slower = json.loads(CliRunner().invoke(app, ["eval", limited, "--episodes", "16", "--json"]).stdout)
+    assert slower["return_mean"] != pytest.approx(expected["return_mean"], abs=1e-4)
+
+
+@pytest.mark.parametrize("format_", ["onnx", "onnx-sparse"])
+def test_onnx_models_are_verified_with_a_limit_too(trained, tmp_path, format_):
+    for more in ([], ["--rate-limit", "0.02"]):
+        answer = call(trained, "export", "r", "--format", format_, "-o", str(tmp_path / "models"), *more)
+        assert answer.exit_code == 0 and answer.output.count("of their range") == 2, answer.output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--format", "c"], "--format c: the policy's actions are continuous, and C exports choose among actions; use"),
+        (["--rate-limit", "0"], "--rate-limit 0: expected a share of the range, above 0 and at most 1"),
+        (["--rate-limit", "nan"], "--rate-limit nan: expected a share of the range"),
+    ],
+)
+def test_what_an_export_cannot_do_is_one_line(trained, words, expected):
+    answer = call(trained, "export", "r", *words)
+    assert answer.exit_code == 2 and expected in " ".join(answer.output.split())
     assert "Traceback" not in answer.output
+
+
+def short_run(folder, algorithm):
+    """The snapshot of a short run of agents without a memory."""
+    folder.mkdir()
+    run(Run(config(algorithm, "mast", **{"train.total_steps": 256, "net.hidden": 8, "train.eval_episodes": 8}), folder))
+    return next((folder / "snapshots").iterdir())
+
+
+def test_agents_that_search_are_refused_in_one_line(tmp_path):
+    words = "comix's agents search for their action, which the runtime cannot yet; mast eval plays the run"
+    with pytest.raises(ExportError, match=re.escape(words)):
+        extract(short_run(tmp_path / "r", "comix"))
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])
+def test_agents_without_a_memory_are_exported_and_verified(tmp_path, dtype):
+    snapshot = short_run(tmp_path / "r", "facmac")
+    (file,) = export_run(tmp_path / "r", snapshot, dtype=dtype)
+    assert file.report is not None and file.report.passed
+    bundle = load(file.path)
+    assert {network.architecture for network in bundle.networks} == {"mlp"} and replay(bundle).passed
+    if dtype == "f32":
+        models = export_run(tmp_path / "r", snapshot, "onnx")
+        assert all(model.report is not None and model.report.passed for model in models)
+        with pytest.raises(ExportError, match=r"--format c: the agents have no memory .* use --format mast, onnx"):
+            export_run(tmp_path / "r", snapshot, "c")
 
 
 def test_a_policy_of_another_kind_or_other_bounds_is_refused_in_one_line(trained):
@@ -128,6 +201,14 @@ def test_a_policy_of_another_kind_or_other_bounds_is_refused_in_one_line(trained
     said = " ".join(refused.output.split())
     assert refused.exit_code == 2 and "algorithm 'qmix' is for discrete actions" in said
     assert "use --algorithm facmac or comix" in said and not (trained / "q").exists()
+    policy = str(trained / "r" / "policy.mast")
+    assert call(trained, "export", "r").exit_code == 0
+    answer = CliRunner().invoke(app, ["eval", policy, "--env", "matrix:two_step"])
+    assert answer.exit_code == 2 and "those of matrix two_step discrete" in " ".join(answer.output.split())
+    save(random_bundle(n_agents=2, obs_dim=4, n_actions=2), trained / "greedy.mast")
+    answer = CliRunner().invoke(app, ["eval", str(trained / "greedy.mast"), "--env", "points:meet"])
+    said = " ".join(answer.output.split())
+    assert answer.exit_code == 2 and "actions are discrete, those of points meet within [-0.25, 0.25]" in said
     answer = call(trained, "train", "--from", "r", "--env", "matrix:coordination", "--steps", "10")
     assert answer.exit_code == 2 and "Traceback" not in answer.output
 

@@ -136,8 +136,14 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "policy version a number": (manifest(policy_version=1.4), "1.4 is not a printable string"),
     "no producer": (lambda m, t: m.pop("producer"), "manifest: malformed .'producer'"),
     "another architecture": (
-        manifest(architecture="mlp"),
-        "manifest: architecture 'mlp', this runtime runs 'gru'; update",
+        manifest(architecture="lstm"),
+        "manifest: architecture 'lstm', this runtime runs 'gru' and 'mlp'; update",
+    ),
+    "architecture a list": (manifest(architecture=["gru"]), r"manifest: architecture \['gru'\]"),
+    "said to have no memory": (manifest(architecture="mlp"), "manifest: malformed .'mid'"),
+    "without a memory, of the values of a GRU": (
+        manifest(architecture="mlp", blocks={"fc1": 1, "mid": 0, "fc2": 0}),
+        "scale: shape .22., expected .7.",
     ),
     "no architecture": (lambda m, t: m.pop("architecture"), "manifest: architecture None"),
     "another head": (manifest(head={"kind": "tanh", "low": [-1.0]}), "manifest: head {'kind': 'tanh'"),

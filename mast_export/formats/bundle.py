@@ -60,6 +60,8 @@ def finished(bundle: Bundle, trace: Trace, what: str) -> tuple[Bundle, Parity]:
         "action_agreement": round(report.agreement, 4),
         "mean_regret": float(f"{report.mean_regret:.2g}"),
     }
+    if report.max_action_error is not None:
+        summary["max_action_error"] = float(f"{report.max_action_error:.2g}")
     return replace(bundle, info={**bundle.info, "verification": summary}), report
 
 

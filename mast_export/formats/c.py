@@ -128,4 +128,4 @@ def _same_bits(source: Source, trace: Trace, found: tuple, report: Parity) -> Pa
     return report
 
 
-FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True)}
+FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True, every_kind=False)}

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mast_runtime.backends.base import Backend
 from mast_runtime.errors import BackendError
+from mast_runtime.inner import inner_contract, inner_network
 from mast_runtime.network import Contract, Network
 
 if TYPE_CHECKING:
@@ -48,12 +49,12 @@ def find_backend(name: str) -> tuple[str, Backend]:
 def compile_network(contract: Contract, network: Network, backend: str) -> tuple[str, Step]:
     """The named backend and its step for one network, which `new_agent` takes. Raises BackendError."""
     name, chosen = find_backend(backend)
-    return name, chosen.compile(contract, network)
+    return name, chosen.compile(inner_contract(contract), inner_network(contract, network))
 
 
 def new_agent(contract: Contract, step: Step, index: int, backend: str) -> Agent:
     """A fresh agent on what `compile_network` returned: many agents may share one step."""
-    return backend_of(backend).agent(contract, step, index, backend)
+    return outer_agent(contract, backend_of(backend).agent(inner_contract(contract), step, index, backend), index)
 
 
 def make_agent(contract: Contract, network: Network, index: int, backend: str) -> Agent:
@@ -65,4 +66,24 @@ def make_agent(contract: Contract, network: Network, index: int, backend: str) -
 def make_team(contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int, backend: str) -> Team:
     """n agents stepped at once; agent i runs networks[i mod k] under agent_ids[i mod k]. Raises BackendError."""
     name, chosen = find_backend(backend)
-    return chosen.team(contract, networks, agent_ids, n, name)
+    inner = {id(network): inner_network(contract, network) for network in networks}
+    team = chosen.team(inner_contract(contract), [inner[id(x)] for x in networks], agent_ids, n, name)
+    return outer_team(contract, team, agent_ids)
+
+
+def outer_agent(contract: Contract, inner: Any, index: int) -> Any:
+    """What a caller gets of an agent that a backend made: itself, or one that gives continuous actions."""
+    if contract.head is None:
+        return inner
+    from mast_runtime.continuous import ContinuousAgent
+
+    return ContinuousAgent(contract, inner, index)
+
+
+def outer_team(contract: Contract, inner: Any, agent_ids: Sequence[int]) -> Any:
+    """Likewise of a team."""
+    if contract.head is None:
+        return inner
+    from mast_runtime.continuous import ContinuousTeam
+
+    return ContinuousTeam(contract, inner, [*agent_ids] * (inner.n // len(agent_ids)))

@@ -35,8 +35,12 @@ class ReferenceStep:
         self.contract = contract
         self.hidden = network.hidden
         self._fc1, self._fc1_bias = network.fc1.dense().T, network.fc1_bias
-        self._ih, self._hh = network.weight_ih.dense().T, network.weight_hh.dense().T
-        self._bias = network.gru_bias
+        self._recurrent = network.architecture == "gru"
+        if self._recurrent:
+            self._ih, self._hh = network.weight_ih.dense().T, network.weight_hh.dense().T
+            self._bias = network.gru_bias
+        else:
+            self._mid, self._mid_bias = network.mid.dense().T, network.mid_bias
         self._fc2, self._fc2_bias = network.fc2.dense().T, network.fc2_bias
 
     def __call__(
@@ -48,6 +52,8 @@ class ReferenceStep:
 
     def _forward(self, x: NDArray, hidden: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         y = np.maximum(x @ self._fc1 + self._fc1_bias, 0.0)
+        if not self._recurrent:
+            return np.maximum(y @ self._mid + self._mid_bias, 0.0) @ self._fc2 + self._fc2_bias, hidden.copy()
         from_x, from_h = y @ self._ih, hidden @ self._hh
         h = self.hidden
         r = _sigmoid(from_x[:, :h] + from_h[:, :h] + self._bias[0])

@@ -71,16 +71,27 @@ class Matrix:
 
 @dataclass(frozen=True)
 class AgentCounts:
-    """One agent's network; `gru` is [3h, h + fc1 outputs]. `one_hots` are the parts of fc1 that read a one-hot."""
+    """One agent's network; `gru` is [3h, h + fc1 outputs]. `one_hots` are the parts of fc1 that read a one-hot.
+
+    squashed: the outputs are actions, by tanh and their bounds; else one is chosen. Without a memory (recurrent false)
+    `gru` is the layer in its place, [h, fc1 outputs], and a ReLU.
+    """
 
     fc1: Matrix
     gru: Matrix
     fc2: Matrix
     one_hots: tuple[Matrix, ...] = ()
+    recurrent: bool = True
+    squashed: bool = False
 
     @property
     def hidden(self) -> int:
-        return self.gru.outputs // 3
+        return self.gru.outputs // 3 if self.recurrent else self.gru.outputs
+
+    @property
+    def _biases(self) -> int:
+        """Of the middle layer."""
+        return 4 * self.hidden if self.recurrent else self.hidden
 
     @property
     def paper_flops(self) -> float:
@@ -93,7 +104,7 @@ class AgentCounts:
     @property
     def counted_parameters(self) -> int:
         """Connections and biases: fc1, the GRU's four (b_r, b_z, b_nx, b_nh), fc2."""
-        return self.paper_parameters + self.fc1.outputs + 4 * self.hidden + self.fc2.outputs
+        return self.paper_parameters + self.fc1.outputs + self._biases + self.fc2.outputs
 
     @property
     def counted_flops(self) -> float:
@@ -101,15 +112,18 @@ class AgentCounts:
 
         2 nnz - sum over one-hots (2 nnz_k - nnz_k / I_k) + biases + relu + 2h sigmoid + h tanh + 8h + (2A - 1)
         """
-        matrices = self.fc1.counted_flops + 2 * self.gru.nnz + 4 * self.hidden + self.fc2.counted_flops
+        matrices = self.fc1.counted_flops + 2 * self.gru.nnz + self._biases + self.fc2.counted_flops
         one_hots = sum(part.nnz / part.inputs - 2 * part.nnz for part in self.one_hots)
-        activations = self.fc1.outputs + self.hidden * (2 * SIGMOID + TANH + GRU_ELEMENTWISE)
-        return matrices + one_hots + activations + 2 * self.fc2.outputs - 1
+        each = 2 * SIGMOID + TANH + GRU_ELEMENTWISE if self.recurrent else 1
+        activations = self.fc1.outputs + self.hidden * each
+        decision = self.fc2.outputs * (TANH + 2) if self.squashed else 2 * self.fc2.outputs - 1
+        return matrices + one_hots + activations + decision
 
     def dense(self) -> AgentCounts:
         """The same shape with every connection."""
+        one_hots = tuple(part.dense() for part in self.one_hots)
         return AgentCounts(
-            self.fc1.dense(), self.gru.dense(), self.fc2.dense(), tuple(part.dense() for part in self.one_hots)
+            self.fc1.dense(), self.gru.dense(), self.fc2.dense(), one_hots, self.recurrent, self.squashed
         )
 
 
@@ -149,12 +163,20 @@ def network_counts(contract: Contract, network: Network) -> AgentCounts:
     """The counts of one network of a bundle."""
     fc1 = network.fc1
     per_input, one_hots, start = fc1.mask().sum(0), [], contract.obs_dim
-    for width in (contract.n_actions * contract.last_action, contract.n_agents * contract.agent_id):
-        if width:
+    chosen = contract.head is None  # a continuous last action is no one-hot
+    for one_hot, width in (
+        (chosen, contract.n_actions * contract.last_action),
+        (True, contract.n_agents * contract.agent_id),
+    ):
+        if width and one_hot:
             one_hots.append(Matrix(fc1.outputs, width, int(per_input[start : start + width].sum())))
         start += width
     nnz = {name: layer.nnz for name, layer in network.layers().items()}
-    return agent_counts(fc1.inputs, contract.n_actions, network.hidden, fc1.outputs, nnz, tuple(one_hots))
+    if network.architecture == "mlp":
+        first, mid, last = (Matrix(x.outputs, x.inputs, x.nnz) for x in (fc1, network.mid, network.fc2))
+        return AgentCounts(first, mid, last, tuple(one_hots), False, not chosen)
+    counts = agent_counts(fc1.inputs, contract.n_actions, network.hidden, fc1.outputs, nnz, tuple(one_hots))
+    return replace(counts, squashed=not chosen)
 
 
 def bundle_cost(bundle: Bundle) -> tuple[Cost, Cost]:

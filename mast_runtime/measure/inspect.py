@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mast_runtime.bundle import Bundle
 from mast_runtime.measure.tables import new_table
-from mast_runtime.network import LAYERS, Contract, Layer
+from mast_runtime.network import Contract, Layer
 
 
 @dataclass(frozen=True)
@@ -225,7 +225,8 @@ def _card(description: Description) -> list[str]:
             trained += [form.format(info[key])] if info.get(key) is not None else []
     inputs = ", ".join(f"{name.replace('_', ' ')} {width}" for name, width in input_features(contract).items())
     checked, normalised = info.get("verification"), info.get("normalised")
-    lines = [", ".join(trained), f"{contract.n_agents} agents; reads {inputs}; {contract.n_actions} actions"]
+    acts = "actions" if contract.head is None else f"continuous actions {contract.head.sentence()}"
+    lines = [", ".join(trained), f"{contract.n_agents} agents; reads {inputs}; {contract.n_actions} {acts}"]
     with suppress(ValueError, TypeError, KeyError, IndexError):
         if normalised:
             form = (
@@ -250,7 +251,7 @@ def _network_table(description: Description) -> Table:
         "sparsity of each network and of its layers; unused: inputs of the network that nothing reads; "
         "cut: units of fc1, of hidden that the export removed",
         ("agent", "type"),
-        ("kept", "all", *(name.replace("_", " ") for name in LAYERS), "unused inputs", "cut"),
+        ("kept", "all", *(name.replace("_", " ") for name in _names(description)), "unused inputs", "cut"),
     )
     for network in description.networks:
         layers = [layer for layer in description.layers if layer.network == network.network]
@@ -262,13 +263,18 @@ def _network_table(description: Description) -> Table:
     return table
 
 
+def _names(description: Description) -> list[str]:
+    """Of the layers, in the order of the computation."""
+    return list(dict.fromkeys(layer.layer for layer in description.layers))
+
+
 def _rows_of(description: Description, name: str) -> list[LayerStats]:
     return [layer for layer in description.layers if layer.layer == name]
 
 
 def _layer_table(description: Description) -> Table:
     table = new_table("Layers, over all networks", "", ("layer", "inputs -> outputs", "stored"), ("kept", "sparsity"))
-    for name in LAYERS:
+    for name in _names(description):
         rows = _rows_of(description, name)
         nnz, weights = sum(row.nnz for row in rows), sum(row.inputs * row.outputs for row in rows)
         shape = f"{_range([row.inputs for row in rows])} -> {_range([row.outputs for row in rows])}"
@@ -284,7 +290,7 @@ def _connection_table(description: Description) -> Table:
         ("layer",),
         ("per input", "per output", "unused inputs", "empty outputs"),
     )
-    for name in LAYERS:
+    for name in _names(description):
         rows = _rows_of(description, name)
         table.add_row(
             name,

@@ -104,10 +104,10 @@ class _Cell:
     backend: str
     weights: str
     agents: int
-    act: Callable[[NDArray, NDArray], object]
+    act: Callable[[NDArray, NDArray | None], object]
     reset: Callable[[], None]
     observations: list[NDArray]
-    avail: NDArray[np.bool_]
+    avail: NDArray[np.bool_] | None
 
     def measure(self, calls: int) -> list[int]:
         """Nanoseconds of each call."""
@@ -146,8 +146,9 @@ def _cells(
             except BackendError as error:
                 notes.append(f"{engine}, {weights}: left out ({error})")
                 continue
-            cells.append(_Cell(engine, weights, 1, one.act, one.reset, list(pool[:, rows]), avail[rows]))
-            cells.append(_Cell(engine, weights, n, many.act, many.reset, list(pool), avail))
+            flags = (avail[rows], avail) if contract.head is None else (None, None)
+            cells.append(_Cell(engine, weights, 1, one.act, one.reset, list(pool[:, rows]), flags[0]))
+            cells.append(_Cell(engine, weights, n, many.act, many.reset, list(pool), flags[1]))
     return cells, notes
 
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mast_runtime.bundle import Bundle, write_atomically
 from mast_runtime.errors import RuntimeFault
 from mast_runtime.measure.inspect import input_features, network_label
-from mast_runtime.network import LAYERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +20,8 @@ BACKGROUND, PANEL, INK, FAINT, CONNECTION = "#0e1117", "#1a1f2b", "#f1efe7", "#8
 TYPE_COLOURS = ("#6aa9ff", "#ff9f6a", "#7fd49a", "#d08cff", "#ff7f9e", "#5fd3d8")
 MAX_NETWORKS = 27
 PER_BAND = 9
-COLUMN, LAYER_HEIGHTS, GAP, LABEL, HEADER, FOOTER, TITLE = 1.75, (1.45, 2.1, 2.1, 0.42), 0.24, 1.25, 0.55, 0.28, 0.75
+COLUMN, GAP, LABEL, HEADER, FOOTER, TITLE = 1.75, 0.24, 1.25, 0.55, 0.28, 0.75
+LAYER_HEIGHTS = {"fc1": 1.45, "weight_ih": 2.1, "weight_hh": 2.1, "mid": 1.45, "fc2": 0.42}
 """Inches: a network's width, its layers' heights, between layers, left labels, band header and footer, title."""
 GATES = ("r", "z", "n")
 
@@ -38,7 +38,8 @@ def masks_png(bundle: Bundle, path: str | Path, dpi: int = 110) -> None:
         raise RuntimeFault('the picture of the masks needs matplotlib; pip install "mast-marl[train]"') from error
     bands = _bands(bundle)
     columns = max(map(len, bands))
-    band_height = HEADER + sum(LAYER_HEIGHTS) + GAP * (len(LAYERS) - 1) + FOOTER
+    heights = [LAYER_HEIGHTS[name] for name in bundle.networks[0].parts.layers]
+    band_height = HEADER + sum(heights) + GAP * (len(heights) - 1) + FOOTER
     width, height = max(LABEL + COLUMN * columns, 6.5), TITLE + band_height * len(bands)
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
@@ -93,8 +94,8 @@ def _legend(bundle: Bundle) -> str:
 
 def _draw_band(canvas: _Canvas, bundle: Bundle, band: list[int], top: float, units: list[str]) -> None:
     y = top + HEADER
-    for name, height in zip(LAYERS, LAYER_HEIGHTS, strict=True):
-        layer = bundle.networks[band[0]].layers()[name]
+    for name, layer in bundle.networks[band[0]].layers().items():
+        height = LAYER_HEIGHTS[name]
         canvas.text(0.2, y + height / 2 - 0.08, name, size=9, color=INK)
         canvas.text(0.2, y + height / 2 + 0.09, f"{layer.inputs} → {layer.outputs}", size=7.5, color=FAINT)
         if layer.segments == len(GATES):
@@ -138,7 +139,7 @@ def _draw_layer(
         spine.set(color="#3a4152", linewidth=0.6)
     for k in range(1, layer.segments):
         axes.axhline(k * layer.outputs / layer.segments, color=FAINT, linewidth=0.7)
-    if name == LAYERS[0]:
+    if name == "fc1":
         for edge in np.cumsum(list(input_features(bundle.contract).values()))[:-1]:
             axes.axvline(edge, color=FAINT, linewidth=0.7)
     x, y, width, height = box

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mast_runtime.bundle import Bundle
+from mast_runtime.errors import BackendError
 from mast_runtime.imports import importable
 from mast_runtime.network import Contract, Network
 
@@ -108,9 +110,16 @@ def installed_rivals() -> list[str]:
 
 
 class Rival:
-    """n agents of a bundle (1: its first) in another engine; reset and act as in mast_runtime.agent.Team."""
+    """n agents of a bundle (1: its first) in another engine; reset and act as in mast_runtime.agent.Team.
+
+    Raises BackendError for continuous actions, and for networks without a memory.
+    """
 
     def __init__(self, bundle: Bundle, n: int, name: str) -> None:
+        if bundle.contract.head is not None:
+            raise BackendError("its graph here chooses among actions, and these are continuous")
+        if any(network.architecture != "gru" for network in bundle.networks):
+            raise BackendError("its graph here is that of a GRU, and these networks have no memory")
         self._engine, self._contract, self._n = RIVALS[name], bundle.contract, n
         agents = bundle.agents if n > 1 else bundle.agents[:1]
         owner, ids = ([getattr(agent, key) for agent in agents] * (n // len(agents)) for key in ("network", "index"))
@@ -134,7 +143,7 @@ class Rival:
             feed: Feed = {"hidden": np.zeros((len(ids), network.hidden), np.float32), "last_action": last}
             self._feeds.append(feed | ({"agent_id": ids} if self._contract.agent_id else {}))
 
-    def act(self, obs: NDArray, avail_actions: NDArray) -> NDArray[np.int64]:
+    def act(self, obs: NDArray, avail_actions: Any) -> NDArray[np.int64]:
         """Greedy actions [n] for obs [n,O] float32 and avail_actions [n,A] bool."""
         actions = np.empty(self._n, np.int64)
         for (_, rows), call, feed in zip(self._groups, self._calls, self._feeds, strict=True):

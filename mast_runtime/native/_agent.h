@@ -80,6 +80,8 @@ static PyObject *agent_act(PyObject *object, PyObject *const *args, Py_ssize_t g
     return action < 0 ? raise_fault(action, obs, avail, 0, n->obs, n->actions) : PyLong_FromLong(action);
 }
 
+#include "_bounded.h"
+
 static PyObject *agent_reset(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -169,6 +171,9 @@ static PyMethodDef agent_methods[] = {
     {"act", (PyCFunction)(void (*)(void))agent_act, METH_FASTCALL | METH_KEYWORDS,
      "act(obs, avail_actions=None) -> int\n\nThe greedy available action for obs [O] and avail_actions [A] (None: all). "
      "Raises ObservationError, in which case\nthe recurrent state is as it was."},
+    {"bounded", (PyCFunction)(void (*)(void))agent_bounded, METH_FASTCALL,
+     "bounded(x, last, bounds, out)\n\nA decision on x [obs] as a continuous action: see mast_runtime.continuous. Raises "
+     "ObservationError."},
     {"reset", agent_reset, METH_NOARGS, "Forget the episode: zero memory, no last action."},
     {"executed", agent_executed, METH_O,
      "executed(action)\n\nWhat was done in place of the last decision: the last action of the next one. Raises "

@@ -142,7 +142,8 @@ static int take_network(Arena *arena, mast_network *n, PyObject *packed)
         || take_size(packed, of, "last_action", 0, 1, &n->last_action) < 0
         || take_size(packed, of, "agent_id", 0, 1, &n->agent_id) < 0
         || take_size(packed, of, "fc1_size", 1, MAX_SIZE, &n->fc1_size) < 0
-        || take_size(packed, of, "hidden", 1, MAX_SIZE, &n->hidden) < 0)
+        || take_size(packed, of, "hidden", 1, MAX_SIZE, &n->hidden) < 0
+        || take_size(packed, of, "recurrent", 0, 1, &n->recurrent) < 0)
         return -1;
     Py_ssize_t n_low = -1, n_high = -1;
     if (!(n->low = take(arena, packed, of, "low", 'f', &n_low)) || !(n->high = take(arena, packed, of, "high", 'f', &n_high)))
@@ -154,11 +155,12 @@ static int take_network(Arena *arena, mast_network *n, PyObject *packed)
     if (!n_low) /* no range is known */
         n->low = n->high = NULL;
     const uint32_t hidden = MAST_PAD(n->hidden), y = MAST_PAD(n->fc1_size), actions = MAST_PAD(n->actions);
-    Py_ssize_t n_fc1 = y, n_gru = 4 * (Py_ssize_t)hidden, n_fc2 = actions;
+    const uint32_t rows = n->recurrent ? 4 * hidden : hidden, inputs = n->recurrent ? y + hidden : y;
+    Py_ssize_t n_fc1 = y, n_gru = rows, n_fc2 = actions;
     if (take_matrix(arena, packed, "fc1", 0, &n->fc1, y, mast_inputs(n)) < 0
         || !(n->fc1_bias = take(arena, packed, of, "fc1_bias", 'f', &n_fc1))
-        || take_matrix(arena, packed, "gru", 0, &n->gru[0], 4 * hidden, y + hidden) < 0
-        || take_matrix(arena, packed, "gru_rest", 1, &n->gru[1], 4 * hidden, y + hidden) < 0
+        || take_matrix(arena, packed, "gru", 0, &n->gru[0], rows, inputs) < 0
+        || take_matrix(arena, packed, "gru_rest", 1, &n->gru[1], rows, inputs) < 0
         || !(n->gru_bias = take(arena, packed, of, "gru_bias", 'f', &n_gru))
         || take_matrix(arena, packed, "fc2", 0, &n->fc2, actions, hidden) < 0
         || !(n->fc2_bias = take(arena, packed, of, "fc2_bias", 'f', &n_fc2)))

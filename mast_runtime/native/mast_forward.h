@@ -62,6 +62,17 @@ static vec16 gru(const mast_network *n, const mast_state *s, vec16 poison)
     return gru_gates(n, s, poison);
 }
 
+/* y in place of s->yh, which has the products with fc1: its positive part; and likewise of any vector. */
+static vec16 relu(float *values, uint32_t size, vec16 poison)
+{
+    for (uint32_t i = 0; i < size; i += 16) {
+        const vec16 positive = max16(set16(0.0f), load16(values + i));
+        store16(values + i, positive);
+        poison = poison16(poison, positive);
+    }
+    return poison;
+}
+
 static int forward(const mast_network *n, mast_state *s, const float *obs)
 {
     const uint32_t fc1 = MAST_PAD(n->fc1_size), actions = MAST_PAD(n->actions);
@@ -85,13 +96,14 @@ static int forward(const mast_network *n, mast_state *s, const float *obs)
         return MAST_OBS_NOT_FINITE;
 
     multiply(&n->fc1, s->x, n->fc1_bias, s->yh);
-    for (i = 0; i < fc1; i += 16) {
-        const vec16 y = max16(set16(0.0f), load16(s->yh + i));
-        store16(s->yh + i, y);
-        poison = poison16(poison, y);
+    poison = relu(s->yh, fc1, poison);
+    if (n->recurrent) {
+        poison = gru(n, s, poison);
+    } else {
+        multiply(&n->gru[0], s->yh, n->gru_bias, s->gates);
+        poison = relu(s->gates, MAST_PAD(n->hidden), poison);
     }
-    poison = gru(n, s, poison);
-    multiply(&n->fc2, s->next, n->fc2_bias, s->next_q);
+    multiply(&n->fc2, n->recurrent ? s->next : s->gates, n->fc2_bias, s->next_q);
     for (i = 0; i < actions; i += 16)
         poison = poison16(poison, load16(s->next_q + i));
     return poisoned(poison) ? MAST_OVERFLOW : 0;

@@ -212,12 +212,12 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
     if (poisoned(poison))
         return MAST_OBS_NOT_FINITE;
     lanes_layer(&n->fc1, fc1, x, n->fc1_bias, yh);
-    for (size_t i = 0; i < (size_t)fc1 * MAST_LANES; i += 16) {
-        const vec16 positive = max16(set16(0.0f), load16(yh + i));
-        store16(yh + i, positive);
-        poison = poison16(poison, positive);
+    poison = relu(yh, fc1 * MAST_LANES, poison);
+    if (!n->recurrent) {
+        lanes_layer(&n->gru[0], hidden, yh, n->gru_bias, next);
+        poison = relu(next, hidden * MAST_LANES, poison);
     }
-    for (uint32_t g = 0; g < hidden / 16; g++) {
+    for (uint32_t g = 0; n->recurrent && g < hidden / 16; g++) {
         lanes_multiply(&n->gru[0], 4 * g, 4, yh, n->gru_bias + 64 * (size_t)g, gates);
         if (n->gru[1].panels)
             lanes_multiply(&n->gru[1], 4 * g, 4, yh, NULL, gates);
@@ -225,6 +225,8 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
         poison = lanes_gru(gates, h + at, next + at, poison);
     }
     lanes_layer(&n->fc2, MAST_PAD(n->actions), next, n->fc2_bias, q);
+    for (size_t i = 0; !n->recurrent && i < (size_t)hidden * MAST_LANES; i += 16)
+        store16(next + i, set16(0.0f)); /* no memory */
     for (uint32_t i = 0; i < n->actions * MAST_LANES; i += 16)
         poison = poison16(poison, load16(q + i));
     if (poisoned(poison))

@@ -63,6 +63,8 @@ typedef struct {
     uint32_t obs, actions, agents;
     uint32_t last_action, agent_id; /* bool: is the one-hot part of the input there? */
     uint32_t fc1_size, hidden;
+    uint32_t recurrent; /* bool; else h' = relu(W_mid y + b) takes the place of the GRU, W_mid and b those of gru[0], and
+                           the memory stays zero */
     mast_matrix fc1, gru[2], fc2;
     const float *fc1_bias, *gru_bias, *fc2_bias;
     const float *low, *high; /* [obs] the range of each input, or NULL */

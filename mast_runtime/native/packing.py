@@ -77,7 +77,7 @@ class PackedMatrix(NamedTuple):
 class PackedNetwork(NamedTuple):
     """What _native.Network takes, names and all: mast_network, the name of its level, whether it is for lanes.
 
-    low, high: empty where no range of the inputs is known.
+    low, high: empty where no range of the inputs is known. Without a memory gru and gru_bias are those of mid.
     """
 
     level: str
@@ -89,6 +89,7 @@ class PackedNetwork(NamedTuple):
     agent_id: bool
     fc1_size: int
     hidden: int
+    recurrent: bool
     low: array[float]
     high: array[float]
     fc1_bias: array[float]
@@ -123,15 +124,22 @@ def pack(contract: Contract, network: Network, level: Level, lanes: bool) -> Pac
         halves = {name for name, layer in network.layers().items() if item_code(layer.stored("values")) == "e"}
         layouts |= {name: _halved(layouts[name], level) for name in halves}
     rows = {name: _rows(layer, layouts[name]) for name, layer in network.layers().items()}
-    gru, rest = _gru(rows, layouts, h, padded(fc1))
+    recurrent = network.architecture == "gru"
+    if recurrent:
+        gru, rest = _gru(rows, layouts, h, padded(fc1))
+    else:
+        gru, rest = _pack_matrix(_padded_rows(rows["mid"]), layouts["mid"]), None
     fc1_matrix, fc2_matrix = (_pack_matrix(_padded_rows(rows[name]), layouts[name]) for name in ("fc1", "fc2"))
-    sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h)
+    sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h, recurrent)
     limits = network.inputs.limits() if network.inputs else (array("f"), array("f"))
     return PackedNetwork(level.name, lanes, *sizes, *limits, *_biases(network), fc1_matrix, gru, rest, fc2_matrix)
 
 
 def _biases(network: Network) -> tuple[array[float], array[float], array[float]]:
-    """fc1 padded, the gates panel by panel of hidden units, fc2 padded."""
+    """fc1 padded, the gates panel by panel of hidden units or mid padded, fc2 padded."""
+    if network.architecture == "mlp":
+        fc1, mid, fc2 = (_padded_bias(plain(network.bias(name), "f")) for name in network.parts.biases)
+        return fc1, mid, fc2
     h, gru_bias = network.hidden, plain(network.bias("gru_bias"), "f")
     gate_bias = [gru_bias[gate * h : (gate + 1) * h] + _zeros("f", padded(h) - h) for gate in range(4)]
     return (

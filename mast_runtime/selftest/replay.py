@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from mast_runtime.backends import outer_agent, outer_team
 from mast_runtime.bundle import Bundle
 from mast_runtime.errors import RuntimeFault
+from mast_runtime.head import TOLERANCE, Head
+from mast_runtime.inner import inner_contract, inner_network
 from mast_runtime.inputs import Step
 from mast_runtime.network import Contract, Network
 
@@ -17,8 +20,9 @@ TOGETHER = 8
 """Agents of one network that are stepped as lanes."""
 PASSES = 5
 
-Act = Callable[[Step], list[int]]
-"""The actions of all who see this observation; of a step that starts an episode, after a reset."""
+Act = Callable[[Step], list]
+"""The actions of all who see this observation, lists of components where they are continuous; of a step that starts
+an episode, after a reset."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def _single(agent: Any) -> Act:
     def act(step: Step) -> list[int]:
         if step.start:
             agent.reset()
+        if agent.contract.head is not None:
+            return [agent.act(step.obs).tolist()]
         return [int(agent.act(step.obs, step.avail))]
 
     return act
@@ -101,20 +107,28 @@ def _agent(backend: str) -> Maker:
 def _native_agent(level: str) -> Maker:
     from mast_runtime.native import NativeStep, new_agent
 
-    return lambda contract, network, index: _single(new_agent(contract, NativeStep(contract, network, level), index))
+    def make(contract: Contract, network: Network, index: int) -> Act:
+        inner = inner_contract(contract)
+        step = NativeStep(inner, inner_network(contract, network), level)
+        return _single(outer_agent(contract, new_agent(inner, step, index), index))
+
+    return make
 
 
 def _native_team(level: str) -> Maker:
     from mast_runtime.native import make_team
 
     def make(contract: Contract, network: Network, index: int) -> Act:
-        team = make_team(contract, [network], [index], TOGETHER, level)
+        inner = make_team(inner_contract(contract), [inner_network(contract, network)], [index], TOGETHER, level)
+        team = outer_team(contract, inner, [index])
 
         def act(step: Step) -> list[int]:
             if step.start:
                 team.reset()
             # rows of a matrix without numpy: a view of the same bytes in two dimensions
             obs = memoryview(step.obs * TOGETHER).cast("B").cast("f", (TOGETHER, contract.obs_dim))
+            if contract.head is not None:
+                return [row[: len(contract.head.low[index])] for row in team.act(obs).tolist()]
             avail = memoryview(step.avail * TOGETHER).cast("B", (TOGETHER, contract.n_actions))
             return team.act(obs, avail).tolist()
 
@@ -126,22 +140,38 @@ def _native_team(level: str) -> Maker:
 def _check(bundle: Bundle, name: str, make: Maker) -> Check:
     steps = equal = 0
     differs, seconds = "", []
-    for label, act, recorded in _players(bundle, make):
+    for label, index, act, recorded in _players(bundle, make):
+        same = _equality(bundle.contract.head, index)
         for _ in range(PASSES):
             for t, step in enumerate(recorded):
                 started = time.perf_counter()
                 actions = act(step)
                 seconds.append((time.perf_counter() - started) / len(actions))
                 steps += 1
-                if all(action == step.action for action in actions):
+                if all(same(action, step.action) for action in actions):
                     equal += 1
                 elif not differs:
-                    differs = f"{label}, step {t}: action {actions[0]}, recorded {step.action}"
+                    differs = f"{label}, step {t}: action {_shown(actions[0])}, recorded {_shown(step.action)}"
     return Check(name, steps, equal, round(1e6 * median(seconds), 3), differs)
 
 
-def _players(bundle: Bundle, make: Maker) -> Iterator[tuple[str, Act, list[Step]]]:
+def _shown(action: int | Sequence[float]) -> str:
+    return str(action) if isinstance(action, int) else f"[{', '.join(f'{x:.4g}' for x in action)}]"
+
+
+def _equality(head: Head | None, index: int) -> Callable[[Any, Any], bool]:
+    """Of choices; of continuous actions of the agent at `index`, within TOLERANCE of their range."""
+    if head is None:
+        return lambda given, recorded: given == recorded
+    widths = [b - a for a, b in zip(head.low[index], head.high[index], strict=True)]
+    return lambda given, recorded: all(
+        abs(a - b) <= TOLERANCE * width for a, b, width in zip(given, recorded, widths, strict=True)
+    )
+
+
+def _players(bundle: Bundle, make: Maker) -> Iterator[tuple[str, int, Act, list[Step]]]:
     for i, network in enumerate(bundle.networks):
         agent = next(agent for agent in bundle.agents if agent.network == i)
         if network.recording is not None and network.inputs is not None:
-            yield agent.name, make(bundle.contract, network, agent.index), list(network.recording.steps(network.inputs))
+            act, steps = make(bundle.contract, network, agent.index), network.recording.steps(network.inputs)
+            yield agent.name, agent.index, act, list(steps)

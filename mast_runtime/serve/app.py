@@ -17,10 +17,11 @@ from mast_runtime.backends import compile_network, new_agent
 from mast_runtime.bundle import Bundle
 from mast_runtime.errors import ObservationError, ServeError
 from mast_runtime.format import AgentInfo, Identity
+from mast_runtime.head import Head
 from mast_runtime.serve.content import compress, header_number, read_body
 from mast_runtime.serve.http import Application, ClientDisconnect, Request, Response, Route
 from mast_runtime.serve.metrics import Metrics
-from mast_runtime.serve.protocol import InferRequest, RequestError, TensorSpec, encode_response, parse_request
+from mast_runtime.serve.protocol import BEGINS, InferRequest, RequestError, TensorSpec, encode_response, parse_request
 from mast_runtime.serve.requestlog import Handled, RequestLog
 from mast_runtime.serve.sequences import SequenceTable
 from mast_runtime.serve.triton import Statistics, configuration
@@ -44,6 +45,7 @@ class Model:
     new_agent: Callable[[], Agent]
     identity: Identity
     input_names: tuple[str, ...]
+    head: Head | None = None
 
     @property
     def max_body_bytes(self) -> int:
@@ -57,8 +59,17 @@ class Model:
             "platform": "mast",
             "inputs": [spec.metadata() for spec in self.inputs],
             "outputs": [spec.metadata() for spec in self.outputs],
-            "parameters": {"agent_name": self.info.name, "agent_type": self.info.type, **policy_of(self.identity)},
+            "parameters": {"agent_name": self.info.name, "agent_type": self.info.type, **policy_of(self.identity)}
+            | self._bounds(),
         }
+
+    def _bounds(self) -> dict[str, str | float]:
+        """Of a continuous action, as the protocol's parameters can hold them: the bounds are JSON texts."""
+        if self.head is None:
+            return {}
+        sides = {"action_low": self.head.low, "action_high": self.head.high}
+        texts = {name: json.dumps(rows[self.info.index]) for name, rows in sides.items()}
+        return texts | ({} if self.head.rate_limit is None else {"action_rate_limit": self.head.rate_limit})
 
 
 def policy_of(identity: Identity) -> dict[str, str]:
@@ -86,6 +97,7 @@ def make_models(bundle: Bundle, agent: int | None, backend: str) -> tuple[dict[s
         TensorSpec("avail_actions", "BOOL", (contract.n_actions,), optional=True),
     )
     outputs = (TensorSpec("action", "INT64", (1,)), TensorSpec("q", "FP32", (contract.n_actions,)))
+    head = contract.head
 
     def model(i: int) -> Model:
         info = bundle.agents[i]
@@ -93,7 +105,13 @@ def make_models(bundle: Bundle, agent: int | None, backend: str) -> tuple[dict[s
         seen = bundle.networks[info.network].inputs
         names = tuple(map(str, range(contract.obs_dim))) if seen is None or not seen.names else seen.names
         fresh = partial(new_agent, contract, step, info.index, name)
-        return Model(f"agent_{i}", info, inputs, outputs, fresh, bundle.identity, names)
+        about = f"agent_{i}", info
+        if head is None:
+            return Model(*about, inputs, outputs, fresh, bundle.identity, names)
+        size = (len(head.low[info.index]),)
+        taken = inputs[0], TensorSpec("executed_action", "FP32", size, optional=True)
+        given = TensorSpec("action", "FP32", size), TensorSpec("q", "FP32", size)
+        return Model(*about, taken, given, fresh, bundle.identity, names, head)
 
     return {f"agent_{i}": model(i) for i in chosen}, next(iter(steps.values()))[0]
 
@@ -201,16 +219,14 @@ class Endpoints:
         """Step the request's sequence; its agent holds the decision. Raises RequestError, ObservationError."""
         episode = self.sequences.take(model.name, message, lambda: Episode(model, model.new_agent()))
         agent = episode.agent
-        chosen, outside = agent.last_action, agent.out_of_range
+        outside = agent.out_of_range
         counts = agent.out_of_range_counts if outside else 0
-        if message.executed_action is not None:
-            agent.executed(message.executed_action)
+        restore = tell_executed(model, message, agent)
         start_s = time.perf_counter()
         try:
             handled.action = agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
         except ObservationError:
-            if message.executed_action is not None:
-                agent.executed(chosen)  # a refused request changes nothing
+            restore()  # a refused request changes nothing
             raise
         handled.decision_s = time.perf_counter() - start_s
         self.metrics.decision[model.name].observe(handled.decision_s)
@@ -234,12 +250,34 @@ class Endpoints:
         self.log.write(handled, request_s, late)
 
 
-def respond(model: Model, message: InferRequest, agent: Agent, accepted: str) -> Response:
+def tell_executed(model: Model, message: InferRequest, agent: Any) -> Callable[[], None]:
+    """Tell the agent what was executed, where the request says it; returns what takes it back. Raises RequestError,
+    ObservationError."""
+    if model.head is None:
+        given, before = message.executed_action, agent.last_action
+        taken_back = partial(agent.executed, before)
+    else:
+        if message.executed_action is not None:
+            raise RequestError(f"executed_action of {model.name} is an input, FP32 {list(model.inputs[1].shape)}")
+        given = message.inputs.get("executed_action")
+        if given is not None and message.sequence_start:
+            raise RequestError(BEGINS)
+        taken_back = partial(agent.executed, agent.scaled, scaled=True)
+    if given is None:
+        return lambda: None
+    agent.executed(given)
+    return taken_back
+
+
+def respond(model: Model, message: InferRequest, agent: Any, accepted: str) -> Response:
     """The decision as the request wants it: which outputs, JSON or raw, compressed or not."""
     header = {"model_name": model.name, "model_version": MODEL_VERSION}
     if message.request_id is not None:
         header["id"] = message.request_id
-    arrays = {"action": array("q", [agent.last_action]), "q": array("f", agent.q_bytes)}
+    if model.head is None:
+        arrays = {"action": array("q", [agent.last_action]), "q": array("f", agent.q_bytes)}
+    else:
+        arrays = {"action": array("f", agent.last_action.tolist()), "q": array("f", agent.q.tolist())}
     body, json_size_bytes = encode_response(header, message.outputs, arrays)
     headers = {"content-type": "application/json", "mast-policy-digest": model.identity.digest}
     if model.identity.version:

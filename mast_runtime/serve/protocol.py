@@ -22,6 +22,7 @@ CODES = {"FP32": "f", "INT64": "q", "BOOL": "B"}
 """Datatype -> its type code as an array."""
 REFUSED = ("shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "classification")
 """Parameters of tensors that ask for data elsewhere or of another kind."""
+BEGINS = "executed_action is of the decision before, and sequence_start begins: there was none"
 JSON_TYPES = {"FP32": ({int, float}, "numbers"), "BOOL": ({bool}, "true or false")}
 
 
@@ -85,7 +86,7 @@ def parse_request(
     starts = _expect(parameters.get("sequence_start", False), bool, "sequence_start")
     executed = parameters.get("executed_action")
     if executed is not None and starts:
-        raise RequestError("executed_action is of the decision before, and sequence_start begins: there was none")
+        raise RequestError(BEGINS)
     return InferRequest(
         request_id,
         _sequence_id(parameters.get("sequence_id", 0)),

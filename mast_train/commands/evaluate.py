@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from mast_runtime import Bundle, load
@@ -73,18 +74,25 @@ def team_policy(bundle: Bundle, env: VecEnv, backend: str) -> tuple[Policy, str]
     contract, spec = bundle.contract, env.spec
     if len(bundle.agents) < contract.n_agents:
         raise UserError(f"the policy has {len(bundle.agents)} of {contract.n_agents} agents; evaluate the whole team's")
-    _check_fit((contract.n_agents, contract.obs_dim, contract.n_actions), spec)
+    head = contract.head
+    box = None if head is None else Box(head.low, head.high)
+    _check_fit((contract.n_agents, contract.obs_dim, contract.n_actions), spec, box)
     team = bundle.team(env.num_envs * spec.n_agents, backend)
 
     def act(t: int, observation: Observation, _: Sequence[bool]) -> torch.Tensor:
         if t == 0:
             team.reset()
-        actions = team.act(
-            observation.obs.flatten(0, 1).cpu().numpy(), observation.avail_actions.flatten(0, 1).cpu().numpy()
-        )
-        return torch.as_tensor(actions, device=env.device).view(env.num_envs, spec.n_agents).long()
+        obs, avail = (x.flatten(0, 1).cpu().numpy() for x in (observation.obs, observation.avail_actions))
+        actions = team.act(obs, avail) if head is None else _scaled(team, obs)
+        return torch.as_tensor(actions, device=env.device).view(env.num_envs, *spec.action_shape).to(spec.action_dtype)
 
     return act, team.backend
+
+
+def _scaled(team: Any, obs: np.ndarray) -> np.ndarray:
+    """Continuous actions as environments take them here, in [-1, 1]."""
+    team.act(obs)
+    return team.scaled
 
 
 def networks_policy(snapshot: Path, env: VecEnv) -> Policy:

@@ -1,0 +1,239 @@
+"""Agents and teams whose actions are continuous, on the agents and teams of any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from mast_runtime.agent import Rows, checked_obs
+from mast_runtime.errors import ObservationError
+from mast_runtime.head import Head
+from mast_runtime.network import Contract
+
+
+class Bounded:
+    """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
+
+    last [n,A] float32: the last actions, 0 before the first of an episode and where an agent has no such component. It
+    is the given array, changed in place.
+    """
+
+    def __init__(
+        self, head: Head, indices: Sequence[int], n_actions: int, last: NDArray[np.float32] | None = None
+    ) -> None:
+        self.sizes = [len(head.low[i]) for i in indices]
+        shape = len(indices), n_actions
+        self.has = np.arange(n_actions) < np.array(self.sizes)[:, None]
+        self._low, self._high = np.full(shape, -1.0), np.full(shape, 1.0)
+        for row, i in enumerate(indices):
+            self._low[row, : self.sizes[row]], self._high[row, : self.sizes[row]] = head.low[i], head.high[i]
+        self._half = 0.5 * (self._high - self._low)
+        self._step = None if head.rate_limit is None else np.float32(2.0 * head.rate_limit)
+        self.last = np.zeros(shape, np.float32) if last is None else last
+        self.acted = np.zeros(shape[0], np.bool_)
+
+    def reset(self, which: Any = slice(None)) -> None:
+        """Nothing was done yet, by any or by those in `which`."""
+        self.last[which], self.acted[which] = 0.0, False
+
+    def decide(self, q: NDArray[np.float32]) -> None:
+        """Squash the outputs [n,A] and remember them as the last actions."""
+        squashed = np.tanh(q)
+        if self._step is not None:
+            squashed = np.clip(squashed, self.last - self._step, self.last + self._step)
+        np.multiply(squashed, self.has, out=self.last)
+        self.acted[:] = True
+
+    def packed(self) -> NDArray[np.float32]:
+        """What the native agents' `bounded` reads of a single agent: low, high, middle and half of its range, and how
+        far a component may move; 4 is as far as it likes."""
+        low, high, half = (side[0, : self.sizes[0]] for side in (self._low, self._high, self._half))
+        step = np.array([4.0 if self._step is None else self._step])
+        return np.concatenate([low, high, 0.5 * (low + high), half, step]).astype(np.float32)
+
+    def actions(self) -> NDArray[np.float32]:
+        """The last actions [n,A] in their units; 0 where an agent has no such component."""
+        actions = np.clip(self._low + (self.last + 1.0) * self._half, self._low, self._high)
+        return (actions * self.has).astype(np.float32)
+
+    def executed(self, row: int, given: ArrayLike, scaled: bool, who: str = "") -> NDArray[np.float32]:
+        """Row `row` of the last actions [A] if this had been done. Raises ObservationError.
+
+        What is outside the bounds counts as the bound, as in training. scaled: it lies in [-1, 1].
+        """
+        size = self.sizes[row]
+        try:
+            action = np.asarray(given, np.float64)
+        except (TypeError, ValueError) as error:
+            raise ObservationError(f"executed action{who} is not an array of numbers ({error})") from error
+        if action.shape != (size,):
+            raise ObservationError(f"executed action{who} has shape {list(action.shape)}, expected [{size}]")
+        if not np.isfinite(action).all():
+            raise ObservationError(f"executed action {action.tolist()}{who}: every component must be finite")
+        if not self.acted[row]:
+            raise ObservationError(f"executed action{who}: there was no decision yet in this episode; call act first")
+        last = np.zeros_like(self.last[row])
+        if not scaled:
+            action = (action - self._low[row, :size]) / self._half[row, :size] - 1.0
+        last[:size] = np.clip(action, -1.0, 1.0)
+        return last
+
+
+class ContinuousTeam:
+    """mast_runtime.agent.Team of continuous actions, on a team that a backend made for `inner.inner_contract`.
+
+    q [n,A] float32 is what the networks gave, before tanh. Of an agent with fewer components than A the others are 0.
+    """
+
+    def __init__(self, contract: Contract, inner: Any, indices: Sequence[int]) -> None:
+        assert contract.head is not None
+        self.contract, self.backend, self.n, self._inner = contract, inner.backend, inner.n, inner
+        self._bounded = Bounded(contract.head, indices, contract.n_actions)
+        width = contract.obs_dim + contract.n_actions * contract.last_action
+        self._x = np.zeros((self.n, width), np.float32)
+
+    def reset(self, which: ArrayLike | None = None) -> None:
+        """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
+        self._inner.reset(which)
+        self._bounded.reset(slice(None) if which is None else np.asarray(which) if np.size(which) else slice(0))
+
+    def act(self, obs: Rows, avail_actions: None = None) -> NDArray[np.float32]:
+        """Actions [n,A] in their units for obs [n,O]. Raises ObservationError; the state is then as it was."""
+        no_availability(avail_actions)
+        self._x[:, : self.contract.obs_dim] = checked_obs(obs, (self.n, self.contract.obs_dim))
+        if self.contract.last_action:
+            self._x[:, self.contract.obs_dim :] = self._bounded.last
+        self._inner.act(self._x)
+        self._bounded.decide(self._inner.q)
+        return self._bounded.actions()
+
+    def executed(self, actions: Rows, scaled: bool = False) -> None:
+        """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.
+
+        What is outside the bounds counts as the bound. scaled: they are in [-1, 1]. Raises ObservationError.
+        """
+        if len(actions) != self.n:  # type: ignore[arg-type]
+            raise ObservationError(f"executed actions of {len(actions)} agents, expected {self.n}")  # type: ignore[arg-type]
+        rows = []
+        for i, (given, size) in enumerate(zip(actions, self._bounded.sizes, strict=True)):  # type: ignore[arg-type]
+            padded = np.shape(given) == (self.contract.n_actions,)
+            rows.append(self._bounded.executed(i, given[:size] if padded else given, scaled, f" of agent {i}"))  # type: ignore[index]
+        self._bounded.last[:] = rows
+
+    @property
+    def last_action(self) -> NDArray[np.float32]:
+        """The last actions [n,A], decided or executed; the middle of their range before the first of an episode."""
+        return self._bounded.actions()
+
+    @property
+    def scaled(self) -> NDArray[np.float32]:
+        """The last actions [n,A] in [-1, 1]."""
+        return self._bounded.last.copy()
+
+    @property
+    def q(self) -> NDArray[np.float32]:
+        """What the networks gave last [n,A], before tanh."""
+        return self._inner.q
+
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        """Recurrent state [n,H]."""
+        return self._inner.hidden
+
+    @property
+    def out_of_range(self) -> int:
+        """Inputs so far that lay outside the range that training saw."""
+        return self._inner.out_of_range
+
+    @property
+    def out_of_range_counts(self) -> NDArray[np.int64]:
+        """The same for each agent and input [n,O]."""
+        return self._inner.out_of_range_counts[:, : self.contract.obs_dim]
+
+
+class ContinuousAgent:
+    """mast_runtime.agent.Agent of continuous actions, on an agent that a backend made for `inner.inner_contract`."""
+
+    def __init__(self, contract: Contract, inner: Any, index: int) -> None:
+        assert contract.head is not None
+        self.contract, self.index, self.backend, self._inner = contract, index, inner.backend, inner
+        self._x = np.zeros(contract.obs_dim + contract.n_actions * contract.last_action, np.float32)
+        last = self._x[None, contract.obs_dim :] if contract.last_action else None
+        self._bounded = Bounded(contract.head, [index], contract.n_actions, last)
+        self._obs_dim, self._size = contract.obs_dim, self._bounded.sizes[0]
+        self._shape, self._acted = (self._obs_dim,), self._bounded.acted
+        self._native = getattr(inner, "bounded", None)
+        self._last, self._packed = self._bounded.last[0], self._bounded.packed()
+        self._action = np.empty(self._size, np.float32)
+        self._take()
+
+    def _take(self) -> None:
+        self._action[:] = self._bounded.actions()[0, : self._size]
+
+    def reset(self) -> None:
+        """Forget the episode: zero memory, no last action."""
+        self._inner.reset()
+        self._bounded.reset()
+        self._take()
+
+    def act(self, obs: ArrayLike, avail_actions: None = None) -> NDArray[np.float32]:
+        """The action [A] in its units for obs [O]. Raises ObservationError; the state is then as it was."""
+        no_availability(avail_actions)
+        if not (type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == self._shape):
+            obs = checked_obs([obs], (1, self._obs_dim))[0]
+        self._x[: self._obs_dim] = obs
+        if self._native is not None:
+            self._native(self._x, self._last, self._packed, self._action)
+            self._acted[0] = True
+        else:
+            self._inner.act(self._x)
+            self._bounded.decide(self._inner.q[None])
+            self._take()
+        return self._action.copy()
+
+    def executed(self, action: ArrayLike, scaled: bool = False) -> None:
+        """What was done in place of the last decision [A], in its units: the last action of the next one.
+
+        What is outside the bounds counts as the bound. scaled: it is in [-1, 1]. Raises ObservationError.
+        """
+        self._bounded.last[0] = self._bounded.executed(0, action, scaled)
+        self._take()
+
+    @property
+    def last_action(self) -> NDArray[np.float32]:
+        """The last action [A], decided or executed; the middle of its range before the first of an episode."""
+        return self._action.copy()
+
+    @property
+    def scaled(self) -> NDArray[np.float32]:
+        """The last action [A] in [-1, 1]."""
+        return self._bounded.last[0, : self._size].copy()
+
+    @property
+    def q(self) -> NDArray[np.float32]:
+        """What the network gave last [A], before tanh."""
+        return self._inner.q[: self._size]
+
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        """Recurrent state [H]."""
+        return self._inner.hidden
+
+    @property
+    def out_of_range(self) -> int:
+        """Inputs so far that lay outside the range that training saw."""
+        return self._inner.out_of_range
+
+    @property
+    def out_of_range_counts(self) -> NDArray[np.int64]:
+        """The same for each input [O]."""
+        return self._inner.out_of_range_counts[: self._obs_dim]
+
+
+def no_availability(given: object) -> None:
+    """Raises ObservationError unless None."""
+    if given is not None:
+        raise ObservationError("avail_actions was given, but continuous actions are not chosen; leave it out")

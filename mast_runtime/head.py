@@ -1,0 +1,82 @@
+"""What becomes of the networks' output: an available action is chosen, or the output is squashed into actions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from mast_runtime.errors import BundleError
+from mast_runtime.inputs import MAX_FLOAT, Bounds
+
+GREEDY = {"kind": "greedy"}
+CONTINUOUS, SQUASH = "continuous", "tanh"
+TOLERANCE = 1e-3
+"""Of a range: actions nearer than this are the same, whatever engine computed them."""
+
+Table = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Head:
+    """Continuous actions: tanh of the network's output, from [-1, 1] to the bounds.
+
+    low, high: a row for every agent of the team, by its index, of its own number of components; the environment's
+    units. rate_limit: the most that a component moves in one decision, as a share of its range; None: no limit.
+    """
+
+    low: Table
+    high: Table
+    rate_limit: float | None = None
+
+    def manifest(self) -> dict[str, Any]:
+        """As the manifest of a .mast file has it."""
+        return {"kind": CONTINUOUS, "squash": SQUASH, "low": self.low, "high": self.high, "rate_limit": self.rate_limit}
+
+    def bounds(self, index: int) -> Bounds:
+        """Those of one agent."""
+        return Bounds(self.low[index], self.high[index])
+
+    def sentence(self) -> str:
+        """The bounds and the limit in a few words."""
+        pairs = [f"[{a:g}, {b:g}]" for a, b in zip(sum(self.low, ()), sum(self.high, ()), strict=True)]
+        limit = "" if self.rate_limit is None else f", at most {self.rate_limit:.3g} of the range a decision"
+        return f"within {' '.join(dict.fromkeys(pairs))}{limit}"
+
+
+def manifest_of(head: Head | None) -> dict[str, Any]:
+    """The manifest's `head`."""
+    return GREEDY if head is None else head.manifest()
+
+
+def decode_head(given: Any, n_agents: int, n_actions: int) -> Head | None:
+    """The head that a manifest describes; None: greedy. Raises BundleError."""
+    if given == GREEDY:
+        return None
+    if not isinstance(given, dict) or given.get("kind") != CONTINUOUS or given.get("squash") != SQUASH:
+        known = f"{GREEDY!r} and {CONTINUOUS} with {SQUASH}"
+        raise BundleError(f"head {given!r:.80}, this runtime runs {known}; update mast-marl", "manifest")
+    low, high = (_rows(given.get(name), name, n_agents, n_actions) for name in ("low", "high"))
+    for i, (lows, highs) in enumerate(zip(low, high, strict=True)):
+        if len(lows) != len(highs):
+            raise BundleError(f"agent {i} has {len(lows)} lower and {len(highs)} upper bounds of actions", "manifest")
+        for a, b in zip(lows, highs, strict=True):
+            if not a < b or b - a > MAX_FLOAT:
+                raise BundleError(f"bounds [{a:g}, {b:g}] of agent {i}'s actions, expected a width", "manifest")
+    limit = given.get("rate_limit")
+    if limit is not None and not (_is_number(limit) and 0.0 < limit <= 1.0):
+        raise BundleError(f"rate_limit {limit!r:.80}, expected a share of the range, above 0 and at most 1", "manifest")
+    return Head(low, high, None if limit is None else float(limit))
+
+
+def _rows(given: Any, name: str, n_agents: int, n_actions: int) -> Table:
+    if not isinstance(given, list) or len(given) != n_agents:
+        raise BundleError(f"head: {name} has not one row for each of {n_agents} agents", "manifest")
+    for i, row in enumerate(given):
+        if not isinstance(row, list) or not 1 <= len(row) <= n_actions or not all(map(_is_number, row)):
+            raise BundleError(f"head: {name} of agent {i}: expected 1 to {n_actions} finite numbers", "manifest")
+    return tuple(tuple(map(float, row)) for row in given)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= MAX_FLOAT and isfinite(value)
