@@ -101,7 +101,7 @@ def _head(spec: EnvSpec) -> Head | None:
 
 def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
     rows = {layer.name: layer.rows for layer in agent_layers(config)}
-    layers = dict.fromkeys(LAYERS, NO_LAYER)
+    layers: dict[str, Any] = dict.fromkeys(LAYERS, NO_LAYER)
     for name, layer in ((name, LAYER_OF[name]) for name in rows):
         mask = arrays.get(f"masks.agents.{name}")
         layers[layer] = Layer.from_dense(

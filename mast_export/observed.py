@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,8 @@ def _record_continuous(
     """Every stored observation acted on, with the last actions that follow."""
     assert network.inputs is not None
     blank = Recording(codes, b"", starts.astype(np.uint8).tobytes(), ((),) * len(starts))
-    agent, actions = make_agent(contract, network, agent_id, "reference"), []
+    agent: Any = make_agent(contract, network, agent_id, "reference")
+    actions = []
     for stored in blank.steps(network.inputs):
         if stored.start:
             agent.reset()

@@ -179,7 +179,7 @@ def verify(bundle: Bundle, trace: Trace, backend: str = "auto", tolerance: Toler
 
     Raises ValueError when the trace is of another team, ObservationError, BackendError.
     """
-    team = bundle.team(backend=backend)
+    team: Any = bundle.team(backend=backend)
     if team.n != trace.obs.shape[1]:
         raise ValueError(f"a trace of {trace.obs.shape[1]} agents, the bundle has {team.n}")
     q, hidden = np.empty_like(trace.q), np.empty_like(trace.hidden)
