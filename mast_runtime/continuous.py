@@ -59,16 +59,21 @@ class Bounded:
         actions = np.clip(self._low + (self.last + 1.0) * self._half, self._low, self._high)
         return (actions * self.has).astype(np.float32)
 
-    def executed(self, row: int, given: ArrayLike, scaled: bool, who: str = "") -> NDArray[np.float32]:
+    def executed(
+        self, row: int, given: ArrayLike, scaled: bool, who: str = "", padded: bool = False
+    ) -> NDArray[np.float32]:
         """Row `row` of the last actions [A] if this had been done. Raises ObservationError.
 
-        What is outside the bounds counts as the bound, as in training. scaled: it lies in [-1, 1].
+        What is outside the bounds counts as the bound, as in training. scaled: it lies in [-1, 1]. padded: it may have
+        all A components, of which the agent's own count.
         """
         size = self.sizes[row]
         try:
             action = np.asarray(given, np.float64)
         except (TypeError, ValueError) as error:
             raise ObservationError(f"executed action{who} is not an array of numbers ({error})") from error
+        if padded and action.shape == self.last[row].shape:
+            action = action[:size]
         if action.shape != (size,):
             raise ObservationError(f"executed action{who} has shape {list(action.shape)}, expected [{size}]")
         if not np.isfinite(action).all():
@@ -85,7 +90,8 @@ class Bounded:
 class ContinuousTeam:
     """mast_runtime.agent.Team of continuous actions, on a team that a backend made for `inner.inner_contract`.
 
-    q [n,A] float32 is what the networks gave, before tanh. Of an agent with fewer components than A the others are 0.
+    q [n,A] float32 is what the networks gave, before tanh. An agent that has fewer components than A has zeros for the
+    others in its actions.
     """
 
     def __init__(self, contract: Contract, inner: Any, indices: Sequence[int]) -> None:
@@ -115,12 +121,13 @@ class ContinuousTeam:
 
         What is outside the bounds counts as the bound. scaled: they are in [-1, 1]. Raises ObservationError.
         """
-        if len(actions) != self.n:  # type: ignore[arg-type]
-            raise ObservationError(f"executed actions of {len(actions)} agents, expected {self.n}")  # type: ignore[arg-type]
-        rows = []
-        for i, (given, size) in enumerate(zip(actions, self._bounded.sizes, strict=True)):  # type: ignore[arg-type]
-            padded = np.shape(given) == (self.contract.n_actions,)
-            rows.append(self._bounded.executed(i, given[:size] if padded else given, scaled, f" of agent {i}"))  # type: ignore[index]
+        try:
+            given = list(actions)  # type: ignore[arg-type]
+        except TypeError as error:
+            raise ObservationError(f"executed actions are no rows of numbers ({error})") from error
+        if len(given) != self.n:
+            raise ObservationError(f"executed actions of {len(given)} agents, expected {self.n}")
+        rows = [self._bounded.executed(i, row, scaled, f" of agent {i}", True) for i, row in enumerate(given)]
         self._bounded.last[:] = rows
 
     @property

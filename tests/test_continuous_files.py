@@ -123,6 +123,6 @@ def test_a_flipped_byte_under_a_right_digest_is_an_error_or_a_policy_whose_actio
         assert head is not None
         with suppress(ObservationError):
             action = np.asarray(agent.act(np.ones(bundle.contract.obs_dim, np.float32)))
-            low, high = (np.float32(side[bundle.agents[0].index]) for side in (head.low, head.high))
+            low, high = (np.array(side[bundle.agents[0].index], np.float32) for side in (head.low, head.high))
             assert (action >= low).all() and (action <= high).all()
     assert 0 < loaded < len(content)

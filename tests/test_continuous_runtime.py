@@ -109,6 +109,13 @@ def test_what_cannot_be_is_refused_and_changes_nothing(backend):
             team.executed([wrong, [0.0], [3.0, 0.0]])
     with pytest.raises(ObservationError, match=r"executed actions of 2 agents, expected 3"):
         team.executed([[0.0] * 3] * 2)
+    for wrong in (3, None, 0.5):
+        with pytest.raises(ObservationError, match=r"executed actions are no rows of numbers"):
+            team.executed(wrong)
+    with pytest.raises(ObservationError, match=r"executed action of agent 1 has shape \[2\], expected \[1\]"):
+        team.executed([[0.0] * 3, [0.0, 0.0], [3.0, 0.0]])
+    with pytest.raises(ObservationError, match=r"executed action of agent 2 is not an array of numbers"):
+        team.executed([[0.0] * 3, [0.0], [[0.0], [1.0, 2.0]]])
     with pytest.raises(ObservationError, match=r"obs has shape \[19\], expected \[20\]"):
         agent.act(obs[0, 0, 1:])
     with pytest.raises(ObservationError, match=r"obs\[2\] of agent 1 is nan"):
