@@ -110,7 +110,8 @@ def inspect(
 
     Sparsity by layer and agent, connections per input and output, and the masks as a picture.
     """
-    from mast_runtime.measure.inspect import describe, print_description
+    from mast_runtime.measure.card import print_description
+    from mast_runtime.measure.inspect import describe
 
     bundle = shell.load_policy(policy, runs)
     description = describe(bundle)

@@ -18,7 +18,8 @@ from mast_runtime.backends import installed_backends
 from mast_runtime.console import new_console
 from mast_runtime.measure import bench as bench_module
 from mast_runtime.measure.bench import bench, print_bench
-from mast_runtime.measure.inspect import describe, print_description
+from mast_runtime.measure.card import print_description
+from mast_runtime.measure.inspect import describe
 from mast_runtime.measure.machine import describe_machine
 from mast_runtime.measure.pictures import MAX_NETWORKS, masks_png
 from mast_runtime.measure.rivals import RIVALS, Rival, installed_rivals

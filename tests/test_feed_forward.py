@@ -11,8 +11,9 @@ from networks import random_bundle
 
 from mast_runtime import Bundle, load, native, save
 from mast_runtime.backends import installed_backends
+from mast_runtime.measure.card import print_description
 from mast_runtime.measure.flops import network_counts
-from mast_runtime.measure.inspect import describe, print_description
+from mast_runtime.measure.inspect import describe
 from mast_runtime.measure.pictures import masks_png
 from mast_runtime.native import make_team
 

@@ -41,7 +41,8 @@ def serve(
     import uvicorn
 
     from mast_runtime.notify import Notifier
-    from mast_runtime.serve.app import create_app, model_range
+    from mast_runtime.serve.app import create_app
+    from mast_runtime.serve.models import model_range
     from mast_runtime.serve.reload import Reloader
     from mast_runtime.serve.server import Server
 

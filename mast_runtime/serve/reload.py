@@ -8,7 +8,8 @@ from typing import Any
 
 from mast_runtime.bundle import Bundle, load
 from mast_runtime.errors import RuntimeFault, ServeError
-from mast_runtime.serve.app import Endpoints, Model, make_models
+from mast_runtime.serve.app import Endpoints
+from mast_runtime.serve.models import Model, make_models
 
 
 class Reloader:
