@@ -15,7 +15,7 @@ import typer
 from mast_runtime.backends import BACKENDS
 from mast_runtime.console import later_console
 from mast_runtime.imports import broken_package, why
-from mast_runtime.streams import kept_stdout, stdout
+from mast_runtime.streams import kept_stdout, open_streams, stdout
 from mast_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -184,6 +184,7 @@ def _fail_if_broken(name: str, error: Exception) -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run the command that the process was started with, and exit."""
+    open_streams()
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     # Typer builds every command that is registered, which takes a sixth of the time until `mast serve` answers.

@@ -187,11 +187,11 @@ def test_the_card_says_what_a_policy_is_whatever_its_info_holds():
     verified = {"steps": 200, "max_q_error": 4e-7, "max_hidden_error": 3e-7, "action_agreement": 1.0}
     info = {"env": "smax", "map": "3m", "method": "mast", "steps": 60082, "win_rate": 0.75, "verification": verified}
     named = Identity("0a" * 32, "1.4", "mast-marl 0.2.0")
-    lines = text_of(print_description, describe(replace(bundle, info=info, identity=named))).splitlines()
+    lines = text_of(print_description, describe(replace(bundle, info=info, identity=named)), 200).splitlines()
     assert lines[0] == "smax, 3m, mast, 60,082 steps, win rate 0.750"
     assert lines[1] == "2 agents; reads obs 8, last action 3; 3 actions"
     assert lines[2].startswith("verified against the trained networks over 200 steps: q within 4e-07")
-    assert lines[3] == f"version 1.4, digest {'0a' * 32}, made by mast-marl 0.2.0"
+    assert f"version 1.4, digest {'0a' * 32}, made by mast-marl 0.2.0" in lines
     strange = {"env": "\x1b[2J", "steps": "many", "win_rate": [1], "verification": 3}
     lines = text_of(print_description, describe(replace(bundle, info=strange))).splitlines()
     assert lines[:2] == ["[2J", "2 agents; reads obs 8, last action 3; 3 actions"]

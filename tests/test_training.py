@@ -113,10 +113,10 @@ def test_a_round_played_ahead_acts_on_the_weights_and_masks_before_its_updates()
     loop = Loop([trainer])
     play_once, learn = loop._play, loop._learn
 
-    def played(actor, exploration):
+    def played(actor, exploration, seen_as):
         nets = getattr(actor, "nets", actor)
         acted.append((nets.weight_hh.clone(), nets is not agents))
-        return play_once(actor, exploration)
+        return play_once(actor, exploration, seen_as)
 
     loop._play = played
     before, worn = [], []
