@@ -45,7 +45,7 @@ def config(algorithm, method, **settings):
 @pytest.mark.parametrize("algorithm", ["facmac", "comix"])
 def test_the_small_game_is_solved(algorithm, method, rate, one_thread):
     """The best return is -0.9 on average, an untrained team's below -9; dense and at 95 %, in 768 updates."""
-    width = 64 if (algorithm, method) == ("comix", "mast-active") else 32
+    width = 64 if method == "mast-active" else 32
     settings = config(algorithm, method, **{"train.lr": rate, "train.total_steps": 6144, "net.hidden": width})
     first, last = (e.return_mean for e in events(Run(settings)) if isinstance(e, Evaluation))
     assert first < -7.0 and last > -3.5
