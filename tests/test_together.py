@@ -110,10 +110,10 @@ def test_cells_whose_process_failed_go_on_alone(tmp_path, quick):  # noqa: F811
 
 def test_a_sweep_trains_its_seeds_in_one_process(tmp_path):
     file = tmp_path / "s.toml"
-    file.write_text(FILE.replace('name = "s"', 'name = "s", together = 2, jobs = 1'))
+    text = FILE.replace('name = "s"', 'name = "s", together = 2, jobs = 1').replace('"dense", "mast"', '"mast"')
+    file.write_text(text[: text.index("[tune]")])
     done = subprocess.run(command(file, "--runs", tmp_path / "runs"), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "runs" / "s"
-    assert "8 finished" in done.stdout and len(list(folder.glob("recall-*-seed*/run.json"))) == 4
-    logs = [Path(path).name for path in folder.glob("recall-*.log")]
-    assert sorted(logs) == ["recall-qmix-dense-seed0.log", "recall-qmix-mast-seed0.log"]
+    assert "2 finished" in done.stdout and len(list(folder.glob("recall-*-seed*/run.json"))) == 2
+    assert [Path(path).name for path in folder.glob("*.log")] == ["recall-qmix-mast-seed0.log"]
