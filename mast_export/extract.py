@@ -22,7 +22,7 @@ from mast_runtime.head import Head
 from mast_runtime.network import LAYERS, NO_BIAS, NO_LAYER, SEGMENTS
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.learner import part
-from mast_train.networks.agents import WEIGHTS, AgentNets
+from mast_train.networks.agents import AgentNets
 from mast_train.networks.build import agent_inputs, agent_layers, load_agents
 from mast_train.networks.heads import head
 from mast_train.runs import checkpoint
@@ -116,7 +116,7 @@ def _rounded(nets: AgentNets, dtype: str) -> AgentNets:
     """A copy with weights and biases that a format of this type stores, computing in float32."""
     nets = copy.deepcopy(nets)
     for name, parameter in nets.named_parameters():
-        if dtype == "i8" and name in WEIGHTS:
+        if dtype == "i8" and name in LAYER_OF:
             step = parameter.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / I8_LEVELS
             parameter.copy_((parameter / step).round() * step)
         elif dtype != "f32":

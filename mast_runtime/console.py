@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,7 +27,7 @@ def new_console(**options: Any) -> Console:
     from rich.console import Console
 
     open_streams()
-    options.setdefault("soft_wrap", not sys.stdout.isatty())
+    options.setdefault("soft_wrap", not stdout().isatty())
     options.setdefault("file", _Stdout())
     return Console(markup=False, emoji=False, highlight=False, **options)
 

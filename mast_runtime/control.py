@@ -104,6 +104,10 @@ class Supervisor:
     ) -> None:
         if not 0.0 < max_age_s < float("inf"):
             raise RuntimeFault(f"max_age {max_age_s:g}: expected seconds above 0 after which an observation is too old")
+        if getattr(getattr(agent, "contract", None), "head", None) is not None:
+            raise RuntimeFault(
+                "the policy's actions are continuous; this loop is for policies that choose among actions"
+            )
         self.agent, self.max_age_s, self.counts = agent, max_age_s, Counts() if counts is None else counts
         self.kind = self.trouble = ""
         """Why the last round stopped: missing, stale or refused, and one line; both empty when it decided."""

@@ -14,6 +14,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+from bounded import bounded_bundle
 from networks import random_bundle
 
 from mast_runtime import RuntimeFault, save
@@ -113,6 +114,12 @@ def test_a_rate_or_an_age_that_cannot_be_is_one_line(bundle):
             Rounds(wrong, Counts())
         with pytest.raises(RuntimeFault, match=r"max_age .* expected seconds"):
             Supervisor(bundle.agent(0), wrong)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_a_policy_that_does_not_choose_is_refused(backend):
+    with pytest.raises(RuntimeFault, match="actions are continuous; this loop is for policies that choose"):
+        Supervisor(bounded_bundle().agent(0, backend=backend))
 
 
 class Process:

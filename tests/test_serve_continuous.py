@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,13 @@ def bundle() -> Bundle:
 
 
 @pytest.fixture(scope="module")
-def server(bundle, tmp_path_factory) -> Iterator[str]:
-    with running(bundle, tmp_path_factory.mktemp("server")) as address:
+def log(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("log") / "requests.jsonl"
+
+
+@pytest.fixture(scope="module")
+def server(bundle, log, tmp_path_factory) -> Iterator[str]:
+    with running(bundle, tmp_path_factory.mktemp("server"), request_log=str(log)) as address:
         yield address
 
 
@@ -52,6 +59,12 @@ def test_the_metadata_give_each_agents_bounds(server):
     assert found["parameters"].items() >= expected.items()
 
 
+def test_the_request_log_has_the_actions(server, log):
+    status, answer = step(server, random_obs(), sequence_start=True, sequence_end=True)
+    assert status == 200
+    assert json.loads(log.read_text().splitlines()[-1])["action"] == values(answer, "action")
+
+
 @pytest.mark.parametrize("agent", [0, 1, 2])
 def test_decisions_are_the_agents_own(server, bundle, agent):
     own: Any = bundle.agent(agent)
@@ -70,7 +83,12 @@ def test_what_cannot_be_is_refused_and_changes_nothing(server, bundle):
     own: Any = bundle.agent(1)
     refused = [
         (random_obs(1), [0.1, 0.2], {}, "input executed_action has shape [2], not [1]"),
-        (random_obs(1), None, {"executed_action": 1}, "executed_action of agent_1 is an input, FP32 [1]"),
+        (
+            random_obs(1),
+            None,
+            {"executed_action": 1},
+            "of continuous actions is an input, not a parameter",
+        ),
         (random_obs(1), [1e300], {}, "every component must be finite"),
         (np.full(OBS_DIM, 3e38), [0.25], {}, "action values overflow"),
         (random_obs(1), [0.25], {"sequence_start": True}, "sequence_start begins: there was none"),

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bounded import bounded_bundle
 from chromium import PROGRAM, Browser
 from networks import random_bundle
 
@@ -222,3 +223,10 @@ def test_pages_that_cannot_be_written(tmp_path, where, files, words):
     with pytest.raises(UserError, match=words):
         watch(None, where, 0, "auto", output, html, 8.0)
     assert not list(tmp_path.iterdir())
+
+
+@needs_compiler
+@pytest.mark.parametrize("bundle", [bounded_bundle(), random_bundle(2, hidden=8, memory=False)])
+def test_networks_that_a_page_cannot_show_are_refused(tmp_path, bundle):
+    with pytest.raises(UserError, match="a page shows networks with a memory that choose among actions"):
+        watch(bundle, EnvConfig("points", "meet"), 0, "auto", tmp_path / "a.html", None, 8.0)

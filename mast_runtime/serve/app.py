@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from mast_runtime.bundle import Bundle
@@ -23,9 +23,6 @@ from mast_runtime.serve.requestlog import Handled, RequestLog
 from mast_runtime.serve.sequences import SequenceTable
 from mast_runtime.serve.triton import Statistics, configuration
 from mast_runtime.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 EXTENSIONS = ["binary_tensor_data", "model_configuration", "sequence", "sequence(string_id)", "statistics"]
 
@@ -132,11 +129,12 @@ class Endpoints:
         restore = tell_executed(model, message, agent)
         start_s = time.perf_counter()
         try:
-            handled.action = agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
+            action: Any = agent.act(message.inputs["obs"], message.inputs.get("avail_actions"))
         except ObservationError:
             restore()  # a refused request changes nothing
             raise
         handled.decision_s = time.perf_counter() - start_s
+        handled.action = action if model.head is None else action.tolist()
         self.metrics.decision[model.name].observe(handled.decision_s)
         self.statistics[model.name].decision(round(handled.decision_s * 1e9))
         if agent.out_of_range > outside:
@@ -165,8 +163,6 @@ def tell_executed(model: Model, message: InferRequest, agent: Any) -> Callable[[
         given, before = message.executed_action, agent.last_action
         taken_back = partial(agent.executed, before)
     else:
-        if message.executed_action is not None:
-            raise RequestError(f"executed_action of {model.name} is an input, FP32 {list(model.inputs[1].shape)}")
         given = message.inputs.get("executed_action")
         if given is not None and message.sequence_start:
             raise RequestError(BEGINS)

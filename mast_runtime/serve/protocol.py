@@ -85,6 +85,8 @@ def parse_request(
         raise RequestError(f"id is longer than {MAX_ID_LENGTH} characters")
     starts = _expect(parameters.get("sequence_start", False), bool, "sequence_start")
     executed = parameters.get("executed_action")
+    if executed is not None and any(spec.name == "executed_action" for spec in inputs):
+        raise RequestError("executed_action of continuous actions is an input, not a parameter")
     if executed is not None and starts:
         raise RequestError(BEGINS)
     return InferRequest(
@@ -144,8 +146,8 @@ def _sequence_id(value: Any) -> int | str:
         raise RequestError(f"sequence_id is longer than {MAX_ID_LENGTH} characters")
     if not value:
         raise RequestError(
-            "the policy has a memory, so each request belongs to a sequence: send the parameters sequence_id (not 0) "
-            "and, on an episode's first step, sequence_start true; for a single decision add sequence_end true"
+            "decisions follow one another, so each request belongs to a sequence: send the parameters sequence_id (not "
+            "0) and, on an episode's first step, sequence_start true; for a single decision add sequence_end true"
         )
     return value
 

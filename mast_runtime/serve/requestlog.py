@@ -19,7 +19,7 @@ class Handled:
     outcome: str = "internal_error"
     sequence: int | str | None = None
     request_id: str | None = None
-    action: int | None = None
+    action: int | list[float] | None = None
     decision_s: float = 0.0
     error: str = ""
     start_s: float = field(default_factory=time.perf_counter)

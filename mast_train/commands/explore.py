@@ -6,7 +6,7 @@ import io
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +22,6 @@ from mast_train.learning.learner import stream_seed
 from mast_train.runs.run import build_env, resolve_device
 from mast_train.settings.config import EnvConfig
 from mast_train.settings.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 PAGE, PICTURE = ".html", Path("battle.gif")
 
@@ -58,8 +55,10 @@ def explore(target: Target, where: EnvConfig, seed: int, backend: str, output: P
         raise UserError(f"{output}: an episode of smac is written as .SC2Replay; a page needs a picture of every step")
     if target is None:
         raise UserError("a random team has no network to show; name a run or a .mast file")
-    find_compiler()  # before the episode, which takes longer
     bundle, name = _bundle(target)
+    if bundle.contract.head is not None or bundle.networks[0].architecture != "gru":
+        raise UserError(f"{output}: a page shows networks with a memory that choose among actions; write a .gif")
+    find_compiler()  # before the episode, which takes longer
     torch.set_num_threads(1)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     with closing(build_env(replace(where, num_envs=1), stream_seed(seed, "mast play"), resolve_device("cpu"))) as env:

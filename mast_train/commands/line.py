@@ -16,7 +16,7 @@ def train(
     map_: Annotated[str | None, typer.Option("--map", help="Map, for example 3m or 8m.")] = None,
     env: Annotated[
         str | None,
-        typer.Option(help="smax, smac, vmas, mamujoco, matrix, pettingzoo:module:factory or aec:module:factory."),
+        typer.Option(help="smax, smac, vmas, mamujoco, matrix, points, pettingzoo:module:factory, aec:module:factory."),
     ] = None,
     method: Annotated[str | None, typer.Option(help="A row of docs/methods.md (default: mast-active).")] = None,
     algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, iql, owqmix, cwqmix, res, facmac or comix.")] = None,

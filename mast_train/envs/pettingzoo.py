@@ -147,10 +147,10 @@ class AecEnv(PettingZooEnv):
 
 def _alike(label: str, games: list[ParallelGame]) -> ParallelGame:
     """The first of games whose agents and sizes are the same. Raises UserError where the factory makes others."""
-    sizes = [(game.agents, game.obs_dim, game.state_dim, game.n_actions) for game in games]
+    sizes = [(game.agents, game.obs_dim, game.state_dim, game.n_actions, game.box) for game in games]
     if other := next((size for size in sizes if size != sizes[0]), None):
         raise UserError(
-            f"{label}: its factory makes environments of different sizes: (agents, observation, state, actions) "
-            f"{sizes[0]} and {other}"
+            f"{label}: its factory makes environments of different sizes: (agents, observation, state, actions, "
+            f"bounds) {sizes[0]} and {other}"
         )
     return games[0]

@@ -71,9 +71,9 @@ class EpisodeBatch:
     """Whole episodes, padded to the longest. T transitions, T+1 observations; a truncated episode still bootstraps.
 
     obs [B,T+1,N,O] float32, state [B,T+1,S] float32, avail_actions [B,T+1,N,A] bool (all true in the padding),
-    actions [B,T,N] int64, reward [B,T] float32, terminated / truncated / filled [B,T] bool: the flags are true at an
-    episode's last transition only, filled on its transitions. Of a piece of an episode filled is where it is learnt
-    from: what comes before is its burn-in.
+    actions [B,T,N] int64, continuous ones [B,T,N,A] float32, reward [B,T] float32, terminated / truncated / filled
+    [B,T] bool: the flags are true at an episode's last transition only, filled on its transitions. Of a piece of an
+    episode filled is where it is learnt from: what comes before is its burn-in.
     """
 
     obs: torch.Tensor

@@ -5,7 +5,7 @@ run.json                versions, command, environment contract, status
 metrics.jsonl           one object per line: kind "train", "evaluation" or "summary"
 tensorboard/            the same numbers
 checkpoint.safetensors  networks, masks, optimiser, random streams
-replay.safetensors      episodes, while the run is unfinished
+replay-STEP.safetensors episodes, while the run is unfinished
 snapshots/              agents and masks at each evaluation
 trace.safetensors       recorded observations on which exports are verified
 """

@@ -149,8 +149,8 @@ class Loop:
                 run.learner.see(own.episodes)
         seen_as = scaling([run.learner for run in runs])
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
-            # Rounds are of one size, and no buffer forgets its last batch: all can sample, or none.
-            if runs[0].replay.can_sample():
+            # Of whole episodes all can, or none; of pieces the runs wait for the one that has the fewest steps.
+            if all(run.replay.can_sample() for run in runs):
                 ages = [run.replay.draw(run.sampling) for run in runs]
                 batch = gather([run.replay for run in runs], ages, self._batch_memory, self._update.steps)
                 logs.append(self._updated(batch if seen_as is None else seen_as.in_place(batch)))
