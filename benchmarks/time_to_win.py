@@ -244,7 +244,11 @@ def work(options: argparse.Namespace, runs: dict[str, dict[str, Any]], save: Cal
                 command += ["--seeds", str(seed)]
                 command += ["--jaxmarl", str(options.jaxmarl)] if options.jaxmarl else ["--only", name]
                 command += ["--steps", str(options.steps)] if options.steps else []
-                runs[key] = measure(command, 60 * options.minutes)
+                found = measure(command, 60 * options.minutes)
+                if found["ended"].startswith("exit"):
+                    print(f"{key}: {found['ended']}; it is not kept, the same command tries again", flush=True)
+                    continue
+                runs[key] = found
                 save()
 
 
