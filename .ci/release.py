@@ -1,8 +1,8 @@
-"""Builds the sdist and the wheel into dist/ and tries them in an empty environment; stops at the first thing wrong.
+"""Builds the sdists and this machine's wheels into dist/ and tries them in empty environments; ends at what is wrong.
 
-    python .ci/release.py [--out dist]      # needs mast-marl[dev]
+    python .ci/release.py [--out dist]      # needs mast-marl[dev]; .ci/wheels.py builds for other machines
 
-The wheel is built from the sdist, so that what is missing there is missing in both.
+A wheel is built from its sdist, so that what is missing there is missing in both, and never without its kernels.
 """
 
 from __future__ import annotations
@@ -10,86 +10,86 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from distributions import DISTRIBUTIONS, ROOT, Distribution, check_contents, run, source
+
 POLICY = ROOT / "tests" / "data" / "3m.mast"
-KERNELS = ("mast_runtime/native/_native.abi3.so", "mast_train/engines/native/_train.abi3.so")
-LOADED = """
+ACTS = """
 import sys
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 import mast_runtime, mast_runtime.native
 assert find_spec("cli") is None, "the name cli is taken"
+policy = mast_runtime.load(sys.argv[1])
+agent = policy.agent(0)
+observations = [[0.25 * ((i * 7 + t) % 9) - 1 for i in range(policy.contract.obs_dim)] for t in range(50)]
+actions = [agent.act(obs) for obs in observations]
+assert agent.backend == "native", mast_runtime.native_status()
+print(agent.backend, *mast_runtime.native.levels())
+"""
+WITH_EVERYTHING = """
 # By its file: its package would need torch.
 file = Path(find_spec("mast_train").origin).parent / "engines" / "native" / "_train.abi3.so"
 training = module_from_spec(spec_from_file_location("_train", file))
-policy = mast_runtime.load(sys.argv[1])
-agent, oracle = policy.agent(0), policy.agent(0, "reference")
-observations = [[0.25 * ((i * 7 + t) % 9) - 1 for i in range(policy.contract.obs_dim)] for t in range(50)]
-assert [agent.act(obs) for obs in observations] == [oracle.act(obs) for obs in observations]
-print(agent.backend, *mast_runtime.native.levels(), f"and {training.__name__}")
+oracle = policy.agent(0, "reference")
+assert actions == [oracle.act(obs) for obs in observations]
+print("and", training.__name__)
+"""
+WITH_NOTHING = """
+assert find_spec("numpy") is None and find_spec("mast_train") is None
 """
 
 
-def run(*command: object, cwd: Path = ROOT) -> str:
-    """Its output; what it says on standard error is shown. Ends the program when it fails."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run([str(part) for part in command], cwd=cwd, env=environment, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        sys.exit(f"{done.stdout}\nfailed: {' '.join(map(str, command))}")
-    return done.stdout
-
-
-def build(out: Path) -> tuple[Path, Path]:
+def build(distribution: Distribution, out: Path) -> tuple[Path, Path]:
     """The sdist and the wheel."""
-    if out.is_dir() and any(out.iterdir()):
-        sys.exit(f"{out} is not empty: remove it, or name another folder with --out")
-    run(sys.executable, "-m", "build", "--outdir", out, ROOT)
-    (sdist,), (wheel,) = out.glob("*.tar.gz"), out.glob("*.whl")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, built = source(distribution, Path(scratch)), Path(scratch) / "built"
+        environment = os.environ | {"MAST_KERNELS": "required"}
+        run(sys.executable, "-m", "build", "--outdir", built, folder, environment=environment)
+        out.mkdir(parents=True, exist_ok=True)
+        sdist, wheel = ((out / path.name) for kind in ("*.tar.gz", "*.whl") for path in built.glob(kind))
+        for path in (sdist, wheel):
+            path.write_bytes((built / path.name).read_bytes())
     run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel)
+    check_contents(distribution, wheel)
     return sdist, wheel
 
 
-def check_contents(wheel: Path) -> None:
-    """The kernels are inside, and nothing lies at the top that is not ours."""
-    names = zipfile.ZipFile(wheel).namelist()
-    missing = [name for name in KERNELS if name not in names]
-    tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    expected = {"mast_cli.py", "mast_export", "mast_runtime", "mast_train"}
-    if missing or tops != expected:
-        sys.exit(f"{wheel.name}: missing {missing}, at the top {sorted(tops)}, expected {sorted(expected)}")
-
-
-def try_out(wheel: Path) -> None:
-    """In an empty environment: the version, both kernels, a policy inspected and measured."""
+def try_out(distribution: Distribution, wheel: Path) -> None:
+    """In an empty environment: the version, the kernels, a policy inspected, measured or replayed."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         run(sys.executable, "-m", "venv", folder / "env")
         binary = folder / "env" / "bin"
-        run(binary / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel)
+        robot = distribution.name == "mast-runtime"
+        where = ("--no-index",) if robot else ("--constraint", ROOT / "constraints.txt")
+        run(binary / "pip", "install", "--quiet", *where, wheel)
         print(run(binary / "mast", "--version", cwd=folder).strip())
-        print(run(binary / "python", "-c", LOADED, POLICY, cwd=folder).strip())
+        code = ACTS + (WITH_NOTHING if robot else WITH_EVERYTHING)
+        print(run(binary / "python", "-c", code, POLICY, cwd=folder).strip())
         json.loads(run(binary / "mast", "inspect", POLICY, "--json", cwd=folder))
-        result = json.loads(run(binary / "mast", "bench", POLICY, "--rounds", "1", "--json", cwd=folder))
-        measured = {row["backend"] for row in result["latency"]}
-        if not {"native", "reference"} <= measured:
-            sys.exit(f"mast bench measured {sorted(measured)}")
+        json.loads(run(binary / "mast", "selftest", POLICY, "--json", cwd=folder))
+        if not robot:
+            result = json.loads(run(binary / "mast", "bench", POLICY, "--rounds", "1", "--json", cwd=folder))
+            measured = {row["backend"] for row in result["latency"]}
+            if not {"native", "reference"} <= measured:
+                sys.exit(f"mast bench measured {sorted(measured)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="an empty or new folder (default: dist)")
-    out = parser.parse_args().out
-    sdist, wheel = build(out)
-    check_contents(wheel)
-    try_out(wheel)
-    for path in (sdist, wheel):
-        print(f"{path}: {path.stat().st_size:,} bytes")
+    out = parser.parse_args().out.resolve()
+    if out.is_dir() and any(out.iterdir()):
+        sys.exit(f"{out} is not empty: remove it, or name another folder with --out")
+    for distribution in DISTRIBUTIONS:
+        sdist, wheel = build(distribution, out)
+        try_out(distribution, wheel)
+        for path in (sdist, wheel):
+            print(f"{path}: {path.stat().st_size:,} bytes", flush=True)
 
 
 if __name__ == "__main__":

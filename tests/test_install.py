@@ -135,3 +135,5 @@ def test_install_without_a_compiler_still_acts(tmp_path):
         "not"
         in run(binary / "python", "-c", "import mast_runtime; print(mast_runtime.native_status())", cwd=tmp_path).stdout
     )
+    packages = json.loads(run(binary / "pip", "list", "--format", "json", cwd=tmp_path).stdout)
+    assert {"name": "mast-marl", "version": f"{__version__}+no.kernels"} in packages
