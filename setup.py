@@ -101,7 +101,8 @@ class BuildPy(build_py):
 
 
 compiled = with_kernels()
-(version,) = re.findall(r'^__version__ = "(.+)"$', Path("mast_runtime/version.py").read_text(), re.MULTILINE)
+said = Path(__file__).with_name("mast_runtime").joinpath("version.py").read_text()
+(version,) = re.findall(r'^__version__ = "(.+)"$', said, re.MULTILINE)
 setup(
     version=version if compiled else f"{version}+no.kernels",
     cmdclass={"build_ext": BuildExt} | ({"build_py": BuildPy} if Path("cli.py").is_file() else {}),
