@@ -37,7 +37,7 @@ def items(given: Any, axes_left: int = MAX_AXES) -> tuple[list[int], list[Any]]:
 
 
 def plain_obs(obs: Any, rows: int, columns: int) -> array[float] | memoryview:
-    """obs as float32 [rows, columns], of one agent [columns] and rows 0; every value finite. Raises ObservationError."""
+    """obs as float32 [rows, columns], for rows 0 [columns]; every value finite. Raises ObservationError."""
     try:
         values = _floats(obs, rows, columns)
         if values is None:
