@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from typing import NoReturn, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mast_runtime.arrays import in_kind
 from mast_runtime.errors import ObservationError
-from mast_runtime.executed import checked_action
+from mast_runtime.executed import checked_action, checked_actions
+from mast_runtime.given import overflow
 from mast_runtime.network import Contract
 
 Rows = ArrayLike | list[ArrayLike]
@@ -67,12 +70,13 @@ class Team:
             chosen = np.asarray(which) if np.size(which) else slice(0)
             self.hidden[chosen], self.last_action[chosen], self.q[chosen] = 0.0, -1, 0.0
 
-    def act(self, obs: Rows, avail_actions: Rows | None = None) -> NDArray[np.int64]:
+    def act(self, obs: Rows, avail_actions: Rows | None = None) -> Any:
         """Greedy actions [n] for obs [n,O] and avail_actions [n,A] (None: all). Ties go to the lowest action.
 
-        Raises ObservationError, in which case the recurrent state is as it was.
+        For numpy observations an int64 array, for others array("q"). Raises ObservationError, in which case the
+        recurrent state is as it was.
         """
-        obs = checked_obs(obs, (self.n, self.contract.obs_dim))
+        given, obs = obs, checked_obs(obs, (self.n, self.contract.obs_dim))
         avail = checked_avail(avail_actions, (self.n, self.contract.n_actions))
         q, hidden = np.empty_like(self.q), np.zeros_like(self.hidden)
         for step, rows in self._groups:
@@ -84,11 +88,12 @@ class Team:
         self.q, self.hidden = q, hidden
         self.last_action = np.where(avail, q, -np.inf).argmax(1)
         self.out_of_range_counts += (obs < self._low) | (obs > self._high)
-        return self.last_action.copy()
+        return in_kind(given, self.last_action.copy())
 
     def executed(self, actions: ArrayLike) -> None:
         """What was done in place of the last decisions [n]: the last actions of the next. Raises ObservationError."""
-        self.last_action = checked_actions(actions, self.last_action, self.contract.n_actions)
+        last = array("q", self.last_action.tolist())
+        self.last_action = np.array(checked_actions(actions, last, self.contract.n_actions), np.int64)
 
     @property
     def out_of_range(self) -> int:
@@ -144,21 +149,6 @@ class Agent:
     def last_action(self) -> int:
         """The last action chosen or executed, -1 before the first decision of an episode."""
         return int(self._team.last_action[0])
-
-
-def checked_actions(actions: ArrayLike, last_action: NDArray[np.int64], n_actions: int) -> NDArray[np.int64]:
-    """Executed actions [n] after decisions `last_action` [n]. Raises ObservationError."""
-    given = np.asarray(actions, dtype=object)
-    if given.shape != last_action.shape:
-        raise ObservationError(f"executed actions have shape {list(given.shape)}, expected {list(last_action.shape)}")
-    rows = zip(given.tolist(), last_action.tolist(), strict=True)
-    checked = [checked_action(one, last, n_actions, f" of agent {i}") for i, (one, last) in enumerate(rows)]
-    return np.array(checked, np.int64)
-
-
-def overflow() -> NoReturn:
-    """Refuse observations whose action values are not finite."""
-    raise ObservationError("obs is so large that the action values overflow float32; scale the observations")
 
 
 def checked_obs(obs: Rows, shape: tuple[int, int]) -> NDArray[np.float32]:

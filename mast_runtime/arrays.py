@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
@@ -29,6 +30,52 @@ class Buffer(NamedTuple):
         import numpy as np
 
         return np.frombuffer(self.data, self.code).reshape(self.shape)
+
+
+def is_numpy(given: Any) -> bool:
+    """Whether it is a numpy array, offers itself as one, or is a list of such rows."""
+    if isinstance(given, list | tuple):
+        return bool(given) and hasattr(given[0], "__array__")
+    return hasattr(given, "__array__")
+
+
+@cache
+def numpy_here() -> bool:
+    """Whether numpy can be imported; it then is."""
+    try:
+        import numpy  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def answer(data: Any, code: str, rows: int, columns: int, like: Any = None) -> Any:
+    """What `act` gives for observations `like`, or, for None, an attribute that one looks at: [rows, columns], for rows
+    0 [columns], of the items in the bytes `data`.
+
+    For numpy observations, and where one looks and numpy is installed, a numpy array. Else array(code), with two axes a
+    list of them.
+    """
+    if numpy_here() if like is None else is_numpy(like):
+        import numpy as np
+
+        flat = np.frombuffer(data, code)
+        return flat.reshape(rows, columns) if rows else flat
+    plain_items = array(code)
+    plain_items.frombytes(data)
+    return _in_rows(plain_items, columns) if rows else plain_items
+
+
+def in_kind(given: Any, result: NDArray) -> Any:
+    """A result in float32 or int64 as `answer` would give it for the observations `given`."""
+    if is_numpy(given):
+        return result
+    rows, columns = result.shape if result.ndim == 2 else (0, len(result))
+    return answer(result.tobytes(), "f" if result.dtype.kind == "f" else "q", rows, columns, given)
+
+
+def _in_rows(items: array[Any], columns: int) -> list[array[Any]]:
+    return [items[i : i + columns] for i in range(0, len(items), columns)]
 
 
 def buffer(code: str, values: Any, shape: tuple[int, ...] | None = None) -> Buffer:
@@ -71,7 +118,10 @@ def swapped(data: memoryview, size: int) -> memoryview:
 
 
 class ArrayField(Generic[Value]):
-    """A dataclass field that takes an array or a Buffer, and reads as the numpy array."""
+    """A dataclass field that takes an array or a Buffer, and reads as the numpy array.
+
+    Without numpy a Buffer reads as array, with two axes as a list of them; float16 as float32.
+    """
 
     def __init__(self, *default: Buffer | None) -> None:
         self._default = default
@@ -90,6 +140,9 @@ class ArrayField(Generic[Value]):
             return self._default[0]
         value = vars(holder)[self._name]
         if isinstance(value, Buffer):
+            if not numpy_here():
+                items = plain(value, "f" if value.code == "e" else value.code)
+                return items if len(value.shape) == 1 else _in_rows(items, value.shape[1])
             value = vars(holder)[self._name] = value.numpy()
         return value
 

@@ -22,11 +22,15 @@ def new_console(**options: Any) -> Console:
     """A console that prints text as it is: brackets and colons in names and paths are no markup.
 
     Cells and captions of tables are as literal; looks are asked for with `style`. Off a terminal no line is broken.
-    options: of rich.console.Console.
+    Without rich it is a PlainConsole. options: of rich.console.Console.
     """
-    from rich.console import Console
-
     open_streams()
+    try:
+        from rich.console import Console
+    except ModuleNotFoundError:
+        from mast_runtime.plain_text import PlainConsole
+
+        return cast("Console", PlainConsole())
     options.setdefault("soft_wrap", not stdout().isatty())
     options.setdefault("file", _Stdout())
     return Console(markup=False, emoji=False, highlight=False, **options)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from mast_runtime.backends import BACKENDS
 from mast_runtime.console import later_console
 from mast_runtime.imports import broken_package, why
@@ -19,7 +17,14 @@ from mast_runtime.streams import kept_stdout, open_streams, stdout
 from mast_runtime.version import __version__
 
 if TYPE_CHECKING:
+    import typer
+
     from mast_runtime.bundle import Bundle
+else:
+    try:
+        import typer
+    except ModuleNotFoundError:  # as on a robot: nothing but this package is there
+        from mast_runtime import light as typer
 
 EXTRAS = {
     "train": ("torch", "jax", "jaxmarl", "six", "tensorboard", "tomli_w", "matplotlib", "PIL", "smac"),
@@ -32,6 +37,9 @@ EXTRAS = {
     "report": ("rliable", "scipy"),
 }
 """Extra of the distribution -> the modules that come with it."""
+SMALL = ("numpy", "safetensors", "typer", "rich")
+"""What every extra brings, and a robot does without."""
+ON_ROBOTS = ("bench", "inspect", "selftest", "serve", "doctor")
 RUNS = Path("runs")
 
 RunsOption = Annotated[Path, typer.Option("--runs", help="Folder that holds the runs.")]
@@ -156,9 +164,14 @@ def guarded(
         except ModuleNotFoundError as error:
             module = (error.name or "").partition(".")[0]
             extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
-            if extra is None:
+            if module == "mast_export":
+                raise fail(f"mast {name} needs mast_export for this; pip install mast-marl") from None
+            if module in SMALL:
+                extra = None if name in ON_ROBOTS else "train"
+            elif extra is None:
                 raise
-            raise fail(f'mast {name} needs {module}; pip install "mast-marl[{extra}]"') from None
+            needed = module if extra is None else f'"mast-marl[{extra}]"'
+            raise fail(f"mast {name} needs {module}; pip install {needed}") from None
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except (typer.Exit, typer.Abort, _USAGE_ERROR):

@@ -141,15 +141,15 @@ def test_reset_of_some_agents(which, backend):
 
 def test_ties_go_to_the_lowest_available_action():
     team = fixed_team([1.0, 5.0, 5.0, 9.0, 5.0])
-    assert team.act([[0.0] * OBS], [[1, 0, 1, 0, 1]]) == [2]
-    assert team.act([[0.0] * OBS], [[True, True, True, False, True]]) == [1]
-    assert team.act([[0.0] * OBS]) == [3]
+    assert team.act([[0.0] * OBS], [[1, 0, 1, 0, 1]]).tolist() == [2]
+    assert team.act([[0.0] * OBS], [[True, True, True, False, True]]).tolist() == [1]
+    assert team.act([[0.0] * OBS]).tolist() == [3]
 
 
 def test_an_unavailable_action_is_never_chosen(backend):
     lowest = np.finfo(np.float32).min
     team = fixed_team([lowest, 3.0, lowest])
-    assert team.act([[0.0] * OBS], [[False, False, True]]) == [2]
+    assert team.act([[0.0] * OBS], [[False, False, True]]).tolist() == [2]
     team = random_bundle(7).team(300, backend=backend)
     for t in range(5):
         avail = availability(t, 300, ACTIONS)

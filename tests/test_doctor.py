@@ -1,15 +1,19 @@
 """The doctor reports, and never raises."""
 
 import io
+import json
 import subprocess
 import sys
 
 import pytest
 import smac_python
+from typer.testing import CliRunner
 
+from cli import app
 from mast_runtime.console import new_console
+from mast_runtime.measure import doctor as runtime
+from mast_runtime.measure.doctor import Check
 from mast_train.commands import doctor
-from mast_train.commands.doctor import Check
 from mast_train.envs import starcraft
 
 
@@ -23,11 +27,11 @@ def test_importing_the_doctor_loads_nothing_heavy():
 
 @pytest.fixture(scope="module")
 def checks() -> dict[str, Check]:
-    return {check.name: check for check in doctor.diagnose()}
+    return {check.name: check for check in runtime.diagnose() + doctor.diagnose_training()}
 
 
 def test_every_check_has_a_finding_and_the_bad_ones_advice(checks):
-    assert list(checks) == [name for name, _, _ in doctor.RUNTIME + doctor.TRAINING]
+    assert list(checks) == [name for name, _, _ in runtime.RUNTIME + doctor.TRAINING]
     for check in checks.values():
         assert check.status in ("ok", "warn", "missing")
         assert check.detail and "\n" not in check.detail
@@ -42,7 +46,7 @@ def test_what_these_tests_run_on_is_found(checks):
 
 
 def run(name: str) -> Check:
-    return next(check for check in doctor.diagnose(training=True) if check.name == name)
+    return next(check for check in runtime.diagnose() + doctor.diagnose_training() if check.name == name)
 
 
 def test_a_missing_package(monkeypatch):
@@ -116,16 +120,18 @@ def test_the_native_kernel(monkeypatch, answer, status):
 
 
 def test_without_torch_the_runtime_comes_first_and_training_only_if_asked(monkeypatch):
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
-    runtime = doctor.diagnose()
-    assert [check.name for check in runtime] == [name for name, _, _ in doctor.RUNTIME]
-    assert [check.name for check in doctor.diagnose(training=True)][len(runtime) :] == [x[0] for x in doctor.TRAINING]
-    assert "mast doctor --train" in shown(runtime) and "mast doctor --train" not in shown(doctor.diagnose(True))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    names, training = ({x[0] for x in probes} for probes in (runtime.RUNTIME, doctor.TRAINING))
+    for arguments, expected in ((["--json"], names), (["--json", "--train"], names | training)):
+        found = json.loads(CliRunner().invoke(app, ["doctor", *arguments]).stdout)
+        assert {check["name"] for check in found} == expected
+    assert "mast doctor --train" in CliRunner().invoke(app, ["doctor"]).stdout
+    assert "mast doctor --train" not in CliRunner().invoke(app, ["doctor", "--train"]).stdout
 
 
 def shown(checks: list[Check]) -> str:
     console = new_console(file=io.StringIO(), width=200)
-    doctor.print_checks(checks, console)
+    runtime.print_checks(checks, console)
     return console.file.getvalue()
 
 

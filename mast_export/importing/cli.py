@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mast_export.formats import FORMATS
-from mast_runtime.shell import JsonOption, answer
+from mast_runtime.shell import JsonOption, answer, typer
 
 
 def import_(

@@ -7,6 +7,7 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mast_runtime.arrays import numpy_here
 from mast_runtime.backends.base import Backend
 from mast_runtime.errors import BackendError
 from mast_runtime.inner import inner_contract, inner_network
@@ -20,8 +21,7 @@ BACKENDS = (
     "reference",
     "onnx",
 )
-"""Each the module of its name in this package, imported when it is asked for; `auto` tries them in this order, and
-reference always runs."""
+"""Each the module of its name in this package, imported when it is asked for; `auto` tries them in this order."""
 
 
 @cache
@@ -30,19 +30,29 @@ def backend_of(name: str) -> Backend:
     return import_module(f"{__name__}.{name}").BACKEND
 
 
+def missing(name: str) -> str:
+    """What a row of BACKENDS needs here and how to get it; empty when it can run."""
+    if name != "native" and not numpy_here():
+        return "numpy; pip install numpy"
+    return backend_of(name).missing()
+
+
 def installed_backends() -> list[str]:
     """Names of the backends that can run here."""
-    return [name for name in BACKENDS if not backend_of(name).missing()]
+    return [name for name in BACKENDS if not missing(name)]
 
 
 def find_backend(name: str) -> tuple[str, Backend]:
     """The named backend (`auto`: the first that can run). Raises BackendError."""
     if name == "auto":
-        name = next(name for name in BACKENDS if not backend_of(name).missing())
+        name = next((name for name in BACKENDS if not missing(name)), "")
+        if not name:
+            needs = "; or ".join(f"{one} needs {missing(one)}" for one in BACKENDS[:2])
+            raise BackendError(f"no backend can run here: {needs}")
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {name!r}; choose from auto, {', '.join(BACKENDS)}")
-    if missing := backend_of(name).missing():
-        raise BackendError(f"backend {name!r} needs {missing}")
+    if needed := missing(name):
+        raise BackendError(f"backend {name!r} needs {needed}")
     return name, backend_of(name)
 
 

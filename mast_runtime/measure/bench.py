@@ -7,10 +7,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from mast_runtime.backends import BACKENDS, backend_of, find_backend, installed_backends
 from mast_runtime.bundle import Bundle, save
@@ -31,6 +28,10 @@ from mast_runtime.measure.startup import (
     write_model,
 )
 from mast_runtime.measure.tables import new_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 TEAM = 64
 EVEN = 1.05

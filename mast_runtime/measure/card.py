@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-
-import numpy as np
-from rich.console import Console
-from rich.table import Table
+from statistics import median
+from typing import TYPE_CHECKING
 
 from mast_runtime.measure.inspect import Description, LayerStats, Spread, input_features
 from mast_runtime.measure.tables import new_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def print_description(console: Console, description: Description) -> None:
@@ -146,5 +148,5 @@ def _range(values: list[int]) -> str:
 
 def _pooled(spreads: list[Spread]) -> str:
     """Minimum, median of the networks' medians, maximum."""
-    median = float(np.median([spread.median for spread in spreads]))
-    return f"{min(s.min for s in spreads):.0f} / {median:g} / {max(s.max for s in spreads):.0f}"
+    middle = float(median(spread.median for spread in spreads))
+    return f"{min(s.min for s in spreads):.0f} / {middle:g} / {max(s.max for s in spreads):.0f}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from statistics import median
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from mast_runtime.arrays import item_code, plain
 from mast_runtime.bundle import Bundle
 from mast_runtime.network import Contract, Layer
+from mast_runtime.tensors import NAMES
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def describe(bundle: Bundle) -> Description:
 def _network_stats(bundle: Bundle, i: int, label: tuple[str, str]) -> NetworkStats:
     network = bundle.networks[i]
     fc1, hidden = network.fc1.outputs, network.hidden
-    trained, unused = bundle.info.get("trained_units"), _unused_features(bundle.contract, network.fc1.mask())
+    trained, unused = bundle.info.get("trained_units"), _unused_features(bundle.contract, network.fc1)
     if not (isinstance(trained, list) and len(trained) == 2 and all(type(size) is int for size in trained)):
         trained = [fc1, hidden]
     return NetworkStats(i, *label, fc1, hidden, trained, network.nnz, network.sparsity, unused)
@@ -130,8 +130,7 @@ def network_label(bundle: Bundle, network: int) -> tuple[str, str]:
 
 
 def _layer_stats(network: int, label: str, unit: str, name: str, layer: Layer) -> LayerStats:
-    mask = layer.mask()
-    per_input, per_output = mask.sum(0), mask.sum(1)
+    per_input, per_output = connections(layer)
     return LayerStats(
         network,
         label,
@@ -140,18 +139,33 @@ def _layer_stats(network: int, label: str, unit: str, name: str, layer: Layer) -
         layer.outputs,
         layer.inputs,
         0 if layer.is_dense else layer.block,
-        layer.values.dtype.name,
+        NAMES[item_code(layer.stored("values"))],
         layer.nnz,
         layer.sparsity,
         _spread(per_input),
         _spread(per_output),
-        int((per_input == 0).sum()),
-        int((per_output == 0).sum()),
+        per_input.count(0),
+        per_output.count(0),
     )
 
 
-def _spread(values: NDArray) -> Spread:
-    return Spread(float(values.min()), float(np.median(values)), float(values.max()))
+def connections(layer: Layer) -> tuple[list[int], list[int]]:
+    """How many each input has, and each output."""
+    counts, columns = layer.stored("counts"), layer.stored("columns")
+    if counts is None or columns is None:
+        return [layer.outputs] * layer.inputs, [layer.inputs] * layer.outputs
+    per_input, per_output, at = [0] * layer.inputs, [0] * layer.outputs, 0
+    places = plain(columns, "H")
+    for count, (first, length) in zip(plain(counts, "i"), layer.block_spans(), strict=True):
+        per_output[first : first + length] = [count] * length
+        for column in places[at : at + count]:
+            per_input[column] += length
+        at += count
+    return per_input, per_output
+
+
+def _spread(values: list[int]) -> Spread:
+    return Spread(float(min(values)), float(median(values)), float(max(values)))
 
 
 def input_features(contract: Contract) -> dict[str, int]:
@@ -164,10 +178,10 @@ def input_features(contract: Contract) -> dict[str, int]:
     return {name: width for name, width in widths.items() if width}
 
 
-def _unused_features(contract: Contract, mask: NDArray[np.bool_]) -> dict[str, list[int]]:
-    unused, start = {}, 0
+def _unused_features(contract: Contract, fc1: Layer) -> dict[str, list[int]]:
+    unused, start, (per_input, _) = {}, 0, connections(fc1)
     for name, width in input_features(contract).items():
-        unused[name] = np.flatnonzero(~mask[:, start : start + width].any(0)).tolist()
+        unused[name] = [i for i, n in enumerate(per_input[start : start + width]) if n == 0]
         start += width
     return unused
 

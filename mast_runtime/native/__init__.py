@@ -10,16 +10,17 @@ from array import array
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from math import isfinite
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mast_runtime.errors import BackendError, ObservationError
+from mast_runtime.arrays import answer, is_numpy, numpy_here
+from mast_runtime.errors import BackendError
+from mast_runtime.given import chosen_agents, overflow, plain_avail, plain_obs
 from mast_runtime.native.packing import Level, pack
 from mast_runtime.network import Contract, Network
 
 if TYPE_CHECKING:
     import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
 _native: Any = None
 _import_error = ""
@@ -131,45 +132,10 @@ def make_team(
     return _native.Team(contract=contract, backend=backend, agent_ids=ids, groups=tuple(groups))
 
 
-_PLAIN = list, tuple, array, bytes, bytearray, memoryview
-"""Rows that are read here: a robot that says NaN for the first time does not have to wait for numpy."""
-
-
-def _plain_obs(obs: Any, columns: int) -> array[float] | None:
-    """One agent's row as float32, None where it takes numpy to read it. Raises ObservationError."""
-    if not isinstance(obs, _PLAIN) or isinstance(obs, bytes | bytearray):
-        return None
-    try:
-        values = array("f", [float(x) for x in obs])
-    except (TypeError, ValueError, OverflowError, NotImplementedError):
-        return None
-    if len(values) != columns:
-        raise ObservationError(f"obs has shape {[len(values)]}, expected {[columns]}")
-    for i, value in enumerate(values):
-        if not isfinite(value):
-            raise ObservationError(f"obs[{i}] of agent 0 is {value}; values must be finite float32")
-    return values
-
-
-def _plain_avail(avail_actions: Any, columns: int) -> bytes | None:
-    """Likewise, as flags of one byte."""
-    if not isinstance(avail_actions, _PLAIN):
-        return None
-    try:
-        values = [float(x) for x in avail_actions]
-    except (TypeError, ValueError, OverflowError, NotImplementedError):
-        return None
-    if len(values) != columns or any(x != x for x in values):
-        return None
-    if not any(values):
-        raise ObservationError("agent 0 has no available action; at least one is needed")
-    return bytes(x != 0.0 for x in values)
-
-
-def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32] | array[float]:
-    """obs as the kernels read it; rows 0: one agent's, [columns]. Raises ObservationError."""
-    if not rows and (plain := _plain_obs(obs, columns)) is not None:
-        return plain
+def _convert_obs(obs: Any, rows: int, columns: int) -> Any:
+    """obs as the kernels read it, float32; rows 0: one agent's, [columns]. Raises ObservationError."""
+    if not (is_numpy(obs) and numpy_here()):
+        return plain_obs(obs, rows, columns)
     import numpy as np
 
     from mast_runtime.agent import checked_obs
@@ -178,10 +144,10 @@ def _convert_obs(obs: ArrayLike, rows: int, columns: int) -> NDArray[np.float32]
     return np.ascontiguousarray(checked if rows else checked[0])
 
 
-def _convert_avail(avail_actions: ArrayLike, rows: int, columns: int) -> NDArray[np.bool_] | bytes:
-    """Likewise."""
-    if not rows and (plain := _plain_avail(avail_actions, columns)) is not None:
-        return plain
+def _convert_avail(avail_actions: Any, rows: int, columns: int) -> Any:
+    """Likewise, as flags of one byte."""
+    if not (is_numpy(avail_actions) and numpy_here()):
+        return plain_avail(avail_actions, rows, columns)
     import numpy as np
 
     from mast_runtime.agent import checked_avail
@@ -190,39 +156,14 @@ def _convert_avail(avail_actions: ArrayLike, rows: int, columns: int) -> NDArray
     return np.ascontiguousarray(checked if rows else checked[0])
 
 
-def _convert_which(which: ArrayLike | None, n: int) -> NDArray[np.int64]:
-    """Indices of the agents that `which` (bool [n], indices, or None: all) means."""
-    import numpy as np
-
-    everyone = np.arange(n, dtype=np.int64)
-    if which is None:
-        return everyone
-    return np.ascontiguousarray(everyone[np.asarray(which) if np.size(which) else slice(0)])
-
-
-def _make_array(data: bytearray, dtype: str, rows: int, columns: int) -> NDArray:
-    import numpy as np
-
-    flat = np.frombuffer(data, dtype)
-    return flat.reshape(rows, columns) if rows else flat
-
-
-def _overflow() -> NoReturn:
-    from mast_runtime.agent import overflow
-
-    overflow()
-
-
-def _check_executed(action: Any, last_action: int | NDArray[np.int64], n_actions: int) -> int | NDArray[np.int64]:
-    """A team's actions [n], or one agent's, without numpy. Raises ObservationError."""
-    from mast_runtime.executed import checked_action
+def _check_executed(action: Any, last_action: int | array[int], n_actions: int) -> int | array[int]:
+    """A team's actions [n], or one agent's. Raises ObservationError."""
+    from mast_runtime.executed import checked_action, checked_actions
 
     if isinstance(last_action, int):
         return checked_action(action, last_action, n_actions)
-    from mast_runtime.agent import checked_actions
-
     return checked_actions(action, last_action, n_actions)
 
 
 if _native is not None:
-    _native.configure(_convert_obs, _convert_avail, _convert_which, _make_array, _overflow, _check_executed)
+    _native.configure(_convert_obs, _convert_avail, chosen_agents, answer, overflow, _check_executed)

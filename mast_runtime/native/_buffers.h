@@ -84,7 +84,8 @@ static int any_buffer(PyObject *object, PyObject *convert, Py_buffer *view, char
     return -1;
 }
 
-/* A numpy array of `type` ('f' float32, 'q' int64) and shape [rows, columns], or [columns] for rows 0, copying `data`. */
+/* What a property gives of `type` ('f' float32, 'q' int64) and shape [rows, columns], or [columns] for rows 0, copying `data`:
+ * see mast_runtime.arrays.answer. */
 static PyObject *array_of(const void *data, size_t size, const char *type, Py_ssize_t rows, Py_ssize_t columns)
 {
     PyObject *bytes = PyByteArray_FromStringAndSize(data, (Py_ssize_t)size);

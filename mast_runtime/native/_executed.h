@@ -5,7 +5,7 @@ static PyObject *team_executed(PyObject *object, PyObject *given)
 {
     Team *self = (Team *)object;
     Py_buffer view;
-    PyObject *last = team_last_action(object, NULL);
+    PyObject *last = last_actions(self, Py_False); /* as array: False is no numpy array */
     PyObject *checked = last ? PyObject_CallFunction(check_executed, "OOi", given, last, (int)self->actions) : NULL;
     Py_XDECREF(last);
     const int fits = checked && plain_buffer(checked, &view, 'q', 1, 0, self->n);

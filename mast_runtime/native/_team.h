@@ -123,17 +123,22 @@ static int team_free(const Team *self)
     return !self->busy;
 }
 
-static PyObject *team_last_action(PyObject *object, void *unused)
+/* The last actions [n] as an answer to observations `like`, None: as a property. */
+static PyObject *last_actions(const Team *self, PyObject *like)
 {
-    (void)unused;
-    const Team *self = (Team *)object;
     PyObject *bytes = team_free(self) ? PyByteArray_FromStringAndSize(NULL, 8 * self->n) : NULL;
     if (!bytes)
         return NULL;
     int64_t *to = (int64_t *)(void *)PyByteArray_AsString(bytes);
     for (Py_ssize_t i = 0; i < self->n; i++)
         to[i] = self->last_action[i];
-    return PyObject_CallFunction(make_array, "Nsnn", bytes, "q", (Py_ssize_t)0, self->n);
+    return PyObject_CallFunction(make_array, "NsnnO", bytes, "q", (Py_ssize_t)0, self->n, like);
+}
+
+static PyObject *team_last_action(PyObject *object, void *unused)
+{
+    (void)unused;
+    return last_actions((Team *)object, Py_None);
 }
 
 static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t given, PyObject *names)
@@ -161,7 +166,7 @@ static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t gi
     PyBuffer_Release(&obs_view);
     if (avail)
         PyBuffer_Release(&avail_view);
-    return fault ? raise_fault(fault, obs, avail, self->n, self->obs, self->actions) : team_last_action(object, NULL);
+    return fault ? raise_fault(fault, obs, avail, self->n, self->obs, self->actions) : last_actions(self, obs);
 }
 
 /* measure(obs, rounds) -> seconds. */
@@ -258,8 +263,8 @@ static PyObject *team_hidden(PyObject *object, void *unused)
 
 static PyMethodDef team_methods[] = {
     {"act", (PyCFunction)(void (*)(void))team_act, METH_FASTCALL | METH_KEYWORDS,
-     "act(obs, avail_actions=None) -> int64 [n]\n\nGreedy actions for obs [n,O] and avail_actions [n,A] (None: all). "
-     "Raises ObservationError, in which case the\nrecurrent state is as it was."},
+     "act(obs, avail_actions=None) -> int64 [n]\n\nGreedy actions for obs [n,O] and avail_actions [n,A] (None: all): an "
+     "array of numpy for such obs, else array('q').\nRaises ObservationError, in which case the\nrecurrent state is as it was."},
     {"reset", (PyCFunction)(void (*)(void))team_reset, METH_FASTCALL,
      "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
     {"executed", team_executed, METH_O,

@@ -6,10 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from mast_runtime import shell
-from mast_runtime.shell import JsonOption, PolicyArgument, RunsOption
+from mast_runtime.shell import JsonOption, PolicyArgument, RunsOption, typer
 
 
 def selftest(

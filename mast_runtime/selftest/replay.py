@@ -73,17 +73,14 @@ Maker = Callable[[Contract, Network, int], Act]
 def engines() -> dict[str, Maker | str]:
     """How to run one network on each engine here, by name; or why an engine is not here."""
     from mast_runtime import native
-    from mast_runtime.backends import BACKENDS, backend_of
+    from mast_runtime.backends import BACKENDS, missing
 
     found: dict[str, Maker | str] = {"native": native.missing()} if native.missing() else {}
     for level in native.levels():
         found[f"native {level}"] = _native_agent(level)
         found[f"native {level}, {TOGETHER} agents at once"] = _native_team(level)
     for name in (name for name in BACKENDS if name != "native"):
-        try:
-            found[name] = backend_of(name).missing() or _agent(name)
-        except ModuleNotFoundError as error:  # numpy, on a robot that has none
-            found[name] = f"needs {error.name}"
+        found[name] = missing(name) or _agent(name)
     return found
 
 
@@ -128,7 +125,7 @@ def _native_team(level: str) -> Maker:
             # rows of a matrix without numpy: a view of the same bytes in two dimensions
             obs = memoryview(step.obs * TOGETHER).cast("B").cast("f", (TOGETHER, contract.obs_dim))
             if contract.head is not None:
-                return [row[: len(contract.head.low[index])] for row in team.act(obs).tolist()]
+                return [list(row)[: len(contract.head.low[index])] for row in team.act(obs)]
             avail = memoryview(step.avail * TOGETHER).cast("B", (TOGETHER, contract.n_actions))
             return team.act(obs, avail).tolist()
 

@@ -1,32 +1,19 @@
-"""What is installed here, what is missing, and the command that would help. Importing this module loads no torch."""
+"""What training needs and has here, and the command that would help. Importing this module loads no torch."""
 
 from __future__ import annotations
 
-import os
-import platform
-import shutil
-import sys
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from mast_runtime.imports import why
+from mast_runtime.measure.doctor import Check, Finding, Probe, examined, packages
 from mast_train.envs import smac_process, smax_jax, starcraft
 from mast_train.envs.smac_worker import which_smac
 from mast_train.settings.errors import UserError
 
 TRAIN = 'pip install "mast-marl[train]"'
-EXPORT = 'pip install "mast-marl[export]"'
-SERVE = 'pip install "mast-marl[serve]"'
-BASE = "pip install mast-marl"
 JAX_GPU = 'pip install "jax[cuda13]" (or cuda12, to match the driver)'
 SMAC = f"for the real game: {smac_process.INSTALL} makes a Python of its own for SMAC"
 SMAC_HERE = (
@@ -35,92 +22,19 @@ SMAC_HERE = (
 )
 TORCH_GPU = "for a GPU, choose a CUDA build at https://pytorch.org/get-started/locally"
 
-Status = Literal["ok", "warn", "missing"]
-Finding = tuple[Status, str]
 
+def diagnose_training() -> list[Check]:
+    """The checks of training in the order to show them; those of running are mast_runtime.measure.doctor's.
 
-@dataclass(frozen=True)
-class Check:
-    """One finding. "warn": usable, with a limit; "missing": cannot be used. `advice` is empty when all is well."""
-
-    name: str
-    status: Status
-    detail: str
-    advice: str = ""
-
-
-def print_checks(checks: Sequence[Check], console: Console) -> None:
-    """One row a check, then what to do about each, never broken: it is there to be copied.
-
-    Printed as it is, so on a console of mast_runtime.console.
-    """
-    table = Table(box=None)
-    for column in ("", "what", "found"):
-        table.add_column(column, overflow="fold")
-    marks = {"ok": "ok", "warn": "!", "missing": "-"}
-    advice: dict[str, list[str]] = {}
-    for check in checks:
-        table.add_row(marks[check.status], check.name, check.detail)
-        if check.advice:
-            advice.setdefault(check.advice, []).append(check.name)
-    console.print(table)
-    for words, names in advice.items():
-        console.print(f"{', '.join(names)}: {words}", soft_wrap=True)
-    if not any(check.name == TRAINING[0][0] for check in checks):
-        console.print("This machine runs policies. What training needs: mast doctor --train", soft_wrap=True)
-
-
-def diagnose(training: bool = False) -> list[Check]:
-    """The checks in the order to show them: of running policies, and of training if asked for or where torch is.
-
-    Loads the optional packages, torch and JAX among them: some seconds. Never raises: a package that fails while it is
-    imported is a finding.
+    Loads torch and JAX: some seconds. Never raises: a package that fails while it is imported is a finding.
     """
     _battles.cache_clear()
-    probes = RUNTIME + (TRAINING if training or find_spec("torch") else ())
-    return [_check(name, probe, advice) for name, probe, advice in probes]
-
-
-def _check(name: str, probe: Callable[[], Finding], advice: str) -> Check:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            status, detail = probe()
-    except ModuleNotFoundError as error:
-        status, detail = "missing", f"not installed ({error})"
-    except UserError as error:
-        status, detail = "missing", str(error)
-    except (Exception, SystemExit) as error:
-        status, detail = "missing", f"broken: {why(error)}"
-    return Check(name, status, detail, "" if status == "ok" else advice)
-
-
-def _packages(*modules: str) -> Callable[[], Finding]:
-    """A probe that imports every module and reports the version of the distribution it is named after."""
-
-    def probe() -> Finding:
-        for module in modules:
-            import_module(module)
-        return "ok", ", ".join(f"{module} {version(module)}" for module in modules)
-
-    return probe
+    return [examined(*probe, UserError) for probe in TRAINING]
 
 
 def _mamujoco() -> Finding:
-    mujoco = _packages("mujoco")()[1]  # importing gymnasium-robotics prints warnings
+    mujoco = packages("mujoco")()[1]  # importing gymnasium-robotics prints warnings
     return "ok", f"{mujoco}, gymnasium-robotics {version('gymnasium-robotics')}"
-
-
-def _python() -> Finding:
-    detail = f"{platform.python_version()} ({sys.executable}), {platform.machine()}"
-    return ("ok" if sys.version_info >= (3, 11) else "missing"), detail
-
-
-def _mast() -> Finding:
-    try:
-        return "ok", f"mast-marl {version('mast-marl')}"
-    except PackageNotFoundError:
-        return "warn", "not installed: running from a checkout"
 
 
 def _torch_gpu() -> Finding:
@@ -154,24 +68,10 @@ def _vmas() -> Finding:
     return "ok", f"vmas {version('vmas')}"
 
 
-def _native_kernel() -> Finding:
-    from mast_runtime import native_status
-
-    detail = native_status()
-    return ("warn" if "not built" in detail else "ok"), detail
-
-
 def _training_kernel() -> Finding:
     from mast_train.engines.native import available, status
 
     return ("ok" if available() else "warn"), status()
-
-
-def _compiler() -> Finding:
-    for name in [*os.environ.get("CC", "").split()[:1], "cc", "gcc", "clang"]:
-        if found := shutil.which(name):
-            return "ok", found
-    return "missing", "no cc, gcc or clang on PATH"
 
 
 @cache
@@ -225,31 +125,18 @@ def _smac_maps() -> Finding:
     return "ok", f"{folder}, all {len(starcraft.ALLIES)}"
 
 
-Probe = tuple[str, Callable[[], Finding], str]
-"""Name, what finds out, advice."""
-RUNTIME: tuple[Probe, ...] = (
-    ("Python", _python, "use Python 3.11 or newer"),
-    ("mast", _mast, "pip install -e . in the checkout"),
-    ("numpy", _packages("numpy"), BASE),
-    ("safetensors", _packages("safetensors"), BASE),
-    ("native kernel", _native_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
-    ("C compiler", _compiler, "apt install gcc (needed only to build the kernels)"),
-    ("serve", _packages("uvicorn", "prometheus_client"), SERVE),
-    ("onnx", _packages("onnx"), EXPORT),
-    ("onnxruntime", _packages("onnxruntime"), EXPORT),
-)
 TRAINING: tuple[Probe, ...] = (
-    ("torch", _packages("torch"), TRAIN),
+    ("torch", packages("torch"), TRAIN),
     ("training kernel", _training_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
     ("torch GPU", _torch_gpu, TORCH_GPU),
-    ("jax", _packages("jax", "jaxlib"), TRAIN),
+    ("jax", packages("jax", "jaxlib"), TRAIN),
     ("jax devices", _jax_devices, JAX_GPU),
     ("jaxmarl", _jaxmarl, TRAIN),
     ("vmas", _vmas, 'pip install "mast-marl[vmas]" (needed only for --env vmas)'),
     ("mamujoco", _mamujoco, 'pip install "mast-marl[mamujoco]" (needed only for --env mamujoco)'),
     (
         "pettingzoo",
-        _packages("pettingzoo"),
+        packages("pettingzoo"),
         'pip install "mast-marl[pettingzoo]" (needed only for --env pettingzoo and aec)',
     ),
     ("smac", _smac, SMAC),

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mast_runtime import shell
-from mast_runtime.shell import BackendOption, JsonOption, RunsOption, answer, console, fail
+from mast_runtime.shell import BackendOption, JsonOption, RunsOption, answer, console, fail, typer
 from mast_runtime.streams import stdout
 
 
@@ -147,10 +145,16 @@ def doctor(
     json_: JsonOption = False,
 ) -> None:
     """Say what is installed, what is missing, and what to do."""
-    from mast_train.commands.doctor import diagnose, print_checks
+    from importlib.util import find_spec
 
-    checks = diagnose(train)
-    answer(json_, [vars(check) for check in checks], lambda: print_checks(checks, console))
+    from mast_runtime.measure.doctor import diagnose, print_checks
+
+    checks, last = diagnose(), "This machine runs policies. What training needs: mast doctor --train"
+    if train or find_spec("torch"):
+        from mast_train.commands.doctor import diagnose_training
+
+        checks, last = checks + diagnose_training(), ""
+    answer(json_, [vars(check) for check in checks], lambda: print_checks(checks, console, last))
 
 
 def report(

@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mast_runtime import shell
+from mast_runtime.shell import typer
 
 
 def smac_app(user_errors: Callable[[], Sequence[type[Exception]]]) -> typer.Typer:

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import typer
-
 from mast_runtime import shell
+from mast_runtime.shell import typer
 from mast_train.settings.errors import UserError
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from mast_runtime import shell
-from mast_runtime.shell import RunsOption, console
+from mast_runtime.shell import RunsOption, console, typer
 
 
 def sweep(
