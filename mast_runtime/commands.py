@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Annotated
 
 from mast_runtime import shell
 from mast_runtime.errors import RuntimeFault
+from mast_runtime.imports import EVERYTHING, install_command
 from mast_runtime.selftest.command import selftest
 from mast_runtime.shell import BackendOption, JsonOption, PolicyArgument, RunsOption, answer, console, typer
 
@@ -84,6 +86,8 @@ def doctor(json_: JsonOption = False) -> None:
     answer(json_, [vars(check) for check in checks], lambda: print_checks(checks, console))
 
 
+ELSEWHERE = ("train", "runs", "eval", "play", "maps", "export", "import", "sweep", "report", "smac")
+"""Commands of mast-marl alone."""
 Commands = Sequence[Callable[..., None]]
 COMMANDS: Commands = (bench, inspect, selftest, serve, doctor)
 """In the order of `mast --help`."""
@@ -109,5 +113,8 @@ def new_app(commands: Commands, about: str, user_errors: Callable[[], tuple[type
 
 
 def main() -> None:
-    """Entry point of the `mast` script where nothing but this package is installed."""
+    """Entry point of the `mast` script of mast-runtime."""
+    if sys.argv[1:2] and sys.argv[1] in ELSEWHERE:
+        print(f"error: mast {sys.argv[1]} needs {EVERYTHING}; {install_command(everything=True)}", file=sys.stderr)
+        sys.exit(2)
     shell.run_app(new_app(COMMANDS, "Run, measure and serve ultra-sparse policies.", lambda: (RuntimeFault,)))

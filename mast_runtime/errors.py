@@ -21,5 +21,9 @@ class BackendError(RuntimeFault):
     """A backend that is unknown, not installed, or cannot run this network."""
 
 
+class SlowWarning(RuntimeWarning):
+    """There is no compiled kernel, and decisions are made without it."""
+
+
 class ServeError(RuntimeFault):
     """The server cannot start: a port in use, a missing extra, an agent or a limit that cannot be."""

@@ -1,12 +1,15 @@
-"""Packages that are installed and cannot be imported: which, and why, in a line."""
+"""Packages that are installed and cannot be imported: which, and why, in a line. And what installs them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 
 MAX_CHARACTERS = 160
+EVERYTHING, ROBOTS = "mast-marl", "mast-runtime"
+"""The two distributions that hold this package."""
+ROBOTS_EXTRAS = ("export", "reference", "serve", "tables")
+"""Of mast-runtime."""
 
 
 def importable(*packages: str) -> bool:
@@ -46,7 +49,25 @@ def why(error: BaseException) -> str:
     return text
 
 
+def distributions() -> dict[str, str]:
+    """Those of ours that are installed, with their versions: one, none in a checkout, and by mistake both."""
+    return {name: found for name in (EVERYTHING, ROBOTS) if (found := _version(name))}
+
+
+def install_command(extra: str = "", everything: bool = False) -> str:
+    """What to type for an extra of the distribution that is here; of mast-marl where that one has it not.
+
+    everything: what is missing is no package of others but the rest of ours.
+    """
+    robot = ROBOTS in distributions()
+    name = ROBOTS if robot and not everything and extra in ("", *ROBOTS_EXTRAS) else EVERYTHING
+    wanted = f'"{name}[{extra}]"' if extra else name
+    return f"pip uninstall {ROBOTS}, then pip install {wanted}" if robot and name != ROBOTS else f"pip install {wanted}"
+
+
 def _version(name: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version  # for mistakes only: its import takes longer than ours
+
     try:
         return version(name)
     except PackageNotFoundError:

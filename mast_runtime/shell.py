@@ -6,13 +6,15 @@ import functools
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mast_runtime.backends import BACKENDS
 from mast_runtime.console import later_console
-from mast_runtime.imports import broken_package, why
+from mast_runtime.errors import SlowWarning
+from mast_runtime.imports import broken_package, install_command, why
 from mast_runtime.streams import kept_stdout, open_streams, stdout
 from mast_runtime.version import __version__
 
@@ -165,13 +167,13 @@ def guarded(
             module = (error.name or "").partition(".")[0]
             extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
             if module == "mast_export":
-                raise fail(f"mast {name} needs mast_export for this; pip install mast-marl") from None
+                raise fail(f"mast {name} needs mast_export for this; {install_command(everything=True)}") from None
             if module in SMALL:
                 extra = None if name in ON_ROBOTS else "train"
             elif extra is None:
                 raise
-            needed = module if extra is None else f'"mast-marl[{extra}]"'
-            raise fail(f"mast {name} needs {module}; pip install {needed}") from None
+            advice = f"pip install {module}" if extra is None else install_command(extra)
+            raise fail(f"mast {name} needs {module}; {advice}") from None
         except BrokenPipeError:
             raise typer.Exit(1) from None
         except (typer.Exit, typer.Abort, _USAGE_ERROR):
@@ -195,9 +197,18 @@ def _fail_if_broken(name: str, error: Exception) -> None:
         raise fail(f"{where}{error.strerror or error}") from None
 
 
+def _format_warning(message: Warning | str, category: type[Warning], *where: Any) -> str:
+    """A warning of ours is a line for the user; others name the code that they are about."""
+    return f"warning: {message}\n" if category is SlowWarning else _whole_warning(message, category, *where)
+
+
+_whole_warning = warnings.formatwarning
+
+
 def run_app(app: typer.Typer) -> None:
     """Run the command that the process was started with, and exit."""
     open_streams()
+    warnings.formatwarning = _format_warning
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     # Typer builds every command that is registered, which takes a sixth of the time until `mast serve` answers.

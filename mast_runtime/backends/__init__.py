@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mast_runtime.arrays import numpy_here
 from mast_runtime.backends.base import Backend
-from mast_runtime.errors import BackendError
+from mast_runtime.errors import BackendError, SlowWarning
 from mast_runtime.inner import inner_contract, inner_network
 from mast_runtime.network import Contract, Network
 
@@ -49,6 +50,11 @@ def find_backend(name: str) -> tuple[str, Backend]:
         if not name:
             needs = "; or ".join(f"{one} needs {missing(one)}" for one in BACKENDS[:2])
             raise BackendError(f"no backend can run here: {needs}")
+        if name != BACKENDS[0]:
+            told = (
+                f"there is no compiled kernel here, and {name} takes tens of times as long; mast doctor says what to do"
+            )
+            warnings.warn(told, SlowWarning, stacklevel=2)
     if name not in BACKENDS:
         raise BackendError(f"unknown backend {name!r}; choose from auto, {', '.join(BACKENDS)}")
     if needed := missing(name):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast_runtime.backends.base import stepped
-from mast_runtime.imports import why
+from mast_runtime.imports import install_command, why
 from mast_runtime.network import Contract, Network
 from mast_runtime.onnx_graph import build_model, open_session
 
@@ -78,7 +78,7 @@ class OnnxStep:
 def _missing() -> str:
     missing = [module for module in ("onnx", "onnxruntime") if not find_spec(module)]
     if missing:
-        return f'{" and ".join(missing)}; pip install "mast-marl[export]"'
+        return f"{' and '.join(missing)}; {install_command('export')}"
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401

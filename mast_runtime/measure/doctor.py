@@ -10,18 +10,19 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Literal
 
 from mast_runtime.errors import RuntimeFault
-from mast_runtime.imports import why
+from mast_runtime.imports import EVERYTHING, ROBOTS, distributions, importable, install_command, why
 from mast_runtime.measure.tables import bare_table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-EXPORT = 'pip install "mast-marl[export]"'
-SERVE = 'pip install "mast-marl[serve]"'
+KERNEL = "native kernel"
+TIMES_SLOWER = {"x86_64": 60, "aarch64": 25, "armv7l": 25}
+"""A decision of the numpy reference over the kernel's: benchmarks/results/arm.json, rounded."""
 
 Status = Literal["ok", "warn", "missing"]
 Finding = tuple[Status, str]
@@ -44,8 +45,11 @@ Probe = tuple[str, Callable[[], Finding], str]
 def print_checks(checks: Sequence[Check], console: Console, last: str = "") -> None:
     """One row a check, then what to do about each, never broken: it is there to be copied; then `last`.
 
-    Printed as it is, so on a console of mast_runtime.console.
+    A missing kernel comes before all. Printed as it is, so on a console of mast_runtime.console.
     """
+    for check in checks:
+        if check.name == KERNEL and check.status != "ok":
+            console.print(f"{check.detail}. {check.advice}", soft_wrap=True)
     table = bare_table()
     for column in ("", "what", "found"):
         table.add_column(column, overflow="fold")
@@ -102,17 +106,22 @@ def _python() -> Finding:
 
 
 def _mast() -> Finding:
-    try:
-        return "ok", f"mast-marl {version('mast-marl')}"
-    except PackageNotFoundError:
-        return "warn", "not installed: running from a checkout"
+    found = distributions()
+    detail = " and ".join(f"{name} {number}" for name, number in found.items())
+    if len(found) > 1:
+        return "warn", f"{detail}: each has files of the other, and what runs is what came last"
+    return ("ok", detail) if found else ("warn", "not installed: running from a checkout")
 
 
 def _native_kernel() -> Finding:
-    from mast_runtime import native_status
+    from mast_runtime import native, native_status
 
-    detail = native_status()
-    return ("warn" if "not built" in detail else "ok"), detail
+    if not native.missing():
+        return "ok", native_status()
+    if not importable("numpy"):
+        return "missing", f"NO KERNEL and no numpy: no policy can run here ({native.reason()})"
+    times = TIMES_SLOWER.get(platform.machine(), min(TIMES_SLOWER.values()))
+    return "warn", f"NO KERNEL: a decision takes about {times} times as long ({native.reason()})"
 
 
 def _compiler() -> Finding:
@@ -122,14 +131,18 @@ def _compiler() -> Finding:
     return "missing", "no cc, gcc or clang on PATH"
 
 
+WHEEL = (
+    f"A wheel brings it: pip install --force-reinstall --no-deps --only-binary :all: {ROBOTS} "
+    f"(or {EVERYTHING}); so does a C compiler: apt install gcc python3-dev, then install from source again"
+)
 RUNTIME: tuple[Probe, ...] = (
     ("Python", _python, "use Python 3.11 or newer"),
-    ("mast", _mast, "pip install -e . in the checkout"),
+    ("mast", _mast, f"pip uninstall {ROBOTS} {EVERYTHING}, then install one; in a checkout pip install -e ."),
     ("numpy", packages("numpy"), "pip install numpy (needed only to train, export and measure)"),
     ("safetensors", packages("safetensors"), "pip install safetensors (needed only to train and export)"),
-    ("native kernel", _native_kernel, "install a C compiler, then pip install --force-reinstall mast-marl"),
+    (KERNEL, _native_kernel, WHEEL),
     ("C compiler", _compiler, "apt install gcc (needed only to build the kernels)"),
-    ("serve", packages("uvicorn", "prometheus_client"), SERVE),
-    ("onnx", packages("onnx"), EXPORT),
-    ("onnxruntime", packages("onnxruntime"), EXPORT),
+    ("serve", packages("uvicorn", "prometheus_client"), install_command("serve")),
+    ("onnx", packages("onnx"), install_command("export")),
+    ("onnxruntime", packages("onnxruntime"), install_command("export")),
 )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mast_runtime.bundle import Bundle, write_atomically
 from mast_runtime.errors import RuntimeFault
+from mast_runtime.imports import install_command
 from mast_runtime.measure.inspect import input_features, network_label
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def masks_png(bundle: Bundle, path: str | Path, dpi: int = 110) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise RuntimeFault('the picture of the masks needs matplotlib; pip install "mast-marl[train]"') from error
+        raise RuntimeFault(f"the picture of the masks needs matplotlib; {install_command('train')}") from error
     bands = _bands(bundle)
     columns = max(map(len, bands))
     heights = [LAYER_HEIGHTS[name] for name in bundle.networks[0].parts.layers]

@@ -35,7 +35,12 @@ LANES_FROM = 8
 
 def missing() -> str:
     """What the backend needs here and how to get it; empty when it can run."""
-    return f"the C extension ({_import_error}); install a C compiler and mast-marl again" if _import_error else ""
+    return f"the C extension ({_import_error}); mast doctor says how to get it" if _import_error else ""
+
+
+def reason() -> str:
+    """Why there is no kernel, in the words of the import; empty where there is one."""
+    return _import_error
 
 
 def status() -> str:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mast_runtime.errors import ServeError
+from mast_runtime.imports import install_command
 from mast_runtime.streams import stdout
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def serve(
     """
     missing = [module for module in ("uvicorn", "prometheus_client") if not find_spec(module)]
     if missing:
-        raise ServeError(f'serving needs {", ".join(missing)}; pip install "mast-marl[serve]"')
+        raise ServeError(f"serving needs {', '.join(missing)}; {install_command('serve')}")
     gc.disable()  # what follows makes objects that live as long as the process
     import uvicorn
 
