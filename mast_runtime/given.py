@@ -112,14 +112,14 @@ def items(given: Any, axes_left: int = MAX_AXES) -> tuple[list[int], list[Any]]:
 
 def plain_obs(obs: Any, rows: int, columns: int) -> array[float] | memoryview:
     """obs as float32 [rows, columns], for rows 0 [columns]; every value finite. Raises ObservationError."""
-    try:
-        values = _floats(obs, rows, columns)
-        if values is None:
+    values = _floats(obs, rows, columns)
+    if values is None:
+        try:
             shape, found = items(obs)
             values = array("f", map(float, found))
-            _check_shape("obs", shape, rows, columns)
-    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-        raise ObservationError(f"obs is not an array of numbers ({error})") from error
+        except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+            raise ObservationError(f"obs is not an array of numbers ({error!s:.120})") from error
+        _check_shape("obs", shape, rows, columns)
     if not isfinite(sum(values)):  # in float64, which no such sum overflows
         i, value = next((i, value) for i, value in enumerate(values) if not isfinite(value))
         raise ObservationError(f"obs[{i % columns}] of agent {i // columns} is {value}; values must be finite float32")
@@ -135,7 +135,7 @@ def _floats(obs: Any, rows: int, columns: int) -> array[float] | None:
         if not isinstance(obs, list | tuple) or [*map(len, obs)] != [columns] * rows:
             return None
         return array("f", chain.from_iterable(obs)) if all(isinstance(row, PLAIN_ROW) for row in obs) else None
-    except TypeError:
+    except (TypeError, OverflowError, NotImplementedError):
         return None
 
 
@@ -150,7 +150,7 @@ def plain_avail(avail_actions: Any, rows: int, columns: int) -> bytes | memoryvi
             if any(number != number for number in numbers):
                 raise ValueError("it holds nan")
         except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-            raise ObservationError(f"avail_actions is not an array of flags ({error})") from error
+            raise ObservationError(f"avail_actions is not an array of flags ({error!s:.120})") from error
         _check_shape("avail_actions", shape, rows, columns)
         flags = bytes(number != 0.0 for number in numbers)
     for i in range(max(rows, 1)):

@@ -97,7 +97,7 @@ class Parameter(NamedTuple):
             raise BadParameter(f"Invalid value for '{self.label}': {error}") from None
         low, high = declared.min, declared.max
         if not ((low is None or value >= low) and (high is None or value <= high)):
-            span = (f"{low}<=" if low is not None else "") + "x" + (f"<={high}" if high is not None else "")
+            span = f"{low}<=x<={high}" if None not in (low, high) else f"x<={high}" if low is None else f"x>={low}"
             raise BadParameter(f"Invalid value for '{self.label}': {text} is not in the range {span}")
         return value
 
