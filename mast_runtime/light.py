@@ -161,17 +161,17 @@ class Command:
         parser = Parser(path, description=inspect.getdoc(self.function), allow_abbrev=False, argument_default=None,
                         formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
         for one in parameters:
-            declared, shared = one.declared, {"help": one.declared.help.replace("%", "%%")}
+            declared, told = one.declared, one.declared.help.replace("%", "%%")
             if declared.is_argument:
-                parser.add_argument(one.name, metavar=one.label, nargs="*" if one.many else "?", **shared)
+                parser.add_argument(one.name, metavar=one.label, nargs="*" if one.many else "?", help=told)
                 continue
             names = declared.names or (one.label,)
             if one.kind is bool:
-                parser.add_argument(*names, dest=one.name, action="store_true", default=None, **shared)
+                parser.add_argument(*names, dest=one.name, action="store_true", default=None, help=told)
             else:
                 metavar = declared.metavar or getattr(one.kind, "__name__", "value").upper().replace("STR", "TEXT")
                 action = "append" if one.many else "store"
-                parser.add_argument(*names, dest=one.name, action=action, metavar=metavar, **shared)
+                parser.add_argument(*names, dest=one.name, action=action, metavar=metavar, help=told)
         return parser
 
     def _value(self, one: Parameter, given: Any, context: Any) -> Any:

@@ -6,9 +6,13 @@ python without_numpy.py FUNCTION JSON...: prints the JSON of a function of this 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from array import array
+from contextlib import redirect_stderr, redirect_stdout
+from functools import wraps
 from importlib.abc import MetaPathFinder
+from io import StringIO
 
 ABSENT = {"numpy", "safetensors", "typer", "rich", "click", "pydantic", "pydantic_core", "torch", "onnx", "onnxruntime"}
 
@@ -142,6 +146,40 @@ def elsewhere(path):
             found.append(str(error))
     layer = policy.networks[0].fc1
     return [*found, layer.counts.tolist(), policy.networks[0].inputs.high.tolist()]
+
+
+def parsed(lines, environment):
+    """What each command line means to the command it names: its arguments, or what is said, and the exit code."""
+    import cli
+    from mast_runtime import shell
+    from mast_runtime.commands import new_app
+
+    os.environ.update(environment)
+    found = []
+    for line in lines:
+        given = []
+        app = new_app([_recording(command, given) for command in cli.COMMANDS], "About.", cli.user_errors)
+        sys.argv = ["mast", *line]
+        with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+            try:
+                shell.run_app(app)
+            except SystemExit as ended:
+                found.append([given, bool(out.getvalue()), err.getvalue(), ended.code or 0])
+    return found
+
+
+def _recording(command, given):
+    @wraps(command)
+    def record(**arguments):
+        given.extend([command.__name__, {name: _text(value) for name, value in sorted(arguments.items())}])
+
+    return record
+
+
+def _text(value):
+    if isinstance(value, list | tuple):
+        return [_text(part) for part in value]
+    return f"{type(value).__name__} {value}"
 
 
 def main(program, *arguments):
