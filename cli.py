@@ -68,11 +68,9 @@ def export(
     answer(json_, [file.as_dict() for file in files], head, *(line for file in files for line in file.lines()))
 
 
-app = new_app(
-    (train, runs, eval_, play, maps, export, import_, bench, inspect, selftest, serve, doctor, sweep, report),
-    "Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve.",
-    user_errors,
-)
+COMMANDS = (train, runs, eval_, play, maps, export, import_, bench, inspect, selftest, serve, doctor, sweep, report)
+"""In the order of `mast --help`."""
+app = new_app(COMMANDS, "Ultra-sparse multi-agent Q-learning: train, export, run, measure and serve.", user_errors)
 app.add_typer(smac_app(user_errors), name="smac")
 
 

@@ -10,13 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mast_runtime.arrays import in_kind
-from mast_runtime.errors import ObservationError
 from mast_runtime.executed import checked_action, checked_actions
-from mast_runtime.given import overflow
+from mast_runtime.given import Rows, checked_avail, checked_obs, overflow
 from mast_runtime.network import Contract
-
-Rows = ArrayLike | list[ArrayLike]
-"""A matrix, or a list of its rows."""
 
 
 class Step(Protocol):
@@ -96,6 +92,11 @@ class Team:
         self.last_action = np.array(checked_actions(actions, last, self.contract.n_actions), np.int64)
 
     @property
+    def q_bytes(self) -> bytes:
+        """q as float32 in the machine's byte order, for those who have no numpy."""
+        return self.q.tobytes()
+
+    @property
     def out_of_range(self) -> int:
         """Inputs so far that lay outside the range that training saw."""
         return int(self.out_of_range_counts.sum())
@@ -149,46 +150,3 @@ class Agent:
     def last_action(self) -> int:
         """The last action chosen or executed, -1 before the first decision of an episode."""
         return int(self._team.last_action[0])
-
-
-def checked_obs(obs: Rows, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """obs as float32 of `shape`, every value finite. Raises ObservationError."""
-    try:
-        with np.errstate(over="ignore"):
-            array = np.asarray(obs, np.float32)
-    except (TypeError, ValueError) as error:
-        raise ObservationError(f"obs is not an array of numbers ({error})") from error
-    if array.shape != shape:
-        raise ObservationError(f"obs has shape {_row(array.shape, shape)}, expected {_row(shape, shape)}")
-    if not np.isfinite(array).all():
-        i, j = np.argwhere(~np.isfinite(array))[0]
-        raise ObservationError(f"obs[{j}] of agent {i} is {array[i, j]}; values must be finite float32")
-    return array
-
-
-def checked_avail(avail_actions: Rows | None, shape: tuple[int, int]) -> NDArray[np.bool_]:
-    """avail_actions as bool of `shape`, at least one action per agent. Raises ObservationError."""
-    if avail_actions is None:
-        return np.ones(shape, np.bool_)
-    if isinstance(avail_actions, list):  # numpy takes bytes for text
-        avail_actions = [bytearray(row) if isinstance(row, bytes) else row for row in avail_actions]
-    try:
-        array = np.asarray(avail_actions)
-        if array.dtype != np.bool_:
-            array = array.astype(np.float64)
-            if np.isnan(array).any():
-                raise ValueError("it holds nan")
-            array = array != 0
-    except (TypeError, ValueError) as error:
-        raise ObservationError(f"avail_actions is not an array of flags ({error})") from error
-    if array.shape != shape:
-        raise ObservationError(f"avail_actions has shape {_row(array.shape, shape)}, expected {_row(shape, shape)}")
-    if not array.any(1).all():
-        agent = np.flatnonzero(~array.any(1))[0]
-        raise ObservationError(f"agent {agent} has no available action; at least one is needed")
-    return array
-
-
-def _row(given: tuple[int, ...], expected: tuple[int, int]) -> list[int]:
-    """A single agent's caller passed one row: speak of that row."""
-    return list(given[1:]) if expected[0] == 1 and len(given) >= 1 and given[0] == 1 else list(given)

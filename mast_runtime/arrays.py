@@ -148,3 +148,10 @@ class ArrayField(Generic[Value]):
 
     def __set__(self, holder: object, value: Value | Buffer) -> None:
         vars(holder)[self._name] = value
+
+
+def replace(holder: Any, **fields: Any) -> Any:
+    """dataclasses.replace for holders of ArrayFields, which are taken over as they are held."""
+    changed = object.__new__(type(holder))
+    vars(changed).update(vars(holder) | fields)
+    return changed

@@ -1,67 +1,70 @@
-"""Agents and teams whose actions are continuous, on the agents and teams of any backend."""
+"""Agents and teams whose actions are continuous, on the agents and teams of any backend. No numpy is needed here."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
-
-from mast_runtime.agent import Rows, checked_obs
+from mast_runtime.arrays import answer
 from mast_runtime.errors import ObservationError
+from mast_runtime.given import Rows, chosen_agents, items, read_obs
 from mast_runtime.head import Head
 from mast_runtime.network import Contract
+from mast_runtime.squash import ANYWHERE, squash
 
 
 class Bounded:
     """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
 
-    last [n,A] float32: the last actions, 0 before the first of an episode and where an agent has no such component. It
-    is the given array, changed in place.
+    last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component. It
+    is the given memory, changed in place. actions: the same in their units. sizes [n] int32: components of each agent.
     """
 
-    def __init__(
-        self, head: Head, indices: Sequence[int], n_actions: int, last: NDArray[np.float32] | None = None
-    ) -> None:
-        self.sizes = [len(head.low[i]) for i in indices]
-        shape = len(indices), n_actions
-        self.has = np.arange(n_actions) < np.array(self.sizes)[:, None]
-        self._low, self._high = np.full(shape, -1.0), np.full(shape, 1.0)
-        for row, i in enumerate(indices):
-            self._low[row, : self.sizes[row]], self._high[row, : self.sizes[row]] = head.low[i], head.high[i]
-        self._half = 0.5 * (self._high - self._low)
-        self._step = None if head.rate_limit is None else np.float32(2.0 * head.rate_limit)
-        self.last = np.zeros(shape, np.float32) if last is None else last
-        self.acted = np.zeros(shape[0], np.bool_)
+    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview | None = None) -> None:
+        self.n_actions, self._low, self._high = (
+            n_actions,
+            [head.low[i] for i in indices],
+            [head.high[i] for i in indices],
+        )
+        self.sizes = array("i", map(len, self._low))
+        size = len(self.sizes) * n_actions
+        self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
+        self.acted = bytearray(len(self.sizes))
+        self._step = ANYWHERE if head.rate_limit is None else 2.0 * head.rate_limit
+        self._packed = [self.packed(row) for row in range(len(self.sizes))]
+        self._bounds = array("f")
+        for own in self._packed:
+            self._bounds += own + array("f", bytes(4 * (4 * n_actions + 1 - len(own))))
+        self.actions = array("f", bytes(4 * size))
+        self.reset(range(len(self.sizes)))
 
-    def reset(self, which: Any = slice(None)) -> None:
-        """Nothing was done yet, by any or by those in `which`."""
-        self.last[which], self.acted[which] = 0.0, False
+    def reset(self, rows: Sequence[int]) -> None:
+        """Nothing was done yet by these."""
+        for row in rows:
+            self.put(row, array("f", bytes(4 * self.n_actions)))
+            self.acted[row] = 0
 
-    def decide(self, q: NDArray[np.float32]) -> None:
-        """Squash the outputs [n,A] and remember them as the last actions."""
-        squashed = np.tanh(q)
-        if self._step is not None:
-            squashed = np.clip(squashed, self.last - self._step, self.last + self._step)
-        np.multiply(squashed, self.has, out=self.last)
-        self.acted[:] = True
+    def put(self, row: int, last: array[float]) -> None:
+        """A row of last actions [A], and of the actions in their units."""
+        start = row * self.n_actions
+        self.last[start : start + self.n_actions] = last
+        for k, (u, low, high) in enumerate(zip(last, self._low[row], self._high[row], strict=False), start):
+            self.actions[k] = min(max(0.5 * (low + high) + u * 0.5 * (high - low), low), high)
 
-    def packed(self) -> NDArray[np.float32]:
-        """What the native agents' `bounded` reads of a single agent: low, high, middle and half of its range, and how
-        far a component may move; 4 is as far as it likes."""
-        low, high, half = (side[0, : self.sizes[0]] for side in (self._low, self._high, self._half))
-        step = np.array([4.0 if self._step is None else self._step])
-        return np.concatenate([low, high, 0.5 * (low + high), half, step]).astype(np.float32)
+    def decide(self, q: Any) -> None:
+        """Squash the outputs, n x A float32, and remember them as the last actions."""
+        squash(q, self.last, self._bounds, self.sizes, self.actions)
+        self.acted[:] = b"\1" * len(self.acted)
 
-    def actions(self) -> NDArray[np.float32]:
-        """The last actions [n,A] in their units; 0 where an agent has no such component."""
-        actions = np.clip(self._low + (self.last + 1.0) * self._half, self._low, self._high)
-        return (actions * self.has).astype(np.float32)
+    def packed(self, row: int = 0) -> array[float]:
+        """What squash reads of an agent: low, high, middle and half of its range, and how far a component may move."""
+        pairs = list(zip(self._low[row], self._high[row], strict=True))
+        middle, half = [0.5 * (a + b) for a, b in pairs], [0.5 * (b - a) for a, b in pairs]
+        return array("f", [*self._low[row], *self._high[row], *middle, *half, self._step])
 
-    def executed(
-        self, row: int, given: ArrayLike, scaled: bool, who: str = "", padded: bool = False
-    ) -> NDArray[np.float32]:
+    def executed(self, row: int, given: Any, scaled: bool, who: str = "", padded: bool = False) -> array[float]:
         """Row `row` of the last actions [A] if this had been done. Raises ObservationError.
 
         What is outside the bounds counts as the bound, as in training. scaled: it lies in [-1, 1]. padded: it may have
@@ -69,22 +72,22 @@ class Bounded:
         """
         size = self.sizes[row]
         try:
-            action = np.asarray(given, np.float64)
-        except (TypeError, ValueError) as error:
+            shape, found = items(given)
+            action = [*map(float, found)]
+        except (TypeError, ValueError, OverflowError) as error:
             raise ObservationError(f"executed action{who} is not an array of numbers ({error})") from error
-        if padded and action.shape == self.last[row].shape:
-            action = action[:size]
-        if action.shape != (size,):
-            raise ObservationError(f"executed action{who} has shape {list(action.shape)}, expected [{size}]")
-        if not np.isfinite(action).all():
-            raise ObservationError(f"executed action {action.tolist()}{who}: every component must be finite")
+        if padded and shape == [self.n_actions]:
+            shape, action = [size], action[:size]
+        if shape != [size]:
+            raise ObservationError(f"executed action{who} has shape {shape}, expected [{size}]")
+        if not all(map(isfinite, action)):
+            raise ObservationError(f"executed action {action}{who}: every component must be finite")
         if not self.acted[row]:
             raise ObservationError(f"executed action{who}: there was no decision yet in this episode; call act first")
-        last = np.zeros_like(self.last[row])
         if not scaled:
-            action = (action - self._low[row, :size]) / self._half[row, :size] - 1.0
-        last[:size] = np.clip(action, -1.0, 1.0)
-        return last
+            bounds = zip(action, self._low[row], self._high[row], strict=True)
+            action = [(x - low) / (0.5 * (high - low)) - 1.0 for x, low, high in bounds]
+        return array("f", [min(max(x, -1.0), 1.0) for x in action] + [0.0] * (self.n_actions - size))
 
 
 class ContinuousTeam:
@@ -98,23 +101,41 @@ class ContinuousTeam:
         assert contract.head is not None
         self.contract, self.backend, self.n, self._inner = contract, inner.backend, inner.n, inner
         self._bounded = Bounded(contract.head, indices, contract.n_actions)
-        width = contract.obs_dim + contract.n_actions * contract.last_action
-        self._x = np.zeros((self.n, width), np.float32)
+        self._width = contract.obs_dim + contract.n_actions * contract.last_action
+        self._x = memoryview(array("f", bytes(4 * self.n * self._width)))
+        self._rows = self._x.cast("B").cast("f", (self.n, self._width))
 
-    def reset(self, which: ArrayLike | None = None) -> None:
+    def reset(self, which: Any = None) -> None:
         """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
+        chosen = chosen_agents(which, self.n)
         self._inner.reset(which)
-        self._bounded.reset(slice(None) if which is None else np.asarray(which) if np.size(which) else slice(0))
+        self._bounded.reset(chosen)
 
-    def act(self, obs: Rows, avail_actions: None = None) -> NDArray[np.float32]:
-        """Actions [n,A] in their units for obs [n,O]. Raises ObservationError; the state is then as it was."""
+    def act(self, obs: Rows, avail_actions: None = None) -> Any:
+        """Actions [n,A] float32 in their units for obs [n,O]: for numpy observations an array of numpy, for others a
+        list of array("f"). Raises ObservationError; the state is then as it was."""
         no_availability(avail_actions)
-        self._x[:, : self.contract.obs_dim] = checked_obs(obs, (self.n, self.contract.obs_dim))
+        given = memoryview(read_obs(obs, self.n, self.contract.obs_dim)).cast("B").cast("f")
         if self.contract.last_action:
-            self._x[:, self.contract.obs_dim :] = self._bounded.last
-        self._inner.act(self._x)
-        self._bounded.decide(self._inner.q)
-        return self._bounded.actions()
+            self._join(given)
+        else:
+            self._x[:] = given
+        self._inner.act(self._rows)
+        self._bounded.decide(self._inner.q_bytes)
+        return answer(bytearray(self._bounded.actions), "f", self.n, self.contract.n_actions, obs)
+
+    def _join(self, given: memoryview) -> None:
+        """Each agent's observation and last action, as its network reads them."""
+        x, last, width, size, more = (
+            self._x,
+            self._bounded.last,
+            self._width,
+            self.contract.obs_dim,
+            self.contract.n_actions,
+        )
+        for i in range(self.n):
+            x[i * width : i * width + size] = given[i * size : (i + 1) * size]
+            x[i * width + size : (i + 1) * width] = last[i * more : (i + 1) * more]
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.
@@ -122,31 +143,35 @@ class ContinuousTeam:
         What is outside the bounds counts as the bound. scaled: they are in [-1, 1]. Raises ObservationError.
         """
         try:
-            given = list(actions)  # type: ignore[arg-type]
+            given = list(actions)
         except TypeError as error:
             raise ObservationError(f"executed actions are no rows of numbers ({error})") from error
         if len(given) != self.n:
             raise ObservationError(f"executed actions of {len(given)} agents, expected {self.n}")
         rows = [self._bounded.executed(i, row, scaled, f" of agent {i}", True) for i, row in enumerate(given)]
-        self._bounded.last[:] = rows
+        for i, last in enumerate(rows):
+            self._bounded.put(i, last)
+
+    def _shown(self, flat: Any) -> Any:
+        return answer(bytearray(flat), "f", self.n, self.contract.n_actions)
 
     @property
-    def last_action(self) -> NDArray[np.float32]:
+    def last_action(self) -> Any:
         """The last actions [n,A], decided or executed; the middle of their range before the first of an episode."""
-        return self._bounded.actions()
+        return self._shown(self._bounded.actions)
 
     @property
-    def scaled(self) -> NDArray[np.float32]:
+    def scaled(self) -> Any:
         """The last actions [n,A] in [-1, 1]."""
-        return self._bounded.last.copy()
+        return self._shown(self._bounded.last)
 
     @property
-    def q(self) -> NDArray[np.float32]:
+    def q(self) -> Any:
         """What the networks gave last [n,A], before tanh."""
         return self._inner.q
 
     @property
-    def hidden(self) -> NDArray[np.float32]:
+    def hidden(self) -> Any:
         """Recurrent state [n,H]."""
         return self._inner.hidden
 
@@ -156,9 +181,10 @@ class ContinuousTeam:
         return self._inner.out_of_range
 
     @property
-    def out_of_range_counts(self) -> NDArray[np.int64]:
+    def out_of_range_counts(self) -> Any:
         """The same for each agent and input [n,O]."""
-        return self._inner.out_of_range_counts[:, : self.contract.obs_dim]
+        counts, size = self._inner.out_of_range_counts, self.contract.obs_dim
+        return [row[:size] for row in counts] if isinstance(counts, list) else counts[:, :size]
 
 
 class ContinuousAgent:
@@ -167,65 +193,69 @@ class ContinuousAgent:
     def __init__(self, contract: Contract, inner: Any, index: int) -> None:
         assert contract.head is not None
         self.contract, self.index, self.backend, self._inner = contract, index, inner.backend, inner
-        self._x = np.zeros(contract.obs_dim + contract.n_actions * contract.last_action, np.float32)
-        last = self._x[None, contract.obs_dim :] if contract.last_action else None
+        self._x = array("f", bytes(4 * (contract.obs_dim + contract.n_actions * contract.last_action)))
+        self._obs = memoryview(self._x)[: contract.obs_dim]
+        last = memoryview(self._x)[contract.obs_dim :] if contract.last_action else None
         self._bounded = Bounded(contract.head, [index], contract.n_actions, last)
         self._obs_dim, self._size = contract.obs_dim, self._bounded.sizes[0]
-        self._shape, self._acted = (self._obs_dim,), self._bounded.acted
+        self._acted = self._bounded.acted
         self._native = getattr(inner, "bounded", None)
-        self._last, self._packed = self._bounded.last[0], self._bounded.packed()
-        self._action = np.empty(self._size, np.float32)
+        self._last, self._packed = self._bounded.last, self._bounded.packed()
+        self._action = array("f", bytes(4 * self._size))
         self._take()
 
     def _take(self) -> None:
-        self._action[:] = self._bounded.actions()[0, : self._size]
+        self._action[:] = self._bounded.actions[: self._size]
 
     def reset(self) -> None:
         """Forget the episode: zero memory, no last action."""
         self._inner.reset()
-        self._bounded.reset()
+        self._bounded.reset([0])
         self._take()
 
-    def act(self, obs: ArrayLike, avail_actions: None = None) -> NDArray[np.float32]:
-        """The action [A] in its units for obs [O]. Raises ObservationError; the state is then as it was."""
-        no_availability(avail_actions)
-        if not (type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == self._shape):
-            obs = checked_obs([obs], (1, self._obs_dim))[0]
-        self._x[: self._obs_dim] = obs
+    def act(self, obs: Any, avail_actions: None = None) -> Any:
+        """The action [A] float32 in its units for obs [O]: for numpy observations an array of numpy, for others
+        array("f"). Raises ObservationError; the state is then as it was."""
+        if avail_actions is not None:
+            no_availability(avail_actions)
+        try:
+            self._obs[:] = obs
+        except (TypeError, ValueError):
+            self._obs[:] = read_obs(obs, 0, self._obs_dim)
         if self._native is not None:
             self._native(self._x, self._last, self._packed, self._action)
-            self._acted[0] = True
+            self._acted[0] = 1
         else:
             self._inner.act(self._x)
-            self._bounded.decide(self._inner.q[None])
+            self._bounded.decide(self._inner.q_bytes)
             self._take()
-        return self._action.copy()
+        return answer(bytearray(self._action), "f", 0, self._size, obs)
 
-    def executed(self, action: ArrayLike, scaled: bool = False) -> None:
+    def executed(self, action: Any, scaled: bool = False) -> None:
         """What was done in place of the last decision [A], in its units: the last action of the next one.
 
         What is outside the bounds counts as the bound. scaled: it is in [-1, 1]. Raises ObservationError.
         """
-        self._bounded.last[0] = self._bounded.executed(0, action, scaled)
+        self._bounded.put(0, self._bounded.executed(0, action, scaled))
         self._take()
 
     @property
-    def last_action(self) -> NDArray[np.float32]:
+    def last_action(self) -> Any:
         """The last action [A], decided or executed; the middle of its range before the first of an episode."""
-        return self._action.copy()
+        return answer(bytearray(self._action), "f", 0, self._size)
 
     @property
-    def scaled(self) -> NDArray[np.float32]:
+    def scaled(self) -> Any:
         """The last action [A] in [-1, 1]."""
-        return self._bounded.last[0, : self._size].copy()
+        return answer(bytearray(self._bounded.last[: self._size]), "f", 0, self._size)
 
     @property
-    def q(self) -> NDArray[np.float32]:
+    def q(self) -> Any:
         """What the network gave last [A], before tanh."""
         return self._inner.q[: self._size]
 
     @property
-    def hidden(self) -> NDArray[np.float32]:
+    def hidden(self) -> Any:
         """Recurrent state [H]."""
         return self._inner.hidden
 
@@ -235,7 +265,7 @@ class ContinuousAgent:
         return self._inner.out_of_range
 
     @property
-    def out_of_range_counts(self) -> NDArray[np.int64]:
+    def out_of_range_counts(self) -> Any:
         """The same for each input [O]."""
         return self._inner.out_of_range_counts[: self._obs_dim]
 

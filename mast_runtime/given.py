@@ -1,4 +1,4 @@
-"""What a caller gives to `act`, `executed` and `reset`, read without numpy: nested sequences, arrays and buffers."""
+"""What a caller gives to `act`, `executed` and `reset`: numpy reads its own arrays; the rest is read without it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,86 @@ from collections.abc import Sequence
 from itertools import chain
 from math import isfinite
 from operator import index
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from mast_runtime.arrays import is_numpy, numpy_here
 from mast_runtime.errors import ObservationError
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Rows = Any
+"""A matrix, or a list of its rows."""
 MAX_AXES = 8
 PLAIN_ROW = list, tuple, array
+
+
+def read_obs(obs: Any, rows: int, columns: int) -> Any:
+    """obs as the kernels read it, float32 [rows, columns], for rows 0 [columns]. Raises ObservationError."""
+    if not (is_numpy(obs) and numpy_here()):
+        return plain_obs(obs, rows, columns)
+    import numpy as np
+
+    checked = checked_obs(obs if rows else [obs], (max(rows, 1), columns))
+    return np.ascontiguousarray(checked if rows else checked[0])
+
+
+def read_avail(avail_actions: Any, rows: int, columns: int) -> Any:
+    """avail_actions likewise, as flags of one byte."""
+    if not (is_numpy(avail_actions) and numpy_here()):
+        return plain_avail(avail_actions, rows, columns)
+    import numpy as np
+
+    checked = checked_avail(avail_actions if rows else [avail_actions], (max(rows, 1), columns))
+    return np.ascontiguousarray(checked if rows else checked[0])
+
+
+def checked_obs(obs: Rows, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """obs as float32 of `shape`, every value finite. Raises ObservationError."""
+    import numpy as np
+
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(obs, np.float32)
+    except (TypeError, ValueError) as error:
+        raise ObservationError(f"obs is not an array of numbers ({error})") from error
+    if array.shape != shape:
+        raise ObservationError(f"obs has shape {_row(array.shape, shape)}, expected {_row(shape, shape)}")
+    if not np.isfinite(array).all():
+        i, j = np.argwhere(~np.isfinite(array))[0]
+        raise ObservationError(f"obs[{j}] of agent {i} is {array[i, j]}; values must be finite float32")
+    return array
+
+
+def checked_avail(avail_actions: Rows | None, shape: tuple[int, int]) -> NDArray[np.bool_]:
+    """avail_actions as bool of `shape`, at least one action per agent. Raises ObservationError."""
+    import numpy as np
+
+    if avail_actions is None:
+        return np.ones(shape, np.bool_)
+    if isinstance(avail_actions, list):  # numpy takes bytes for text
+        avail_actions = [bytearray(row) if isinstance(row, bytes) else row for row in avail_actions]
+    try:
+        array = np.asarray(avail_actions)
+        if array.dtype != np.bool_:
+            array = array.astype(np.float64)
+            if np.isnan(array).any():
+                raise ValueError("it holds nan")
+            array = array != 0
+    except (TypeError, ValueError) as error:
+        raise ObservationError(f"avail_actions is not an array of flags ({error})") from error
+    if array.shape != shape:
+        raise ObservationError(f"avail_actions has shape {_row(array.shape, shape)}, expected {_row(shape, shape)}")
+    if not array.any(1).all():
+        agent = np.flatnonzero(~array.any(1))[0]
+        raise ObservationError(f"agent {agent} has no available action; at least one is needed")
+    return array
+
+
+def _row(given: tuple[int, ...], expected: tuple[int, int]) -> list[int]:
+    """A single agent's caller passed one row: speak of that row."""
+    return list(given[1:]) if expected[0] == 1 and len(given) >= 1 and given[0] == 1 else list(given)
 
 
 def items(given: Any, axes_left: int = MAX_AXES) -> tuple[list[int], list[Any]]:
@@ -38,14 +112,14 @@ def items(given: Any, axes_left: int = MAX_AXES) -> tuple[list[int], list[Any]]:
 
 def plain_obs(obs: Any, rows: int, columns: int) -> array[float] | memoryview:
     """obs as float32 [rows, columns], for rows 0 [columns]; every value finite. Raises ObservationError."""
-    try:
-        values = _floats(obs, rows, columns)
-        if values is None:
+    values = _floats(obs, rows, columns)
+    if values is None:
+        try:
             shape, found = items(obs)
             values = array("f", map(float, found))
-            _check_shape("obs", shape, rows, columns)
-    except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-        raise ObservationError(f"obs is not an array of numbers ({error})") from error
+        except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
+            raise ObservationError(f"obs is not an array of numbers ({error!s:.120})") from error
+        _check_shape("obs", shape, rows, columns)
     if not isfinite(sum(values)):  # in float64, which no such sum overflows
         i, value = next((i, value) for i, value in enumerate(values) if not isfinite(value))
         raise ObservationError(f"obs[{i % columns}] of agent {i // columns} is {value}; values must be finite float32")
@@ -61,7 +135,7 @@ def _floats(obs: Any, rows: int, columns: int) -> array[float] | None:
         if not isinstance(obs, list | tuple) or [*map(len, obs)] != [columns] * rows:
             return None
         return array("f", chain.from_iterable(obs)) if all(isinstance(row, PLAIN_ROW) for row in obs) else None
-    except TypeError:
+    except (TypeError, OverflowError, NotImplementedError):
         return None
 
 
@@ -76,7 +150,7 @@ def plain_avail(avail_actions: Any, rows: int, columns: int) -> bytes | memoryvi
             if any(number != number for number in numbers):
                 raise ValueError("it holds nan")
         except (TypeError, ValueError, OverflowError, NotImplementedError) as error:
-            raise ObservationError(f"avail_actions is not an array of flags ({error})") from error
+            raise ObservationError(f"avail_actions is not an array of flags ({error!s:.120})") from error
         _check_shape("avail_actions", shape, rows, columns)
         flags = bytes(number != 0.0 for number in numbers)
     for i in range(max(rows, 1)):

@@ -6,10 +6,9 @@ Its last action, scaled to [-1, 1], follows the observation. So every backend ru
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from mast_runtime.arrays import buffer, plain
+from mast_runtime.arrays import buffer, plain, replace
 from mast_runtime.inputs import STATISTICS, Inputs
 from mast_runtime.network import Contract, Network
 

@@ -97,7 +97,7 @@ class Parameter(NamedTuple):
             raise BadParameter(f"Invalid value for '{self.label}': {error}") from None
         low, high = declared.min, declared.max
         if not ((low is None or value >= low) and (high is None or value <= high)):
-            span = (f"{low}<=" if low is not None else "") + "x" + (f"<={high}" if high is not None else "")
+            span = f"{low}<=x<={high}" if None not in (low, high) else f"x<={high}" if low is None else f"x>={low}"
             raise BadParameter(f"Invalid value for '{self.label}': {text} is not in the range {span}")
         return value
 
@@ -161,17 +161,17 @@ class Command:
         parser = Parser(path, description=inspect.getdoc(self.function), allow_abbrev=False, argument_default=None,
                         formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
         for one in parameters:
-            declared, shared = one.declared, {"help": one.declared.help.replace("%", "%%")}
+            declared, told = one.declared, one.declared.help.replace("%", "%%")
             if declared.is_argument:
-                parser.add_argument(one.name, metavar=one.label, nargs="*" if one.many else "?", **shared)
+                parser.add_argument(one.name, metavar=one.label, nargs="*" if one.many else "?", help=told)
                 continue
             names = declared.names or (one.label,)
             if one.kind is bool:
-                parser.add_argument(*names, dest=one.name, action="store_true", default=None, **shared)
+                parser.add_argument(*names, dest=one.name, action="store_true", default=None, help=told)
             else:
                 metavar = declared.metavar or getattr(one.kind, "__name__", "value").upper().replace("STR", "TEXT")
                 action = "append" if one.many else "store"
-                parser.add_argument(*names, dest=one.name, action=action, metavar=metavar, **shared)
+                parser.add_argument(*names, dest=one.name, action=action, metavar=metavar, help=told)
         return parser
 
     def _value(self, one: Parameter, given: Any, context: Any) -> Any:

@@ -12,9 +12,9 @@ from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mast_runtime.arrays import answer, is_numpy, numpy_here
+from mast_runtime.arrays import answer
 from mast_runtime.errors import BackendError
-from mast_runtime.given import chosen_agents, overflow, plain_avail, plain_obs
+from mast_runtime.given import chosen_agents, overflow, read_avail, read_obs
 from mast_runtime.native.packing import Level, pack
 from mast_runtime.network import Contract, Network
 
@@ -137,28 +137,9 @@ def make_team(
     return _native.Team(contract=contract, backend=backend, agent_ids=ids, groups=tuple(groups))
 
 
-def _convert_obs(obs: Any, rows: int, columns: int) -> Any:
-    """obs as the kernels read it, float32; rows 0: one agent's, [columns]. Raises ObservationError."""
-    if not (is_numpy(obs) and numpy_here()):
-        return plain_obs(obs, rows, columns)
-    import numpy as np
-
-    from mast_runtime.agent import checked_obs
-
-    checked = checked_obs(obs if rows else [obs], (max(rows, 1), columns))
-    return np.ascontiguousarray(checked if rows else checked[0])
-
-
-def _convert_avail(avail_actions: Any, rows: int, columns: int) -> Any:
-    """Likewise, as flags of one byte."""
-    if not (is_numpy(avail_actions) and numpy_here()):
-        return plain_avail(avail_actions, rows, columns)
-    import numpy as np
-
-    from mast_runtime.agent import checked_avail
-
-    checked = checked_avail(avail_actions if rows else [avail_actions], (max(rows, 1), columns))
-    return np.ascontiguousarray(checked if rows else checked[0])
+def squash(q: Any, last: Any, bounds: Any, sizes: Any, out: Any) -> None:
+    """mast_runtime.squash.squash in C."""
+    _native.squash(q, last, bounds, sizes, out)
 
 
 def _check_executed(action: Any, last_action: int | array[int], n_actions: int) -> int | array[int]:
@@ -171,4 +152,4 @@ def _check_executed(action: Any, last_action: int | array[int], n_actions: int) 
 
 
 if _native is not None:
-    _native.configure(_convert_obs, _convert_avail, chosen_agents, answer, overflow, _check_executed)
+    _native.configure(read_obs, read_avail, chosen_agents, answer, overflow, _check_executed)

@@ -66,3 +66,37 @@ static PyObject *agent_bounded(PyObject *object, PyObject *const *args, Py_ssize
     }
     Py_RETURN_NONE;
 }
+
+/* squash(q, last, bounds, sizes, out): see mast_runtime.squash. q may be bytes. */
+static PyObject *squash_rows(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *array[4], *result = NULL;
+    Py_buffer q = {0}, last = {0}, bounds = {0}, sizes = {0}, out = {0};
+    if (!PyArg_ParseTuple(args, "y*OOOO", &q, &array[0], &array[1], &array[2], &array[3]))
+        return NULL;
+    const Py_ssize_t floats = q.len / 4;
+    if (one_axis(array[1], 'f', "bounds", &bounds) < 0 || one_axis(array[2], 'i', "sizes", &sizes) < 0)
+        goto done;
+    const Py_ssize_t n = sizes.len / 4, width = n ? floats / n : 0;
+    int fits = n && q.len == 4 * n * width && bounds.len == 4 * n * (4 * width + 1) && (uintptr_t)q.buf % 4 == 0
+               && writable_floats(array[0], &last, floats) && writable_floats(array[3], &out, floats);
+    for (Py_ssize_t i = 0; fits && i < n; i++)
+        fits = ((const int32_t *)sizes.buf)[i] >= 0 && ((const int32_t *)sizes.buf)[i] <= width;
+    if (!fits) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "q, last, bounds, sizes and out do not fit together, or cannot be written");
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < n; i++)
+        squash((const float *)q.buf + i * width, (const float *)bounds.buf + i * (4 * width + 1),
+               (uint32_t)((const int32_t *)sizes.buf)[i], (float *)last.buf + i * width, (float *)out.buf + i * width);
+    result = Py_NewRef(Py_None);
+done:
+    PyBuffer_Release(&q);
+    PyBuffer_Release(&last);
+    PyBuffer_Release(&bounds);
+    PyBuffer_Release(&sizes);
+    PyBuffer_Release(&out);
+    return result;
+}

@@ -1,4 +1,4 @@
-/* What a team is told of its actions, and what it counts of its inputs. Part of _team.h. */
+/* What a team is told of its actions, what it counts of its inputs, and its action values. Part of _team.h. */
 
 /* executed(actions [n]) */
 static PyObject *team_executed(PyObject *object, PyObject *given)
@@ -47,4 +47,12 @@ static PyObject *team_out_of_range_counts(PyObject *object, void *unused)
     if (!team_free(self))
         return NULL;
     return array_of(self->outside, 8u * (size_t)self->n * self->obs, "q", self->n, self->obs);
+}
+
+static PyObject *team_q_bytes(PyObject *object, void *unused)
+{
+    (void)unused;
+    const Team *self = (Team *)object;
+    const Py_ssize_t size = 4 * self->n * (Py_ssize_t)self->actions;
+    return team_free(self) ? PyBytes_FromStringAndSize((const char *)self->q, size) : NULL;
 }

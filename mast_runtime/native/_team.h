@@ -274,6 +274,7 @@ static PyMethodDef team_methods[] = {
     {0}};
 static PyGetSetDef team_getset[] = {
     {"q", team_q, NULL, "Action values [n,A] of the last decision (a copy).", NULL},
+    {"q_bytes", team_q_bytes, NULL, "The same as float32 in the machine's byte order, for those who have no numpy.", NULL},
     {"hidden", team_hidden, NULL, "Recurrent state [n,H] (a copy).", NULL},
     {"last_action", team_last_action, NULL, "The last actions [n], -1 before the first of an episode.", NULL},
     {"out_of_range", team_out_of_range, NULL, "Inputs so far that lay outside the range that training saw.", NULL},

@@ -85,7 +85,7 @@ def engines() -> dict[str, Maker | str]:
 
 
 def _single(agent: Any) -> Act:
-    def act(step: Step) -> list[int]:
+    def act(step: Step) -> list:
         if step.start:
             agent.reset()
         if agent.contract.head is not None:
@@ -119,7 +119,7 @@ def _native_team(level: str) -> Maker:
         inner = make_team(inner_contract(contract), [inner_network(contract, network)], [index], TOGETHER, level)
         team = outer_team(contract, inner, [index])
 
-        def act(step: Step) -> list[int]:
+        def act(step: Step) -> list:
             if step.start:
                 team.reset()
             # rows of a matrix without numpy: a view of the same bytes in two dimensions
