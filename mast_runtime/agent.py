@@ -82,7 +82,7 @@ class Team:
         if not np.isfinite(q).all():
             overflow()
         self.q, self.hidden = q, hidden
-        self.last_action = np.where(avail, q, -np.inf).argmax(1)
+        self.last_action = np.where(avail, q, -np.inf).argmax(1).astype(np.int64, copy=False)  # elsewhere int32
         self.out_of_range_counts += (obs < self._low) | (obs > self._high)
         return in_kind(given, self.last_action.copy())
 
