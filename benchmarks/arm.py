@@ -28,6 +28,8 @@ PACKAGES = "python3,python3-venv,python3-numpy"
 RIVALS = ("numpy", "onnx", "onnxruntime")
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 VARIABLES = "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "OMP_NUM_THREADS=1"
+BINARIES = "/opt/mast/robot/bin"
+"""Of the robot's environment, in a root."""
 GLIBC = "2_28", "2_27", "2_26", "2_17"
 """Debian 12 has 2.36: it takes wheels built for any of these."""
 
@@ -98,11 +100,6 @@ class Root:
     def __call__(self, *command: object) -> str:
         return run("unshare", "--net", "chroot", self.folder, "env", "-i", *VARIABLES, *command)
 
-    def environment(self, name: str, *options: str) -> str:
-        """A new virtual environment; its bin folder."""
-        self("python3", "-m", "venv", *options, f"/opt/mast/{name}")
-        return f"/opt/mast/{name}/bin"
-
 
 def installed_bytes(environment: Path) -> int:
     """Of the distribution in this environment: what the wheel brought, its command, and no pip."""
@@ -114,18 +111,18 @@ def installed_bytes(environment: Path) -> int:
 def try_wheel(root: Root, wheel: Path, policy: Path, rounds: int) -> dict[str, Any]:
     """Installed without numpy and without an index, self-tested, and its start-up."""
     inside, file, probe = root.put(wheel), root.put(policy), root.put(HERE / "arm_probe.py")
-    binary = root.environment("robot")
+    root("python3", "-m", "venv", "/opt/mast/robot")
     started = time.perf_counter()
-    root(f"{binary}/pip", "install", "--quiet", "--no-index", "--no-compile", inside)
+    root(f"{BINARIES}/pip", "install", "--quiet", "--no-index", "--no-compile", inside)
     seconds = time.perf_counter() - started
     started = time.perf_counter()
-    root(f"{binary}/pip", "--version")
+    root(f"{BINARIES}/pip", "--version")
     pip_seconds = time.perf_counter() - started
-    test = json.loads(root(f"{binary}/mast", "selftest", file, "--json"))
+    test = json.loads(root(f"{BINARIES}/mast", "selftest", file, "--json"))
     if not test["passed"]:
         sys.exit(f"{wheel.name}: mast selftest: {test}")
-    root(f"{binary}/mast", "inspect", file)
-    found = json.loads(root(f"{binary}/python", probe, "start", file, rounds))
+    root(f"{BINARIES}/mast", "inspect", file)
+    found = json.loads(root(f"{BINARIES}/python", probe, "start", file, rounds))
     if found["numpy"]:
         sys.exit("the environment of the robot has numpy")
     return {
@@ -139,20 +136,35 @@ def try_wheel(root: Root, wheel: Path, policy: Path, rounds: int) -> dict[str, A
     }
 
 
-def compare(root: Root, system: System, policy: str, house: Path, rounds: int) -> dict[str, Any]:
-    """The kernel's decisions beside those of the reference, and of ONNX Runtime where PyPI has it."""
+def compare(root: Root, system: System, policy: Path, house: Path, rounds: int) -> dict[str, Any]:
+    """The kernel's decisions beside those of the reference, and of ONNX Runtime where PyPI has it.
+
+    The environment of the robot gets numpy for it, so this comes last.
+    """
     if system.machine:
         platforms = [f"--platform=manylinux_{version}_{system.machine}" for version in GLIBC]
         platforms.append(f"--platform=manylinux2014_{system.machine}")
         which = ("--python-version=3.11", "--only-binary=:all:", f"--constraint={HERE.parent / 'constraints.txt'}")
         run(sys.executable, "-m", "pip", "download", "--quiet", *platforms, *which, f"--dest={house}", *RIVALS)
         shutil.copytree(house, root.home / "house")
-        binary = root.environment("measured")
-        root(f"{binary}/pip", "install", "--quiet", "--no-index", "--find-links=/opt/mast/house", *RIVALS)
+        options = ("--quiet", "--no-index", "--no-compile", "--find-links=/opt/mast/house")
+        root(f"{BINARIES}/pip", "install", *options, *RIVALS)
     else:
-        binary = root.environment("measured", "--system-site-packages")
-    root(f"{binary}/pip", "install", "--quiet", "--no-index", *(f"/opt/mast/{p.name}" for p in root.home.glob("*.whl")))
-    return json.loads(root(f"{binary}/python", "/opt/mast/arm_probe.py", "decide", policy, rounds))
+        settings = root.home / "robot" / "pyvenv.cfg"
+        closed = "include-system-site-packages = false"
+        settings.write_text(settings.read_text().replace(closed, closed.replace("false", "true")))
+    return json.loads(
+        root(f"{BINARIES}/python", "/opt/mast/arm_probe.py", "decide", f"/opt/mast/{policy.name}", rounds)
+    )
+
+
+def keep(file: Path, architecture: str, row: dict[str, Any]) -> None:
+    """The row in place of the one that the file has of this architecture."""
+    rows = json.loads(file.read_text()) if file.is_file() else {}
+    known = rows | {architecture: row}
+    partial = file.with_name(f".{file.name}.tmp")
+    partial.write_text(json.dumps({name: known[name] for name in SYSTEMS if name in known}, indent=1) + "\n")
+    os.replace(partial, file)
 
 
 def describe_host() -> dict[str, Any]:
@@ -171,10 +183,8 @@ def main() -> None:
     given = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("roots are made and entered by root: sudo make arm")
-    found: dict[str, Any] = {}
-    for architecture, system in SYSTEMS.items():
-        if architecture not in (given.only or SYSTEMS):
-            continue
+    for architecture in given.only or SYSTEMS:
+        system = SYSTEMS[architecture]
         wheels = list(given.dist.glob(f"mast_runtime-*-{system.wheel}.whl"))
         if len(wheels) != 1:
             sys.exit(f"{given.dist} has {len(wheels)} wheels of mast-runtime for {system.wheel}: make wheels")
@@ -183,15 +193,11 @@ def main() -> None:
         root = Root(make_root(architecture, given.roots.resolve()))
         row = try_wheel(root, wheels[0], given.policy, given.rounds)
         house = given.roots / f"house-{architecture}"
-        row["decisions"] = compare(root, system, f"/opt/mast/{given.policy.name}", house, given.rounds)
-        found[architecture] = {"system": system.name, "emulated": bool(system.qemu), **row}
-        print(json.dumps(found[architecture], indent=1), flush=True)
-    if given.json:
-        result = {"policy": given.policy.name, "rounds": given.rounds, "host": describe_host(), "systems": found}
-        text = json.dumps(result, indent=1)
-        partial = given.json.with_name(f".{given.json.name}.tmp")
-        partial.write_text(text + "\n")
-        os.replace(partial, given.json)
+        row["decisions"] = compare(root, system, given.policy, house, given.rounds)
+        row = {"system": system.name, "emulated": bool(system.qemu), "policy": given.policy.name, **row}
+        print(json.dumps(row, indent=1), flush=True)
+        if given.json:
+            keep(given.json, architecture, row | {"rounds": given.rounds, "host": describe_host()})
 
 
 if __name__ == "__main__":
