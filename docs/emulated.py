@@ -13,9 +13,9 @@ def wheels() -> str:
     lines = {
         "wheel, kB": lambda row: f"{row['wheel_bytes'] / 1e3:,.0f}",
         "installed, kB": lambda row: f"{row['installed_bytes'] / 1e3:,.0f}",
-        "`pip install`, times `pip --version`": lambda row: digits(row["install_s"] / row["pip_version_s"]),
+        "`pip install`, times `pip --version`": lambda row: digits(row["install_cpu_s"] / row["pip_version_cpu_s"]),
         "a fresh process to its first decision, times a bare Python": lambda row: digits(
-            row["policy_ms"] / row["bare_ms"]
+            row["policy_cpu_ms"] / row["bare_cpu_ms"]
         ),
         "its memory above a bare Python's, MB": lambda row: digits(_more_bytes(row) / 1e6),
         "`mast selftest`": lambda row: "pass: " + ", ".join(_engines(row)),
