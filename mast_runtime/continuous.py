@@ -22,7 +22,7 @@ class Bounded:
     is the given memory, changed in place. actions: the same in their units. sizes [n] int32: components of each agent.
     """
 
-    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview | None = None) -> None:
+    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[float] | None = None) -> None:
         self.n_actions, self._low, self._high = (
             n_actions,
             [head.low[i] for i in indices],
@@ -124,7 +124,7 @@ class ContinuousTeam:
         self._bounded.decide(self._inner.q_bytes)
         return answer(bytearray(self._bounded.actions), "f", self.n, self.contract.n_actions, obs)
 
-    def _join(self, given: memoryview) -> None:
+    def _join(self, given: memoryview[float]) -> None:
         """Each agent's observation and last action, as its network reads them."""
         x, last, width, size, more = (
             self._x,

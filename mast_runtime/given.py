@@ -110,7 +110,7 @@ def items(given: Any, axes_left: int = MAX_AXES) -> tuple[list[int], list[Any]]:
     return [len(given), *(parts[0][0] if parts else ())], [item for _, own in parts for item in own]
 
 
-def plain_obs(obs: Any, rows: int, columns: int) -> array[float] | memoryview:
+def plain_obs(obs: Any, rows: int, columns: int) -> array[float] | memoryview[float]:
     """obs as float32 [rows, columns], for rows 0 [columns]; every value finite. Raises ObservationError."""
     values = _floats(obs, rows, columns)
     if values is None:
