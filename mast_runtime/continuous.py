@@ -22,7 +22,9 @@ class Bounded:
     is the given memory, changed in place. actions: the same in their units. sizes [n] int32: components of each agent.
     """
 
-    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[float] | None = None) -> None:
+    def __init__(
+        self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[float] | None = None
+    ) -> None:
         self.n_actions, self._low, self._high = (
             n_actions,
             [head.low[i] for i in indices],
@@ -126,16 +128,15 @@ class ContinuousTeam:
 
     def _join(self, given: memoryview[float]) -> None:
         """Each agent's observation and last action, as its network reads them."""
-        x, last, width, size, more = (
-            self._x,
-            self._bounded.last,
-            self._width,
-            self.contract.obs_dim,
-            self.contract.n_actions,
-        )
-        for i in range(self.n):
-            x[i * width : i * width + size] = given[i * size : (i + 1) * size]
-            x[i * width + size : (i + 1) * width] = last[i * more : (i + 1) * more]
+        x, width, size, more = self._x, self._width, self.contract.obs_dim, self.contract.n_actions
+        if self.n < size:
+            for i in range(self.n):
+                x[i * width : i * width + size] = given[i * size : (i + 1) * size]
+        else:
+            for k in range(size):
+                x[k::width] = given[k::size]
+        for k in range(more):
+            x[size + k :: width] = self._bounded.last[k::more]
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.
