@@ -25,11 +25,8 @@ class Bounded:
     def __init__(
         self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[float] | None = None
     ) -> None:
-        self.n_actions, self._low, self._high = (
-            n_actions,
-            [head.low[i] for i in indices],
-            [head.high[i] for i in indices],
-        )
+        self.n_actions = n_actions
+        self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
         self.sizes = array("i", map(len, self._low))
         size = len(self.sizes) * n_actions
         self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
