@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mast_runtime.continuous import Bounded
 from mast_runtime.head import Head
 
 
@@ -39,11 +38,10 @@ def errors(
     given [T,N,A] in units; q, last [T,N,A]: the trainer's outputs, and its last actions in [-1, 1], from which a rate
     limit counts.
     """
-    wanted = Bounded(head, indices, q.shape[-1])
-    low, high, _ = bounds(head, indices, q.shape[-1])
-    found = []
-    for action, values, before in zip(given, q, last, strict=True):
-        wanted.last[:] = before
-        wanted.decide(values)
-        found.append((np.abs(action.astype(np.float64) - wanted.actions()) / (high - low)).max(1))
-    return np.array(found)
+    low, high, has = bounds(head, indices, q.shape[-1])
+    wanted = squashed(q, has)
+    if head.rate_limit is not None:
+        step = np.float32(2.0 * head.rate_limit)
+        wanted = np.where(has, np.clip(wanted, last - step, last + step), np.float32(0.0))
+    distance = np.abs(given.astype(np.float64) - in_units(head, indices, wanted))
+    return (distance / (high - low)).max(-1)

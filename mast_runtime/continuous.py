@@ -22,12 +22,11 @@ class Bounded:
     is the given memory, changed in place. actions: the same in their units. sizes [n] int32: components of each agent.
     """
 
-    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview | None = None) -> None:
-        self.n_actions, self._low, self._high = (
-            n_actions,
-            [head.low[i] for i in indices],
-            [head.high[i] for i in indices],
-        )
+    def __init__(
+        self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[float] | None = None
+    ) -> None:
+        self.n_actions = n_actions
+        self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
         self.sizes = array("i", map(len, self._low))
         size = len(self.sizes) * n_actions
         self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
@@ -124,18 +123,17 @@ class ContinuousTeam:
         self._bounded.decide(self._inner.q_bytes)
         return answer(bytearray(self._bounded.actions), "f", self.n, self.contract.n_actions, obs)
 
-    def _join(self, given: memoryview) -> None:
+    def _join(self, given: memoryview[float]) -> None:
         """Each agent's observation and last action, as its network reads them."""
-        x, last, width, size, more = (
-            self._x,
-            self._bounded.last,
-            self._width,
-            self.contract.obs_dim,
-            self.contract.n_actions,
-        )
-        for i in range(self.n):
-            x[i * width : i * width + size] = given[i * size : (i + 1) * size]
-            x[i * width + size : (i + 1) * width] = last[i * more : (i + 1) * more]
+        x, width, size, more = self._x, self._width, self.contract.obs_dim, self.contract.n_actions
+        if self.n < size:
+            for i in range(self.n):
+                x[i * width : i * width + size] = given[i * size : (i + 1) * size]
+        else:
+            for k in range(size):
+                x[k::width] = given[k::size]
+        for k in range(more):
+            x[size + k :: width] = self._bounded.last[k::more]
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.

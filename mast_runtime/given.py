@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from collections.abc import Sequence
 from itertools import chain
@@ -110,7 +111,7 @@ def items(given: Any, axes_left: int = MAX_AXES) -> tuple[list[int], list[Any]]:
     return [len(given), *(parts[0][0] if parts else ())], [item for _, own in parts for item in own]
 
 
-def plain_obs(obs: Any, rows: int, columns: int) -> array[float] | memoryview:
+def plain_obs(obs: Any, rows: int, columns: int) -> array[float] | memoryview[float]:
     """obs as float32 [rows, columns], for rows 0 [columns]; every value finite. Raises ObservationError."""
     values = _floats(obs, rows, columns)
     if values is None:
@@ -134,8 +135,10 @@ def _floats(obs: Any, rows: int, columns: int) -> array[float] | None:
             return array("f", obs) if plain and len(obs) == columns else None
         if not isinstance(obs, list | tuple) or [*map(len, obs)] != [columns] * rows:
             return None
-        return array("f", chain.from_iterable(obs)) if all(isinstance(row, PLAIN_ROW) for row in obs) else None
-    except (TypeError, OverflowError, NotImplementedError):
+        if not all(isinstance(row, PLAIN_ROW) for row in obs):
+            return None
+        return array("f", struct.pack(f"{rows * columns}f", *chain.from_iterable(obs)))
+    except (TypeError, OverflowError, NotImplementedError, struct.error):
         return None
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -116,6 +117,31 @@ def test_the_commands_of_a_robot(tmp_path):
     log = tmp_path / "robot.jsonl"
     log.write_text("\n".join(map(json.dumps, np.load(ROOT / "tests/data/3m-robot.npz")["obs"].tolist())))
     assert "looks as it did in training" in alone("mast", "selftest", str(TEAM), "--robot-log", str(log))[0]
+
+
+@pytest.mark.parametrize("name", ["choices", "continuous"])
+def test_the_server(name, tmp_path):
+    """Decisions, inputs out of range, and what was executed of continuous actions."""
+    policy = load(TEAM) if name == "choices" else continuous(7, "f32")
+    save(policy, tmp_path / "p.mast")
+    agent, size = policy.agent(1), policy.contract.obs_dim
+    command = [sys.executable, str(ROOT / "tests" / "without_numpy.py"), "mast", "serve", str(tmp_path / "p.mast")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([*command, "--port", "0"], env=environment, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            url = server.stdout.readline().split()[0]
+            for value in (0.1, 50.0, 60.0):
+                tensor = {"name": "obs", "datatype": "FP32", "shape": [size], "data": [value] * size}
+                message = {"parameters": {"sequence_id": 1, "sequence_start": value < 1.0}, "inputs": [tensor]}
+                with urlopen(f"{url}/v2/models/agent_1/infer", json.dumps(message).encode(), 20) as answer:
+                    action, q = (output["data"] for output in json.load(answer)["outputs"])
+                own = agent.act([value] * size)
+                assert action == (own.tolist() if name == "continuous" else [own]) and q == agent.q.tolist()
+            with urlopen(f"{url}/metrics", timeout=20) as answer:
+                assert answer.read().decode().count("_total{input=") >= size
+        finally:
+            server.terminate()
 
 
 @pytest.mark.parametrize(

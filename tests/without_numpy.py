@@ -184,6 +184,7 @@ def _text(value):
 
 def main(program, *arguments):
     if program == "mast":
+        ABSENT.discard("click" if arguments[0] == "serve" else "")  # which comes with uvicorn
         from mast_runtime import commands
 
         sys.argv = ["mast", *arguments]

@@ -125,7 +125,7 @@ class Endpoints:
         episode = self.sequences.take(model.name, message, lambda: Episode(model, model.new_agent()))
         agent = episode.agent
         outside = agent.out_of_range
-        counts = agent.out_of_range_counts if outside else 0
+        counts = agent.out_of_range_counts.tolist() if outside else [0] * agent.contract.obs_dim
         restore = tell_executed(model, message, agent)
         start_s = time.perf_counter()
         try:
@@ -139,8 +139,9 @@ class Endpoints:
         self.statistics[model.name].decision(round(handled.decision_s * 1e9))
         if agent.out_of_range > outside:
             names = episode.model.input_names
-            for i in (agent.out_of_range_counts - counts).nonzero()[0].tolist():
-                self.metrics.outside[model.name, names[i]] += 1
+            for name, before, now in zip(names, counts, agent.out_of_range_counts.tolist(), strict=True):
+                if now > before:
+                    self.metrics.outside[model.name, name] += 1
         self.sequences.keep(model.name, message, episode)
         return episode
 
