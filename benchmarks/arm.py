@@ -98,7 +98,8 @@ class Root:
         return f"/opt/mast/{path.name}"
 
     def __call__(self, *command: object) -> str:
-        return run("unshare", "--net", "chroot", self.folder, "env", "-i", *VARIABLES, *command)
+        alone = ("unshare", "--net", "--pid", "--fork", f"--mount-proc={self.folder}/proc")
+        return run(*alone, "chroot", self.folder, "env", "-i", *VARIABLES, *command)
 
 
 def installed_bytes(environment: Path) -> int:

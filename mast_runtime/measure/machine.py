@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mast_runtime.native import status
 
-PACKAGES = ("mast-marl", "numpy", "safetensors", "onnxruntime", "ai-edge-litert", "openvino")
+PACKAGES = ("mast-marl", "mast-runtime", "numpy", "safetensors", "onnxruntime", "ai-edge-litert", "openvino")
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ session.run(None, {given.name: numpy.ones(shapes[given.name], types[given.type])
 """
 # On Linux ru_maxrss survives exec and so starts at the parent's peak; VmHWM belongs to the child alone.
 _REPORT = """
+import sys
 import time
 print("acted", time.process_time(), flush=True)
 try:
@@ -53,7 +54,8 @@ try:
     print(*(1024 * int(status[key].split()[0]) for key in ("VmHWM", "VmRSS")))
 except OSError:
     import resource
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0)
+    unit = 1 if sys.platform == "darwin" else 1024
+    print(unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0)
 """
 
 
