@@ -8,12 +8,14 @@ import torch
 from learning import update
 from test_fused import SHARED
 from test_graphs import joined, learners, padded
-from test_learner import episodes
+from test_learner import SPEC, episodes
 
 from mast_train.engines import fused_engine
 from mast_train.engines.fused import nvrtc, structure
 from mast_train.engines.fused_engine import FusedEngine
+from mast_train.experience.replay import EpisodeBuffer, pack
 from mast_train.learning.update import Update
+from mast_train.settings.config import ReplayConfig
 
 
 @pytest.fixture(autouse=True)
@@ -28,12 +30,22 @@ def fused(learners):
     return step
 
 
+def packed(batches):
+    """Batches of one episode count as seeds' packed episodes, shuffled."""
+    buffers = [EpisodeBuffer(ReplayConfig(capacity=4, batch=4), SPEC, torch.device("cpu")) for _ in batches]
+    for own, batch in zip(buffers, batches, strict=True):
+        own.add(batch)
+    return pack(buffers, [torch.tensor([1, 3, 0, 2])] * len(batches), {})
+
+
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize(
     ("settings", "seeds"),
     [({}, 1), ({}, 2), ({"net.shared": True}, 2), ({"algorithm": "owqmix"}, 2), ({"net.last_action": False}, 1),
+     ({"algorithm": "res", "net.shared": True}, 2), ({"algorithm": "iql", "target.returns": "n_step"}, 2),
      ({"sparse.block.gru": 8}, 2), ({"sparse.block.gru": 5, "algorithm": "owqmix"}, 2)],
 )  # fmt: skip
-def test_fused_updates_are_torchs(settings, seeds):
+def test_fused_updates_are_torchs(settings, seeds, packs):
     """Through topology changes and target copies; what graphs read is refreshed in place."""
     steps = {"sparse.update_interval": 3, "train.target_interval": 4, "train.lr": 2e-4, "target.start": 0.0}
     alone, beside = (learners("mast-active", {**settings, **steps}, seeds) for _ in range(2))
@@ -42,7 +54,8 @@ def test_fused_updates_are_torchs(settings, seeds):
     assert all(recurrence._structure is not None for recurrence in recurrences)
     for number in range(9):
         batches = [episodes(10 * number + seed) for seed in range(seeds)]
-        log = together(joined([padded(batch, 12) for batch in batches]), [0] * seeds)
+        batch = packed(batches) if packs else joined([padded(batch, 12) for batch in batches])
+        log = together(batch, [0] * seeds)
         for k, (own, batch) in enumerate(zip(alone, batches, strict=True)):
             for name, value in update(own, batch, 0).items():
                 torch.testing.assert_close(log[name][k], value, atol=1e-5, rtol=3e-4, msg=f"{name} {number} {k}")

@@ -88,6 +88,43 @@ def one_step(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: floa
     return reward + gamma * torch.where(terminated, 0.0, next_value)
 
 
+def linked_td_lambda(
+    reward: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    last: Tensor,
+    after: Tensor,
+    gamma: float,
+    lam: float | Tensor,
+    steps: int,
+) -> Tensor:
+    """td_lambda of transitions in any order, all [R]: `after` says which row is the next step's, `last` where none is
+    (of an episode, or of no transition, whose target is something finite). steps: of the longest episode, at most.
+
+    y_i = f_i + c_i y_after(i) of all rows at once: after d rounds f holds 2^d terms of the sum, c what the rest is
+    multiplied with, and each row knows the one that many steps later.
+    """
+    keep = torch.where(last, 0.0, lam)
+    target = one_step(reward, (1.0 - keep) * next_value, terminated, gamma)
+    carry = gamma * torch.where(terminated, 0.0, keep)
+    for left in range((steps - 1).bit_length() - 1, -1, -1):
+        target = torch.addcmul(target, carry, target.index_select(0, after))
+        if left:
+            carry, after = carry * carry.index_select(0, after), after.index_select(0, after)
+    return target
+
+
+def linked_n_step(
+    reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, after: Tensor, gamma: float, n: int
+) -> Tensor:
+    """n_step of transitions in any order, all [R]: see linked_td_lambda."""
+    target = one_step(reward, next_value, terminated, gamma)
+    for _ in range(n - 1):
+        following = torch.where(last, next_value, target.index_select(0, after))
+        target = one_step(reward, following, terminated, gamma)
+    return target
+
+
 def episode_return(reward: Tensor, terminated: Tensor, last: Tensor, gamma: float) -> Tensor:
     """sum_k gamma^k r_{t+k} up to the episode's last step, truncated or not. Shapes as td_lambda."""
     return td_lambda(reward, torch.zeros_like(reward), terminated, last, gamma, 1.0)

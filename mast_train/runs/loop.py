@@ -15,9 +15,9 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import torch
 
 from mast_runtime.streams import pasted
-from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.exploration import Exploration
-from mast_train.experience.replay import add, gather, share
+from mast_train.experience.packed import Batch
+from mast_train.experience.replay import add, gather, pack, share
 from mast_train.experience.rollout import Actor, Rollouts
 from mast_train.experience.rounds import Rounds
 from mast_train.experience.scaling import Scaling
@@ -151,8 +151,7 @@ class Loop:
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Of whole episodes all can, or none; of pieces the runs wait for the one that has the fewest steps.
             if all(run.replay.can_sample() for run in runs):
-                ages = [run.replay.draw(run.sampling) for run in runs]
-                batch = gather([run.replay for run in runs], ages, self._batch_memory, self._update.steps)
+                batch = self._batch()
                 logs.append(self._updated(batch if seen_as is None else seen_as.in_place(batch)))
                 for run in runs:
                     run.adapt_replay()
@@ -163,14 +162,20 @@ class Loop:
             run.clock.learning += (time.perf_counter() - started) / len(runs)
         return metrics
 
-    def _updated(self, batch: EpisodeBatch) -> Log:
+    def _batch(self) -> Batch:
+        """What the runs learn from next."""
+        replays, ages = zip(*((run.replay, run.replay.draw(run.sampling)) for run in self._active), strict=True)
+        if self._update.packs:
+            return pack(replays, ages, self._batch_memory)
+        return gather(replays, ages, self._batch_memory, self._update.steps)
+
+    def _updated(self, batch: Batch) -> Log:
         try:
             return self._update(batch, [run.step for run in self._active])
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"an update of {len(self._active)} seeds on {len(batch.filled):,} episodes of up to "
-                f"{batch.filled.shape[1]} steps does not fit the memory of {batch.filled.device}: lower --seeds, "
-                "replay.batch or net.hidden"
+                f"an update of {len(self._active)} seeds on {batch.size} does not fit the memory of "
+                f"{batch.reward.device}: lower --seeds, replay.batch or net.hidden"
             ) from error
 
     def _check_finite(self, metrics: Sequence[dict[str, float]]) -> None:

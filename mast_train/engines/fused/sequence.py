@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mast_train.engines.fused.layout import Places
 from mast_train.engines.fused.structure import Structure
+from mast_train.networks.agents import GRUSequence
 from mast_train.settings.errors import UserError
 
 
@@ -55,6 +57,22 @@ def gru_places(
     """
     _check(gates, weight_hh, bias_hh, at, structure)
     return FusedGRU.apply(gates, weight_hh, bias_hh, at, structure, options)  # type: ignore[return-value]
+
+
+def gru_in_torch(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, at: Places) -> Tensor:
+    """`gru_places` step by step in torch, packed rows padded for it; where nobody's step is, states are something
+    finite."""
+    g, p, h = len(gates), gates.shape[1], weight_hh.shape[-1]
+    if at.begins is None:
+        return GRUSequence.apply(gates.unflatten(1, (at.steps, at.rows)), weight_hh, bias_hh).flatten(1, 2)
+    assert at.lengths is not None
+    step, row = torch.arange(at.steps, device=gates.device), torch.arange(at.rows, device=gates.device)
+    own = (at.begins[:, :-1].unsqueeze(2) + row).flatten(1)
+    inside = (step.unsqueeze(1) < at.lengths.unsqueeze(1)).flatten(1)
+    index = torch.where(inside, own, p).unsqueeze(2).long()  # place p: of those that have none
+    whole = pad(gates, (0, 0, 0, 1)).gather(1, index.expand(-1, -1, 3 * h))
+    states = GRUSequence.apply(whole.unflatten(1, (at.steps, at.rows)), weight_hh, bias_hh).flatten(1, 2)
+    return states.new_zeros(g, p + 1, h).scatter(1, index.expand(-1, -1, h), states)[:, :p]
 
 
 def _check(gates: Tensor, weight_hh: Tensor, bias_hh: Tensor, at: Places, structure: Structure | None) -> None:
