@@ -7,7 +7,7 @@ import torch
 from test_replay import SPEC, batch, buffer, random_batch
 
 from mast_train.experience.episodes import OBSERVED
-from mast_train.experience.packed import Packed, places, rounded
+from mast_train.experience.packed import Packed, locate, rounded
 from mast_train.experience.replay import EpisodeBuffer, add, gather, pack, share
 from mast_train.learning import targets
 from mast_train.settings.config import ReplayConfig
@@ -143,7 +143,8 @@ def test_a_batch_is_packed_without_waiting_for_its_device():
 
 
 def test_places_of_lengths_by_hand():
-    at, seed, step, episode = places(torch.tensor([[2, 1], [1, 1]]), 8)
-    assert at.tolist() == [0, 1, 2, 3, 4, 8, 9, 10, 11]
-    assert seed.tolist() == [0] * 5 + [1] * 4
-    assert step.tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1] and episode.tolist() == [0, 1, 0, 1, 0, 0, 1, 0, 1]
+    at = locate(torch.tensor([[2, 1], [1, 1]], dtype=torch.int32), 6, 4)
+    assert at.used.tolist() == [[True] * 5 + [False], [True] * 4 + [False] * 2]
+    assert at.step[at.used].tolist() == [0, 0, 1, 1, 2, 0, 0, 1, 1]
+    assert at.rank[at.used].tolist() == [0, 1, 0, 1, 0, 0, 1, 0, 1]
+    assert at.begins.tolist() == [[0, 2, 4, 5, 5], [0, 2, 4, 4, 4]]

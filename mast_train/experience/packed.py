@@ -7,6 +7,7 @@ N agents, O observation, A actions; R = K C.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,14 +61,8 @@ class Packed:
     def rows(self) -> PackedRows:
         """Which place is what; computed where the batch is, with no word to the host."""
         (lengths, ends), (k, c) = self.episodes, self.reward.shape
-        time = torch.arange(self.steps, device=lengths.device, dtype=torch.int32)
-        present = (lengths.unsqueeze(1) >= time.unsqueeze(1)).sum(-1, dtype=torch.int32)  # [K,S]
-        begins = pad(present.cumsum(1, dtype=torch.int32), (1, 0))
-        place = torch.arange(c, device=lengths.device, dtype=torch.int32).repeat(k, 1)
-        step = torch.searchsorted(begins[:, 1:].contiguous(), place, right=True)  # S behind the last
-        used, step = step < self.steps, step.clamp(max=self.steps - 1)
-        rank = (place - begins.gather(1, step)).clamp(max=lengths.shape[1] - 1)
-        length = lengths.gather(1, rank.long())
+        used, step, rank, place, begins = locate(lengths, c, self.steps)
+        length = lengths.gather(1, rank)
         filled = used & (step < length)
         following = torch.where(filled, begins.gather(1, step + 1) + rank, place)
         before = torch.where(used & (step > 0), begins.gather(1, (step - 1).clamp(min=0)) + rank, place)
@@ -84,7 +79,7 @@ class Packed:
             before=(first + before).flatten(),
             starts=(step == 0).flatten(),
             last=(last | ~filled).flatten(),
-            terminated=(last & (ends.gather(1, rank.long()) > 0)).flatten(),
+            terminated=(last & (ends.gather(1, rank) > 0)).flatten(),
             observed=lengths + 1,
             begins=begins,
         )
@@ -130,12 +125,24 @@ def rounded(places: int, transitions: int, limit: int) -> tuple[int, int]:
     return -(-places // share) * share, min(steps, limit) + 1
 
 
-def places(lengths: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of episodes of lengths [K,E] that fall: the place [n] in `size` of each seed of everything that is observed, its
-    seed, its step and its episode."""
-    k, e = lengths.shape
-    time = torch.arange(int(lengths.max()) + 1)
-    seed, step, episode = (lengths.unsqueeze(1) >= time.unsqueeze(1)).nonzero(as_tuple=True)
-    counts = lengths.sum(1) + e
-    shift = torch.arange(k) * size - (counts.cumsum(0) - counts)
-    return torch.arange(len(seed)) + shift[seed], seed, step, episode
+class Located(NamedTuple):
+    """Whose each place is, all [K,C]: used bool, whether anybody's; step and rank int64, the step and which of a seed's
+    episodes; place int32, its number. begins [K,S+1] int32: see PackedRows."""
+
+    used: Tensor
+    step: Tensor
+    rank: Tensor
+    place: Tensor
+    begins: Tensor
+
+
+def locate(lengths: Tensor, size: int, steps: int) -> Located:
+    """lengths [K,E] int32, falling, of the transitions of each seed's episodes; computed where they are."""
+    time = torch.arange(steps, device=lengths.device, dtype=torch.int32)
+    present = (lengths.unsqueeze(1) >= time.unsqueeze(1)).sum(-1, dtype=torch.int32)
+    begins = pad(present.cumsum(1, dtype=torch.int32), (1, 0))
+    place = torch.arange(size, device=lengths.device, dtype=torch.int32).repeat(len(lengths), 1)
+    step = torch.searchsorted(begins[:, 1:].contiguous(), place, right=True)  # `steps` behind the last
+    used, step = step < steps, step.clamp(max=steps - 1)
+    rank = (place - begins.gather(1, step)).clamp(max=lengths.shape[1] - 1)
+    return Located(used, step, rank.long(), place, begins)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
-from mast_train.experience.packed import Packed, places, rounded
+from mast_train.experience.packed import Packed, locate, rounded
 from mast_train.experience.segments import Pieces, draw_pieces, piece_rows, pieces
 from mast_train.experience.storage import Storage, filled_steps
 from mast_train.experience.transfer import sent
@@ -202,33 +202,38 @@ def pack(buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor], memory: dict[
 
     memory: see `gather`.
     """
-    device, stored, k = buffers[0].device, _stored(buffers, ages), len(buffers)
-    length = torch.cat([storage.lengths[own] for storage, own in stored]).view(k, -1)
-    terminated = torch.cat([storage.terminated[own] for storage, own in stored]).view(k, -1)
+    stored, k, limit = _stored(buffers, ages), len(buffers), buffers[0].spec.episode_limit
+    length, terminated = (
+        torch.cat([getattr(storage, name)[own] for storage, own in stored]).view(k, -1)
+        for name in ("lengths", "terminated")
+    )
     length, order = length.sort(dim=1, descending=True, stable=True)
-    e, limit = length.shape[1], buffers[0].spec.episode_limit
+    slots = torch.cat([own for _, own in stored]).view(k, -1)
+    about = torch.stack([length, terminated.gather(1, order), slots.gather(1, order)]).int()
+    about, e = sent(about, buffers[0].device), length.shape[1]
     size, steps = rounded(int(length.sum(1).max()) + e, int(length.max()), limit)
-    at, seed, step, episode = places(length, size)
-    of_storage, parts = order[seed, episode] + e * (seed % (k // len(stored))), len(at)
-    index = torch.zeros(k * size, dtype=torch.int64)
-    for number, (storage, own) in enumerate(stored):
-        mine = slice(0, parts) if len(stored) == 1 else seed == number
-        index[at[mine]] = storage.rows[own[of_storage[mine]], step[mine]]
-    index = sent(index, device).tensor_split(len(stored))
+    at = locate(about[0], size, steps)
+    at_slot = about[2].long().gather(1, at.rank) * stored[0][0].rows.shape[1] + at.step
 
-    def place(name: str, like: Tensor, count: int, most: int, shape: Sequence[int]) -> Tensor:
+    def place(name: str, like: Tensor, most: int, shape: Sequence[int]) -> Tensor:
         if name not in memory or len(memory[name]) < most:
             memory[name] = like.new_empty(most, *shape)
-        return memory[name][:count]
+        return memory[name]
 
-    data = {}
+    data, most = {}, k * rounded(e * (limit + 1), limit, limit)[0]
+    each = [
+        storage.rows_there.flatten().index_select(0, own.flatten()).masked_fill(~used.flatten(), 0)
+        for (storage, _), own, used in zip(
+            stored, *(x.tensor_split(len(stored)) for x in (at_slot, at.used)), strict=True
+        )
+    ]
     for name, whole in stored[0][0].data.items():
-        fields = place(name, whole, k * size, k * rounded(e * (limit + 1), limit, limit)[0], whole.shape[1:])
-        for (storage, _), own, part in zip(stored, index, fields.tensor_split(len(stored)), strict=True):
+        fields = place(name, whole, most, whole.shape[1:])[: k * size]
+        for (storage, _), own, part in zip(stored, each, fields.tensor_split(len(stored)), strict=True):
             torch.index_select(storage.data[name], 0, own, out=part)
         data[name] = fields.unflatten(0, (k, size))
-    about = sent(torch.stack([length, terminated.gather(1, order)]).int(), device)
-    return Packed(**data, episodes=place("episodes", about, 2, 2, about.shape[1:]).copy_(about), steps=steps)
+    episodes = place(f"episodes {k}", about, 2, about.shape[1:]).copy_(about[:2])
+    return Packed(**data, episodes=episodes, steps=steps)
 
 
 def _stored(buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor]) -> list[tuple[Storage, Tensor]]:
