@@ -104,6 +104,29 @@ def test_nothing_recorded_waits_for_the_device(method, settings, seeds):
         together._optimise()
 
 
+class Counting(TorchDispatchMode):
+    """How many operations there are."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("method", "settings"), KINDS)
+def test_what_is_recorded_is_as_much_for_any_number_of_seeds(method, settings):
+    counts = []
+    for seeds in (2, 5):
+        together, batch = as_recorded(learners(method, settings, seeds)), joined([episodes().padded(16)] * seeds)
+        together(batch, [0] * seeds)
+        with Counting() as counting:
+            together._gradients(batch)
+            together._optimise()
+        counts.append(counting.count)
+    assert counts[0] == counts[1]
+
+
 def test_a_resumed_learner_goes_on_where_its_optimiser_was():
     """Moments and step counts come into the flat memory, and out of it again."""
     whole, first = learners("mast", {})[0], learners("mast", {})[0]

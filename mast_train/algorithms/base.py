@@ -91,6 +91,10 @@ class Seen:
         if self.config.target.scale == "fixed":
             return self._reduced(q, avail, by, 1.0)
         # The unit is one seed's own: its spread is over that seed's transitions.
+        if self.rows.real is not None:  # as many rows of each seed
+            unit = targets.spreads(q, avail, self.rows.real, len(self.rows.sizes))
+            of_row = unit.repeat_interleave(self.rows.sizes[0]).view(-1, *[1] * (q.dim() - 1))
+            return self._reduced(q, avail, by, of_row)
         optional = self.rows.split_any(by), self.rows.split_any(self.rows.real)
         parts = zip(self.rows.split(q), self.rows.split(avail), *optional, strict=True)
         arguments = [(v, can, by, self.engine.scalar(targets.spread(v, can, real))) for v, can, by, real in parts]

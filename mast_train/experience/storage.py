@@ -47,9 +47,6 @@ class Storage:
         self.rows = torch.zeros(slots, length, dtype=torch.int64)
         self.lengths = torch.zeros(slots, dtype=torch.int64)
         self.terminated = torch.zeros(slots, dtype=torch.bool)
-        self.rows_there = self.rows
-        if device.type != "cpu":
-            self.rows_there = torch.zeros(slots, length, dtype=torch.int32, device=device)
         self._free = torch.empty(0, dtype=torch.int64)
         self._used = 1
         if _reserves(device):
@@ -57,8 +54,13 @@ class Storage:
                 self._lay(self.limit, _reserved)
             except (RuntimeError, OSError, OverflowError, ValueError) as error:
                 raise self._too_large(self.limit, memory(device, 0)) from error
+            self.rows_there = self.rows
         else:
             self._lay(1, _empty)
+            try:
+                self.rows_there = torch.zeros(slots, length, dtype=torch.int32, device=device)
+            except torch.OutOfMemoryError as error:
+                raise self._too_large(self.limit, memory(device, 0)) from error
 
     def _take(self, n: int, episodes: int) -> Tensor:
         """n row numbers for so many episodes: rows given back first, then rows never used. Raises UserError."""
