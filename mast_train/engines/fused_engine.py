@@ -152,16 +152,19 @@ class Recurrence:
         given = gates, self._nets.weight_hh, self._nets.bias_hh, at
         if self._structure is not None:
             return gru_places(*given, self._structure)
-        return gru_places(*given, precision=PRECISION) if triton_works() else gru_in_torch(*given)
+        if gates.is_cuda and triton_works():
+            return gru_places(*given, precision=PRECISION)
+        return gru_in_torch(*given)
 
 
 def _structure(masks: Tensor, rows: int) -> Structure | None:
     """Of connections bool [G,3H,H]; None where the dense kernel is faster or they do not fit. A group is spread over a
     cluster of multiprocessors as long as there are enough of them."""
     groups, _, hidden = masks.shape
-    connections, shared = int(masks.sum()) / groups, structure.shared_limit(masks.device)
+    connections = int(masks.sum()) / groups
     if connections > SPARSE_UP_TO * masks[0].numel():
         return None
+    shared = structure.shared_limit(masks.device)
     tiles = groups * -(-rows // structure.LANES)
     sizes = (8, 4, 2, 1) if _clusters(masks.device) else (1,)
     wide = [c for c in sizes if c == 1 or tiles * c <= _multiprocessors(masks.device)]
