@@ -24,6 +24,7 @@ from mast_train.experience.scaling import Scaling
 from mast_train.learning.learner import scaling
 from mast_train.learning.update import Log, Update
 from mast_train.runs.events import Event, Progress
+from mast_train.runs.files import Files
 from mast_train.runs.run import Run
 from mast_train.settings.config import flatten
 from mast_train.settings.errors import UserError
@@ -52,6 +53,9 @@ class Loop:
         self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, threads)
         if len(runs) > 1 and runs[0].device.type != "cpu":
             share([run.replay for run in runs])
+        self._files = Files()
+        for run in self.runs if len(runs) > 1 else ():
+            run.files = self._files
         self._active: list[Run] = []
         self._batch_memory: dict[str, torch.Tensor] = {}
         self._form(self.runs)
@@ -77,8 +81,9 @@ class Loop:
         yield from self._save(active, "interrupted")
 
     def close(self) -> None:
-        """Wait for the thread that plays ahead: then the runs may be closed."""
+        """Wait for the threads that play ahead and write: then the runs may be closed."""
         self._thread.shutdown()
+        self._files.close()
 
     def _save(self, runs: Sequence[Run], reason: str) -> Iterator[tuple[Run, Event]]:
         for run in runs:
