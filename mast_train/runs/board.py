@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined] (made when imported)
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[attr-defined]
 from torch.utils.tensorboard import FileWriter
 
 

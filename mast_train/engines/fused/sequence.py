@@ -138,7 +138,8 @@ class FusedGRU(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         weight_hh, lengths, begins, saved = ctx.saved_tensors
-        at = Places(*ctx.size, lengths, begins)
+        rows, steps = ctx.size
+        at = Places(rows, steps, lengths, begins)
         if ctx.structure is not None:
             from mast_train.engines.fused import sparse
 
