@@ -148,10 +148,8 @@ class Loop:
         """Store a round of episodes and take its updates; returns means for the log of each run. Raises UserError."""
         c, runs, started, logs = self.config, self._active, time.perf_counter(), []
         add([run.replay for run in runs], played.episodes)
-        for run, own in zip(runs, played, strict=True):
-            run.seen.add(own.episodes)
-            if run.learner.statistics:
-                run.learner.see(own.episodes)
+        for run, own in zip(runs, played, strict=True) if runs[0].learner.statistics else ():
+            run.learner.see(own.episodes)
         seen_as = scaling([run.learner for run in runs])
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Of whole episodes all can, or none; of pieces the runs wait for the one that has the fewest steps.
@@ -160,6 +158,8 @@ class Loop:
                 logs.append(self._updated(batch if seen_as is None else seen_as.in_place(batch)))
                 for run in runs:
                     run.adapt_replay()
+        for run, own in zip(runs, played, strict=True):  # while a device is still at the updates
+            run.seen.add(own.episodes)
         metrics = _means(logs, len(runs))
         self._check_finite(metrics)
         for run, means, row in zip(runs, played.means(), metrics, strict=True):
