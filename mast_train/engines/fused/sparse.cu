@@ -171,9 +171,11 @@ extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
     const float *x = gates + at.group * gates_group;
     const long long channel = places, gate = hidden * channel;
     float *h_out = states + at.group * gate, *kept = saved ? saved + 5 * at.group * gate : nullptr;
-    for (int t = 0, here, next = at.begin(0); t < at.longest; t++) {
+    // Where steps begin is read a step before it is needed.
+    for (int t = 0, here, next = at.begin(0), later = at.begin(min(1, steps)); t < at.longest; t++) {
         here = next;
-        next = at.begin(t + 1);
+        next = later;
+        later = at.begin(min(t + 2, steps));
         const bool alive = t < at.length, stores = at.stores(alive);
         const int own_place = here + min(at.row, next - here - 1); // lanes that have ended read another row's
         const float *before = tile + (t & 1) * hidden * LANES + at.lane;
@@ -242,10 +244,13 @@ extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
     const long long channel = places, gate = hidden * channel;
     const float *kept = saved + 5 * at.group * gate;
     float *out = grads + 4 * at.group * gate, *cells = tile + at.lane;
-    for (int t = at.longest - 1, here = at.begin(t + 1), next, below = at.begin(max(t, 0)); t >= 0; t--) {
+    const int top = at.longest - 1;
+    int next, here = at.begin(top + 1), below = at.begin(max(top, 0)), under = at.begin(max(top - 1, 0));
+    for (int t = top; t >= 0; t--) {
         next = here;
         here = below;
-        below = at.begin(max(t - 1, 0));
+        below = under;
+        under = at.begin(max(t - 2, 0));
         const bool alive = t < at.length, stores = at.stores(alive);
         const int own_place = here + min(at.row, next - here - 1);
 #pragma unroll 2
