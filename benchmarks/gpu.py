@@ -26,7 +26,7 @@ from gpu_rows import Options, Row, Rows, one_line
 from gpu_table import table
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAN = {"card": 15, "tests": 55, "update": 50, "packed": 30, "kernels": 20, "smax": 35, "train": 45, "jaxmarl": 60}
+PLAN = {"card": 15, "tests": 55, "update": 50, "packed": 30, "kernels": 20, "smax": 40, "train": 45, "jaxmarl": 60}
 """Stage -> its part of the time. What a stage leaves over is the later ones'."""
 CUT_SHORT, NO_GPU = 3, 4
 """Exit status of a stage that had no time for some rows, and of one that finds no GPU."""
