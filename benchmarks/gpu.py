@@ -1,7 +1,7 @@
 """What MAST does on an NVIDIA GPU, in four minutes: the card, its tests, updates, the recurrence, SMAX, training.
 
-    python benchmarks/gpu.py [--seconds 240] [--json FILE] [--stages card tests update kernels smax train] [--again]
-                             [--jaxmarl CHECKOUT] [--device cpu --tiny]
+    python benchmarks/gpu.py [--seconds 240] [--json FILE] [--stages card tests update packed kernels smax train]
+                             [--again] [--jaxmarl CHECKOUT] [--device cpu --tiny]
 
 Every stage is a process of its own with a time limit, and survives the failure of another. FILE is written after each;
 with a FILE that is there, stages that were finished are not repeated, others go on at the row they were at. `--again`
@@ -26,7 +26,7 @@ from gpu_rows import Options, Row, Rows, one_line
 from gpu_table import table
 
 ROOT = Path(__file__).resolve().parent.parent
-PLAN = {"card": 15, "tests": 55, "update": 60, "kernels": 25, "smax": 40, "train": 45, "jaxmarl": 60}
+PLAN = {"card": 15, "tests": 55, "update": 50, "packed": 30, "kernels": 20, "smax": 40, "train": 45, "jaxmarl": 60}
 """Stage -> its part of the time. What a stage leaves over is the later ones'."""
 CUT_SHORT, NO_GPU = 3, 4
 """Exit status of a stage that had no time for some rows, and of one that finds no GPU."""
@@ -39,6 +39,10 @@ def work_of(stage: str) -> Callable[[Rows, Options], None]:
         from gpu_update import stage_update
 
         return stage_update
+    if stage == "packed":
+        from gpu_packed import stage_packed
+
+        return stage_packed
     if stage == "train":
         from gpu_train import stage_train
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mast_train.engines.fused.dense import StepTiles, Tiles
-from mast_train.engines.fused.sequence import gru_sequence
+from mast_train.engines.fused.layout import Places
+from mast_train.engines.fused.sequence import gru_places, gru_sequence
 from mast_train.engines.fused.structure import Structure
 
 ROWS = 32
@@ -51,6 +52,23 @@ class Problem:
         states = torch_sequence(*inputs) * self.alive()
         return [states.detach(), *torch.autograd.grad(states, inputs, self.upstream.double() * self.alive())]
 
+    def packed(self) -> tuple[Places, Callable[[Tensor, float], Tensor]]:
+        """Of the rows' steps without padding, the longest row first, and 7 places that are nobody's; and what packs
+        [G,T,R,C], with a number where nobody is."""
+        assert self.lengths is not None
+        lengths, order = self.lengths.sort(dim=1, descending=True, stable=True)
+        alive = torch.arange(self.steps, device=DEVICE)[None, :, None] < lengths[:, None]
+        begins = torch.nn.functional.pad(alive.sum(2).cumsum(1), (1, 0)).int()
+        index = torch.full((self.groups, int(begins.max()) + 7), -1, device=DEVICE)
+        group, step, row = alive.nonzero(as_tuple=True)
+        index[group, begins[group, step] + row] = step * self.rows + order[group, row]
+
+        def pack(x: Tensor, nobody: float) -> Tensor:
+            at = index.clamp(min=0).unsqueeze(2).expand(-1, -1, x.shape[-1])
+            return x.flatten(1, 2).gather(1, at).masked_fill(index.unsqueeze(2) < 0, nobody)
+
+        return Places(self.rows, self.steps, lengths, begins), pack
+
 
 def torch_sequence(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     from mast_train.networks.agents import GRUSequence
@@ -59,24 +77,31 @@ def torch_sequence(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def channel_major(x: Tensor) -> Tensor:
-    return x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    """[G,...,C] with the channels second in memory."""
+    return x.movedim(-1, 1).contiguous().movedim(1, -1)
 
 
-def sparse(problem: Problem, cluster: int, warps: int) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """The sequence on a problem's connections; the structure is made at the first call."""
+def sparse(problem: Problem, cluster: int, warps: int, at: Places | None = None) -> Callable[..., Tensor]:
+    """The sequence on a problem's connections, or `gru_places`; the structure is made at the first call."""
     made: list[Structure] = []
 
     def run(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if not made:
             made.append(Structure(problem.masks, cluster=cluster, warps=warps))
+        if at is not None:
+            return gru_places(gates, weight, bias, at, made[0])
         return gru_sequence(gates, weight, bias, problem.lengths, made[0])
 
     return run
 
 
-def dense(problem: Problem, precision: str, tiles: Tiles | StepTiles | None) -> Callable[..., Tensor]:
+def dense(
+    problem: Problem, precision: str, tiles: Tiles | StepTiles | None, at: Places | None = None
+) -> Callable[..., Tensor]:
     def run(gates: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         options = {"forward_tiles": tiles, "backward_tiles": tiles}
+        if at is not None:
+            return gru_places(gates, weight, bias, at, precision=precision, **options)
         return gru_sequence(gates, weight, bias, problem.lengths, precision=precision, **options)
 
     return run

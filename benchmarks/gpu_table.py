@@ -61,6 +61,19 @@ def _update(rows: Found) -> Iterator[str]:
         yield f"  {hidden:>3} {method:11} {kernel:8}{cells}{most.get('kernels', '-'):>10}{most.get('peak_mb', '-'):>6}"
 
 
+def _packed(rows: Found) -> Iterator[str]:
+    measured = {name: row for name, row in rows.items() if "gain" in row}
+    if measured:
+        yield "batch and update, ms (replay alone)          padded            packed   gain"
+    for name, row in measured.items():
+        hidden, method, seeds = name.split()
+        cells = "".join(
+            f"{_ms({key: row[f'{way}_{key}'] for key in ('ms', 'replay_ms') if f'{way}_{key}' in row}):>18}"
+            for way in ("padded", "packed")
+        )
+        yield f"  {hidden:>3} {method:11} {seeds:>3} seed{'s' * (int(seeds) > 1):1}       {cells}{row['gain']:>6.2f}x"
+
+
 def _ms(row: Row) -> str:
     if "ms" not in row:
         return "failed" if "error" in row else "-"
@@ -108,6 +121,6 @@ def _jaxmarl(rows: Found) -> Iterator[str]:
 
 
 MAKERS = {
-    "card": _card, "tests": _tests, "update": _update, "kernels": _kernels, "smax": _smax, "train": _train,
-    "jaxmarl": _jaxmarl,
+    "card": _card, "tests": _tests, "update": _update, "packed": _packed, "kernels": _kernels, "smax": _smax,
+    "train": _train, "jaxmarl": _jaxmarl,
 }  # fmt: skip

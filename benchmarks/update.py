@@ -63,10 +63,11 @@ TARGETS = {
 CLOCKS = {"wall": perf_counter, "cpu": process_time}
 
 
-def random_batch(spec: EnvSpec, seed: int) -> EpisodeBatch:
-    """Episodes of random contents; three of four end, the others are cut."""
+def random_batch(spec: EnvSpec, seed: int, length: torch.Tensor | None = None) -> EpisodeBatch:
+    """Episodes of random contents; three of four end, the others are cut. length: of each [EPISODES,1]."""
     g = torch.Generator().manual_seed(seed)
-    length = torch.randint(LENGTHS[0], LENGTHS[1] + 1, (EPISODES, 1), generator=g)
+    if length is None:
+        length = torch.randint(LENGTHS[0], LENGTHS[1] + 1, (EPISODES, 1), generator=g)
     t, n, a = int(length.max()), spec.n_agents, spec.n_actions
     filled, last, padding = (f(torch.arange(t + 1), length) for f in (torch.lt, lambda s, k: s == k - 1, torch.gt))
     avail = (torch.rand(EPISODES, t + 1, n, a, generator=g) < 0.6) | padding[:, :, None, None]

@@ -306,6 +306,20 @@ def gpu_training() -> str:
     return table(head, found)
 
 
+def gpu_predicted() -> str:
+    """training-speed.md: an update of 3m in training, as measured with padding and at most without it."""
+    stages, found = measured("gpu-h100")["stages"], []
+    for seeds in (8, 64):
+        row, short = stages["train"]["rows"][f"3m {seeds}"], stages["update"]["rows"][f"64 mast-active fused {seeds}"]
+        ms, length = 1e3 * seeds / row["updates_per_s"], row["env_steps_per_s"] / row["updates_per_s"]
+        most = ms * row["share_environment"] + short["ms"] + (short["evolving_ms"] - short["ms"]) / 200
+        parts = (ms, ms * row["share_environment"], ms * row["share_learning"], length, short["ms"], most)
+        found.append([str(seeds), *map(digits, parts), digits(2e6 / length * most / 60_000)])
+    head = ["seeds", "an update in training, ms", "environment", "learning", "transitions an episode",
+            "batch of 32 steps, ms", "without padding at most, ms", "minutes to 2M steps a seed"]  # fmt: skip
+    return table(head, found)
+
+
 def _reached(ratio: float, target: float) -> str:
     return times(ratio) if ratio >= target else f"**{times(ratio)}**"
 

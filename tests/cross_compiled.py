@@ -27,14 +27,14 @@ def resources(kernel, flags: dict, warps: int, stages: int, channel_major: bool 
     for name in kernel.arg_names:
         if name in flags:
             signature[name] = "constexpr"
-        elif name.endswith("_r" if channel_major else "_c"):
+        elif name.endswith("_p" if channel_major else "_c"):
             signature[name], constants[name] = "constexpr", 1
         else:
-            signature[name] = "*fp32" if name in pointers else "*i32" if name == "lengths" else "i32"
+            signature[name] = "*fp32" if name in pointers else "*i32" if name in ("lengths", "begins") else "i32"
     attributes = {
         (number,): [["tt.divisibility", 16]]
         for number, name in enumerate(kernel.arg_names)
-        if signature[name].startswith("*") or (name.endswith(("_g", "_t", "_c", "_r")) and name not in constants)
+        if signature[name].startswith("*") or (name.endswith(("_g", "_c", "_p")) and name not in constants)
     }
     source = ASTSource(kernel, signature, constants, attributes)
     options = {"num_warps": warps, "num_stages": stages}

@@ -53,7 +53,7 @@ def resources() -> None:
     for hidden, precision, allowed in [(32, "ieee", 0), (64, "ieee", 128), (64, "tf32x3", 0), (256, "ieee", 0)]:
         choice = tiles(hidden, precision)
         for kernel in kernels[type(choice)]:
-            flags = {"H": hidden, "ROWS": choice.rows, "PRECISION": precision, "RAGGED": True}
+            flags = {"H": hidden, "ROWS": choice.rows, "PRECISION": precision, "RAGGED": True, "PACKED": True}
             flags |= {"KEEP": True} if "KEEP" in kernel.arg_names else {}
             if isinstance(choice, Tiles):
                 flags |= {"P": hidden, "SPLIT": choice.split}

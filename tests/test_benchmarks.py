@@ -53,11 +53,12 @@ def test_one_update_and_its_parts(tmp_path):
 
 def test_the_gpu_benchmark_without_a_gpu(tmp_path):
     """Each stage that needs no compilation, at the smallest sizes; a second call has nothing left to do."""
-    given = "--device", "cpu", "--tiny", "--json", "gpu.json", "--stages", "update", "train"
+    given = "--device", "cpu", "--tiny", "--json", "gpu.json", "--stages", "update", "packed", "train"
     run(ROOT / "benchmarks" / "gpu.py", *given, cwd=tmp_path)
     stages = json.loads((tmp_path / "gpu.json").read_text())["stages"]
-    assert {name: stage["status"] for name, stage in stages.items()} == dict.fromkeys(given[-2:], "done")
+    assert {name: stage["status"] for name, stage in stages.items()} == dict.fromkeys(given[-3:], "done")
     assert all(row["ms"] > 0 for row in stages["update"]["rows"].values())
+    assert stages["packed"]["rows"]["16 dense 2"]["gain"] > 0
     assert stages["train"]["rows"]["tiny 2"]["env_steps_per_s"] > 0
     again = run(ROOT / "benchmarks" / "gpu.py", *given, cwd=tmp_path)
     assert "at most" not in again and "update, ms" in again

@@ -11,12 +11,13 @@ from learning import update
 from test_learner import SPEC, episodes, small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mast_train.engines.graph import padded_steps
+from mast_train.engines.graph import Recorder, _Recorded, padded_steps
 from mast_train.engines.torch_engine import TorchEngine
 from mast_train.experience.episodes import EpisodeBatch
+from mast_train.experience.replay import EpisodeBuffer, pack
 from mast_train.learning.learner import Learner
 from mast_train.learning.update import Update
-from mast_train.settings.config import override
+from mast_train.settings.config import ReplayConfig, override
 from mast_train.settings.errors import UserError
 
 CPU = torch.device("cpu")
@@ -52,6 +53,15 @@ def as_recorded(learners):
 
 def joined(batches):
     return EpisodeBatch(**{name: torch.cat([vars(batch)[name] for batch in batches]) for name in vars(batches[0])})
+
+
+def packed(batches):
+    """The same episodes, each seed's in another order, as the replay gives them without padding."""
+    device = batches[0].obs.device
+    buffers = [EpisodeBuffer(ReplayConfig(capacity=4, batch=4), SPEC, device) for _ in batches]
+    for own, batch in zip(buffers, batches, strict=True):
+        own.add(batch)
+    return pack(buffers, [torch.tensor([1, 3, 0, 2])] * len(batches), {})
 
 
 def padded(batch, steps):
@@ -94,6 +104,29 @@ def test_nothing_recorded_waits_for_the_device(method, settings, seeds):
         together._optimise()
 
 
+class Counting(TorchDispatchMode):
+    """How many operations there are."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("method", "settings"), KINDS)
+def test_what_is_recorded_is_as_much_for_any_number_of_seeds(method, settings):
+    counts = []
+    for seeds in (2, 5):
+        together, batch = as_recorded(learners(method, settings, seeds)), joined([episodes().padded(16)] * seeds)
+        together(batch, [0] * seeds)
+        with Counting() as counting:
+            together._gradients(batch)
+            together._optimise()
+        counts.append(counting.count)
+    assert counts[0] == counts[1]
+
+
 def test_a_resumed_learner_goes_on_where_its_optimiser_was():
     """Moments and step counts come into the flat memory, and out of it again."""
     whole, first = learners("mast", {})[0], learners("mast", {})[0]
@@ -123,6 +156,31 @@ def test_batches_come_in_few_lengths():
     assert episodes().padded(16).avail_actions[:, 9:].all() and not episodes().padded(16).filled[:, 8:].any()
 
 
+def test_each_shape_of_batch_is_recorded_once(monkeypatch):
+    """Padded and packed ones; and what is replayed has the new batch where the recorded one lay."""
+
+    class Graph:
+        def replay(self):
+            replayed.append(self)
+
+    def record(self, batch, gradients, steps):
+        graph = Graph()
+        graph.batch = batch
+        return _Recorded(graph, batch, {"loss": torch.zeros(1)})
+
+    replayed, recorder = [], Recorder.__new__(Recorder)
+    vars(recorder).update(_limit=8, _recorded={}, _version=0)
+    monkeypatch.setattr(Recorder, "_record", record)
+    lengths = (8, 3, 5, 1), (8, 3, 5, 2), (1, 1, 2, 1), (8, 7, 8, 8)
+    for number, own in enumerate(lengths):
+        for batch in (episodes(number, own), packed([episodes(number, own)])):
+            recorder(batch, lambda batch: {}, dict, 0)
+            assert torch.equal(replayed[-1].batch.obs, batch.obs if own[0] == 8 else replayed[-1].batch.obs)
+    assert list(recorder._recorded) == [(4, 8), (32, 9), (16, 9), (48, 9)]
+    recorder(episodes(), lambda batch: {}, dict, 1)
+    assert len(recorder._recorded) == 1
+
+
 def test_a_graph_needs_a_gpu():
     with pytest.raises(UserError, match="kernel 'graph' needs a CUDA GPU"):
         Update([Learner(small(kernel="graph"), SPEC, CPU)])
@@ -145,7 +203,7 @@ def test_graphs_learn_what_plain_updates_learn(method, settings, kernel):
             for name, value in vars(batch).items():
                 setattr(batch, name, value.to(cuda))
         steps = [number * 500_000 // 30 + 4000 * seed for seed in range(seeds)]
-        log = recorded(joined(batches), steps)
+        log = recorded(packed(batches) if recorded.packs else joined(batches), steps)
         for k, (own, batch) in enumerate(zip(alone, batches, strict=True)):
             expected = update(own, batch, steps[k])
             torch.testing.assert_close(log["loss"][k].cpu(), expected["loss"].cpu(), atol=1e-4, rtol=1e-3)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_graphs import Recording
+from test_graphs import Counting, Recording
 
 from mast_train.envs.base import EnvSpec, Observation, Transition
 from mast_train.experience import rollout as rollout_module
@@ -83,6 +83,25 @@ def test_seeing_the_end_late_changes_nothing(monkeypatch, seeds):
     found, more = play(seeds)
     assert more == decisions + 4, "one decision a round for nobody"
     assert len(found) == len(expected) and all(map(torch.equal, found, expected))
+
+
+def test_a_round_is_shared_out_in_as_many_operations_a_seed_for_any_number_of_them():
+    """And every seed's part is what was played of it, up to its own longest episode."""
+    counts = []
+    for seeds in (2, 3, 6):
+        played = rollouts(Varied(), random_policy(SPEC, torch.Generator().manual_seed(0)), seeds)
+        with Counting() as counting:
+            parts = list(played)
+        assert len(parts) == seeds
+        counts.append(counting.count / seeds)
+        for k, part in enumerate(parts):
+            own = played.episodes.obs.tensor_split(seeds)[k]
+            longest = int(played.episodes.lengths.tensor_split(seeds)[k].max())
+            assert torch.equal(part.episodes.obs, own[:, : longest + 1])
+            assert torch.equal(played[k - seeds].episodes.reward, part.episodes.reward)
+        with pytest.raises(IndexError):
+            played[seeds]
+    assert counts[0] == counts[1] == counts[2]
 
 
 def test_random_actions_are_drawn_for_those_who_play(monkeypatch):

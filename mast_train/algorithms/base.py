@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mast_train.engines.base import Ascent, Engine, GivenActions, Values, Wanted
 from mast_train.envs.base import EnvSpec
-from mast_train.experience.episodes import EpisodeBatch, Rows, pick
+from mast_train.experience.episodes import Rows, pick
+from mast_train.experience.packed import Batch, Packed, PackedRows
 from mast_train.learning import targets
 from mast_train.learning.flops import Passes
 from mast_train.learning.losses import Goal
@@ -30,7 +31,7 @@ class Seen:
     config: Config
     spec: EnvSpec
     engine: Engine
-    batch: EpisodeBatch
+    batch: Batch
     rows: Rows
     values: Mapping[str, Values]
 
@@ -51,6 +52,17 @@ class Seen:
     def avail_after(self) -> Tensor:
         """Those in the states that follow [R,N,A] bool."""
         return pick(self.batch.avail_actions, self.rows.after)
+
+    @cached_property
+    def episode_returns(self) -> Tensor:
+        """What each transition's episode still brought, discounted [R]."""
+        batch, rows, gamma = self.batch, self.rows, self.config.train.gamma
+        if isinstance(batch, Packed):
+            assert isinstance(rows, PackedRows)
+            reward = batch.reward.flatten()
+            links = rows.terminated, rows.last, rows.after
+            return targets.linked_td_lambda(reward, torch.zeros_like(reward), *links, gamma, 1.0, rows.steps)
+        return pick(targets.episode_return(batch.reward, batch.terminated, batch.last, gamma), rows.transition)
 
     def mix_now(self, mixer: str, q: Tensor) -> Tensor:
         """The mixer in the transitions' states: q [R,N] or [J,R,N] -> [R] or [J,R]."""
@@ -79,6 +91,10 @@ class Seen:
         if self.config.target.scale == "fixed":
             return self._reduced(q, avail, by, 1.0)
         # The unit is one seed's own: its spread is over that seed's transitions.
+        if self.rows.real is not None:  # as many rows of each seed
+            unit = targets.spreads(q, avail, self.rows.real, len(self.rows.sizes))
+            of_row = unit.repeat_interleave(self.rows.sizes[0]).view(-1, *[1] * (q.dim() - 1))
+            return self._reduced(q, avail, by, of_row)
         optional = self.rows.split_any(by), self.rows.split_any(self.rows.real)
         parts = zip(self.rows.split(q), self.rows.split(avail), *optional, strict=True)
         arguments = [(v, can, by, self.engine.scalar(targets.spread(v, can, real))) for v, can, by, real in parts]

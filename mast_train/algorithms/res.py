@@ -6,7 +6,6 @@ from torch import Tensor
 
 from mast_train.algorithms.base import Fit, Seen
 from mast_train.algorithms.qmix import QMIX
-from mast_train.experience.episodes import pick
 from mast_train.learning import targets
 from mast_train.learning.flops import Passes
 from mast_train.learning.losses import Goal
@@ -28,9 +27,7 @@ class RES(QMIX):
         return targets.softmax_value(target.t(), avail.flatten(1), self.config.res.beta, online.t())
 
     def fits(self, seen: Seen, y: Tensor) -> list[Fit]:
-        batch = seen.batch
-        returns = targets.episode_return(batch.reward, batch.terminated, batch.last, self.config.train.gamma)
-        to_returns = Goal(pick(returns, seen.rows.transition), scale=self.config.res.return_weight)
+        to_returns = Goal(seen.episode_returns, scale=self.config.res.return_weight)
         return [Fit("mixer", "agents", {"loss": Goal(y), "return_loss": to_returns})]
 
     def passes(self, n_agents: int, n_actions: int) -> Passes:

@@ -13,7 +13,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from mast_train.experience.episodes import EpisodeBatch, Rows
+from mast_train.experience.episodes import Rows
+from mast_train.experience.packed import Batch
 from mast_train.experience.rollout import Actor
 from mast_train.learning.losses import Goal, mean_of, total
 from mast_train.sparse.masks import Masks
@@ -97,6 +98,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def packs(self) -> bool:
+        """Whether it takes batches without their padding, and likes them better."""
+        ...
+
+    @property
     def version(self) -> int:
         """Another number, after `schedule`, when graphs recorded before are no longer right."""
         ...
@@ -120,11 +126,11 @@ class Engine(Protocol):
         """What holds from the next update on."""
         ...
 
-    def rows(self, batch: EpisodeBatch) -> Rows:
+    def rows(self, batch: Batch) -> Rows:
         """The batch's transitions."""
         ...
 
-    def passes(self, batch: EpisodeBatch, rows: Rows, wanted: Mapping[str, Wanted]) -> dict[str, Values]:
+    def passes(self, batch: Batch, rows: Rows, wanted: Mapping[str, Wanted]) -> dict[str, Values]:
         """What is wanted of some agents by name."""
         ...
 
@@ -143,12 +149,12 @@ class Engine(Protocol):
         """A scalar as this engine's own operations take it."""
         ...
 
-    def returns(self, batch: EpisodeBatch, rows: Rows, following: Tensor) -> Tensor:
+    def returns(self, batch: Batch, rows: Rows, following: Tensor) -> Tensor:
         """y [R] from the next states' values [R], by the configured returns and the schedule."""
         ...
 
     def fit(
-        self, mixer: str, values: Values, batch: EpisodeBatch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
+        self, mixer: str, values: Values, batch: Batch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
     ) -> dict[str, Tensor]:
         """The gradients of the goals' sum over the mixer and the agents that gave the values, added to what is there;
         those of absent weights only when `evolving`. Of each seed [K] the loss of every goal by name, and the means
@@ -179,9 +185,7 @@ class GivenActions(Engine, Protocol):
         """Numbers in [0, 1) [R,*shape], each seed's from its own stream."""
         ...
 
-    def ascend(
-        self, ascent: Ascent, values: Mapping[str, Values], batch: EpisodeBatch, rows: Rows
-    ) -> dict[str, Tensor]:
+    def ascend(self, ascent: Ascent, values: Mapping[str, Values], batch: Batch, rows: Rows) -> dict[str, Tensor]:
         """The gradients of an ascent over its agents alone, added to what is there; "policy_value" and
         "policy_penalty" of each seed [K]."""
         ...

@@ -1,8 +1,8 @@
 """Networks on a GPU with the recurrence of all groups over all steps in one launch. Letters as in engines/base.py, and
-G groups, R rows of a group, H hidden.
+G groups, P places of a group (fused/layout.py), H hidden.
 
-Everything of the agents is channel-major, [G,channels,T,R] in memory: what a product `weight @ inputs` writes, and what
-the sparse kernel reads.
+Everything of the agents is channel-major, [G,channels,P] in memory: what a product `weight @ inputs` writes, and what
+the sparse kernel reads. Of a batch without padding only its own steps have places.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ import sysconfig
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mast_train.engines.base import Parts, Schedule
 from mast_train.engines.fused import structure
-from mast_train.engines.fused.sequence import gru_sequence
+from mast_train.engines.fused.layout import Places
+from mast_train.engines.fused.places import by_episode, by_step, from_places, packed_places, padded_places, to_places
+from mast_train.engines.fused.sequence import gru_in_torch, gru_places
 from mast_train.engines.fused.structure import Structure
 from mast_train.engines.torch_engine import TorchEngine
 from mast_train.envs.base import EnvSpec
-from mast_train.experience.episodes import EpisodeBatch
-from mast_train.networks.agents import GroupedNets, GRUSequence
+from mast_train.experience.episodes import Rows
+from mast_train.experience.packed import Batch, Packed, PackedRows
+from mast_train.learning import targets
+from mast_train.networks.agents import GroupedNets
+from mast_train.networks.build import previous
 from mast_train.settings.config import Config
 from mast_train.settings.errors import UserError
 
@@ -34,8 +40,17 @@ PRECISION = "tf32x3"
 """Of dense products: as exact as float32 (benchmarks/results/gpu-kernels-h100.json), and faster."""
 
 
+class Given(NamedTuple):
+    """What the agents see [G,I,P] (networks/build.py, agent_inputs), and whose each place is."""
+
+    seen: Tensor
+    at: Places
+
+
 class FusedEngine(TorchEngine):
     """See base.Engine."""
+
+    packs = True
 
     def __init__(self, config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> None:
         super().__init__(config, spec, parts, at_once=True)
@@ -61,31 +76,49 @@ class FusedEngine(TorchEngine):
         for recurrence in self._recurrences.values():
             recurrence.refresh()
 
-    def inputs(self, batch: EpisodeBatch) -> Tensor:
-        """[G,I,T+1,R]: observation, one-hot last action, one-hot agent (networks/build.py, agent_inputs)."""
-        nets, net = self._agents["agents"], self._config.net
-        obs = to_groups(nets, batch.obs)
-        g, width, steps, rows = obs.shape
-        inputs = obs.new_zeros(g, nets.inputs, steps, rows)
-        inputs[:, :width] = obs
+    def rows(self, batch: Batch) -> Rows:
+        return batch.rows() if isinstance(batch, Packed) else super().rows(batch)
+
+    def inputs(self, batch: Batch, rows: Rows) -> Given:
+        nets, net, a = self._agents["agents"], self._config.net, self._spec.n_actions
+        if isinstance(batch, Packed):
+            assert isinstance(rows, PackedRows)
+            obs, at = to_places(nets, batch.obs), packed_places(nets, rows, batch.obs.shape[2])
+            before = batch.actions.flatten(0, 1).index_select(0, rows.before).masked_fill(rows.starts[:, None], -1)
+            before = to_places(nets, before.view(*batch.actions.shape, 1))
+        else:
+            obs, at = to_places(nets, by_step(nets, batch.obs)), padded_places(nets, batch)
+            before = to_places(nets, by_step(nets, previous(self._spec, batch.actions).unsqueeze(-1)))
+        g, width, places = obs.shape
+        seen = obs.new_zeros(g, nets.inputs, places)
+        seen[:, :width] = obs
         if net.last_action:
-            a = self._spec.n_actions
-            actions = to_groups(nets, batch.actions.unsqueeze(-1))
-            inputs[:, width : width + a, 1:] = actions == torch.arange(a, device=obs.device).view(1, a, 1, 1)
+            seen[:, width : width + a] = before == torch.arange(a, device=obs.device).view(1, a, 1)
             width += a
         if net.shared:
             identity = torch.eye(self._spec.n_agents, device=obs.device)
-            inputs[:, width:] = identity.repeat(1, rows // self._spec.n_agents).unsqueeze(1)
-        return inputs
+            seen[:, width:] = identity.repeat(1, places // self._spec.n_agents)
+        return Given(seen, at)
 
-    def unroll(self, key: str, inputs: Tensor, batch: EpisodeBatch) -> Tensor:
-        nets, (g, _, steps, rows) = self._agents[key], inputs.shape
-        y = torch.relu(_product(nets.fc1_weight, inputs.flatten(2), nets.fc1_bias))
-        gates = _product(nets.weight_ih, y, nets.bias_ih).view(g, -1, steps, rows).permute(0, 2, 3, 1)
-        ends = to_groups(nets, (batch.lengths + 1).view(-1, 1, 1, 1).expand(-1, 1, batch.obs.shape[2], 1))
-        states = self._recurrences[key](gates, ends.view(g, rows).int())
-        q = _product(nets.fc2_weight, states.permute(0, 3, 1, 2).flatten(2), nets.fc2_bias)
-        return from_groups(nets, q.view(g, -1, steps, rows), len(batch.filled))
+    def unroll(self, key: str, inputs: Given, batch: Batch) -> Tensor:
+        nets = self._agents[key]
+        y = torch.relu(_product(nets.fc1_weight, inputs.seen, nets.fc1_bias))
+        gates = _product(nets.weight_ih, y, nets.bias_ih).mT
+        states = self._recurrences[key](gates, inputs.at)
+        q = from_places(nets, _product(nets.fc2_weight, states.mT, nets.fc2_bias), batch.obs.shape[2])
+        return q if isinstance(batch, Packed) else by_episode(q, inputs.at.steps)
+
+    def returns(self, batch: Batch, rows: Rows, following: Tensor) -> Tensor:
+        if not isinstance(rows, PackedRows):
+            return super().returns(batch, rows, following)
+        c, gamma, reward = self._config.target, self._config.train.gamma, batch.reward.flatten()
+        links = rows.terminated, rows.last, rows.after
+        if c.returns != "n_step":
+            lambdas = self._lambdas.repeat_interleave(rows.sizes[0])
+            return targets.linked_td_lambda(reward, following, *links, gamma, lambdas, rows.steps)
+        delayed = self._delayed.repeat_interleave(rows.sizes[0]) > 0
+        later = targets.linked_n_step(reward, following, *links, gamma, c.n_step)
+        return torch.where(delayed, targets.one_step(reward, following, rows.terminated, gamma), later)
 
 
 class Recurrence:
@@ -114,23 +147,24 @@ class Recurrence:
             self._structure = _structure(present, self._rows)
             self.version += 1
 
-    def __call__(self, gates: Tensor, lengths: Tensor) -> Tensor:
-        """states [G,T,R,H]; see gru_sequence."""
-        nets = self._nets
+    def __call__(self, gates: Tensor, at: Places) -> Tensor:
+        """states [G,P,H]; see gru_places."""
+        given = gates, self._nets.weight_hh, self._nets.bias_hh, at
         if self._structure is not None:
-            return gru_sequence(gates, nets.weight_hh, nets.bias_hh, lengths, self._structure)
-        if triton_works():
-            return gru_sequence(gates, nets.weight_hh, nets.bias_hh, lengths, precision=PRECISION)
-        return GRUSequence.apply(gates, nets.weight_hh, nets.bias_hh)
+            return gru_places(*given, self._structure)
+        if gates.is_cuda and triton_works():
+            return gru_places(*given, precision=PRECISION)
+        return gru_in_torch(*given)
 
 
 def _structure(masks: Tensor, rows: int) -> Structure | None:
     """Of connections bool [G,3H,H]; None where the dense kernel is faster or they do not fit. A group is spread over a
     cluster of multiprocessors as long as there are enough of them."""
     groups, _, hidden = masks.shape
-    connections, shared = int(masks.sum()) / groups, structure.shared_limit(masks.device)
+    connections = int(masks.sum()) / groups
     if connections > SPARSE_UP_TO * masks[0].numel():
         return None
+    shared = structure.shared_limit(masks.device)
     tiles = groups * -(-rows // structure.LANES)
     sizes = (8, 4, 2, 1) if _clusters(masks.device) else (1,)
     wide = [c for c in sizes if c == 1 or tiles * c <= _multiprocessors(masks.device)]
@@ -155,21 +189,6 @@ def _clusters(device: torch.device) -> bool:
 
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-
-
-def to_groups(nets: GroupedNets, x: Tensor) -> Tensor:
-    """[B,T,N,F] -> [G,F,T,R], a group's rows being its seed's episodes, batch-major."""
-    b, t, n, width = x.shape
-    seeds, own = nets.seeds, nets.groups // nets.seeds
-    parts = x.reshape(seeds, b // seeds, t, own, n // own, width)
-    return parts.permute(0, 3, 5, 2, 1, 4).reshape(nets.groups, width, t, -1)
-
-
-def from_groups(nets: GroupedNets, x: Tensor, b: int) -> Tensor:
-    """[G,F,T,R] -> [T,B,N,F]."""
-    seeds, own = nets.seeds, nets.groups // nets.seeds
-    parts = x.reshape(seeds, own, x.shape[1], x.shape[2], b // seeds, -1)
-    return parts.permute(3, 0, 4, 1, 5, 2).reshape(x.shape[2], b, -1, x.shape[1])
 
 
 def _product(weight: Tensor, x: Tensor, bias: Tensor) -> Tensor:

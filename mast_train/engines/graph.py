@@ -1,7 +1,7 @@
 """Updates as CUDA graphs: one launch for the networks, the targets, the gradients and the optimisers' steps.
 
-A graph repeats recorded kernels on recorded addresses: batches are padded to a few lengths and lie where the first of
-their length lay, or are copied there, every shape follows from a batch's own, and nothing between the batch and the new
+A graph repeats recorded kernels on recorded addresses: batches come in a few shapes and lie where the first of their
+shape lay, or are copied there, every other shape follows from a batch's own, and nothing between the batch and the new
 weights is read back by the host.
 """
 
@@ -14,33 +14,34 @@ import torch
 from torch import Tensor
 
 from mast_train.experience.episodes import EpisodeBatch
+from mast_train.experience.packed import Batch
 
 STEPS = 16
-"""Batches are padded to a multiple of this many steps: as many graphs as an episode's limit has multiples."""
+"""Padded batches are of a multiple of this many steps: as many graphs as an episode's limit has multiples."""
 
-Gradients = Callable[[EpisodeBatch], dict[str, Tensor]]
+Gradients = Callable[[Batch], dict[str, Tensor]]
 Steps = Callable[[], dict[str, Tensor]]
 
 
 @dataclass
 class _Recorded:
     graph: torch.cuda.CUDAGraph
-    batch: EpisodeBatch
+    batch: Batch
     log: dict[str, Tensor]
 
 
 class Recorder:
-    """Updates recorded once for each length of batch."""
+    """Updates recorded once for each shape of batch."""
 
     def __init__(self, limit: int) -> None:
         """limit: of an episode's steps."""
         self._limit = limit
-        self._recorded: dict[int, _Recorded] = {}
+        self._recorded: dict[tuple[int, ...], _Recorded] = {}
         self._version = 0
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # one for all: each that cuBLAS runs on takes a workspace of its own
 
-    def __call__(self, batch: EpisodeBatch, gradients: Gradients, steps: Steps, version: int) -> dict[str, Tensor]:
+    def __call__(self, batch: Batch, gradients: Gradients, steps: Steps, version: int) -> dict[str, Tensor]:
         """`gradients` of the batch, then `steps`, from a recording of both where there is one; both logs in one.
 
         What they read besides the batch must stay at one address, and be what it was or be changed in place, as long
@@ -48,12 +49,12 @@ class Recorder:
         """
         if version != self._version:
             self._recorded, self._version = {}, version
-        padded = batch.padded(self.steps(batch.filled.shape[1]))
-        length = padded.filled.shape[1]
-        if length not in self._recorded:
-            self._recorded[length] = self._record(padded, gradients, steps)
-        recorded = self._recorded[length]
-        recorded.batch.copy_(padded)
+        if isinstance(batch, EpisodeBatch):
+            batch = batch.padded(self.steps(batch.filled.shape[1]))
+        if batch.shape not in self._recorded:
+            self._recorded[batch.shape] = self._record(batch, gradients, steps)
+        recorded = self._recorded[batch.shape]
+        recorded.batch.copy_(batch)  # type: ignore[arg-type] (of one kind: shapes differ in what they count)
         recorded.graph.replay()
         return {name: value.clone() for name, value in recorded.log.items()}
 
@@ -61,7 +62,7 @@ class Recorder:
         """The length that a batch of so many steps is padded to."""
         return padded_steps(steps, self._limit)
 
-    def _record(self, batch: EpisodeBatch, gradients: Gradients, steps: Steps) -> _Recorded:
+    def _record(self, batch: Batch, gradients: Gradients, steps: Steps) -> _Recorded:
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):  # libraries set themselves up on first use, which cannot be recorded
             for _ in range(2):

@@ -19,6 +19,7 @@ from mast_train.engines.native.mixer import SparseMixer
 from mast_train.engines.native.optimizer import SparseStep
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch, Rows, pick
+from mast_train.experience.packed import Batch
 from mast_train.experience.rollout import Actor
 from mast_train.learning import targets
 from mast_train.learning.losses import Goal
@@ -32,6 +33,7 @@ class NativeEngine:
     """See base.Engine. Each seed becomes, to the bit, what it becomes alone."""
 
     one_stage = True
+    packs = False
 
     def __init__(self, config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> None:
         """Raises ValueError for parameters or optimisers that C cannot work on."""
@@ -105,10 +107,11 @@ class NativeEngine:
         for part, rate in zip(self._parts, schedule.rates, strict=True):
             part.optimizer.param_groups[0]["lr"] = rate
 
-    def rows(self, batch: EpisodeBatch) -> Rows:
+    def rows(self, batch: Batch) -> Rows:
+        assert isinstance(batch, EpisodeBatch)
         return arranged(batch.filled, self.seeds)
 
-    def passes(self, batch: EpisodeBatch, rows: Rows, wanted: Mapping[str, Wanted]) -> dict[str, Values]:
+    def passes(self, batch: Batch, rows: Rows, wanted: Mapping[str, Wanted]) -> dict[str, Values]:
         one_hot, x = self._config.net.last_action, batch.obs
         if not one_hot:
             x = agent_inputs(self._config, self._spec, x, torch.full(x.shape[:3], -1))
@@ -142,7 +145,8 @@ class NativeEngine:
     def scalar(self, value: Tensor) -> float:
         return float(value)
 
-    def returns(self, batch: EpisodeBatch, rows: Rows, following: Tensor) -> Tensor:
+    def returns(self, batch: Batch, rows: Rows, following: Tensor) -> Tensor:
+        assert isinstance(batch, EpisodeBatch)
         c, gamma, given = self._config.target, self._config.train.gamma, (batch.reward, batch.terminated)
         if c.returns != "n_step":
             lambdas = torch.tensor(self._schedule.lambdas)
@@ -164,7 +168,7 @@ class NativeEngine:
         return torch.cat([rows.split(value)[k] for k, value in enumerate(values)])
 
     def fit(
-        self, mixer: str, values: Values, batch: EpisodeBatch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
+        self, mixer: str, values: Values, batch: Batch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
     ) -> dict[str, Tensor]:
         assert isinstance(values, native.Values)
         (name, goal), *others = goals.items()
@@ -176,7 +180,7 @@ class NativeEngine:
         return fitted(rows, goals, q_taken, q_tot)
 
     def _fit_in_c(
-        self, mixer: str, values: native.Values, batch: EpisodeBatch, rows: Rows, name: str, goal: Goal, evolving: bool
+        self, mixer: str, values: native.Values, batch: Batch, rows: Rows, name: str, goal: Goal, evolving: bool
     ) -> dict[str, Tensor]:
         assert values.taken is not None
         states, gradients, means = batch.state.flatten(0, 1), [], []

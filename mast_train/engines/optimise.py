@@ -68,7 +68,7 @@ class Flat:
         self._parameters, self._gradients = (torch.zeros(total, device=device) for _ in range(2))
         self._moments = [torch.zeros(total, device=device) for _ in self.moments]
         self._mask = torch.ones(total, dtype=torch.bool, device=device)
-        self._seed_of = torch.empty(total, dtype=torch.int64, device=device)
+        self._seed_of = torch.empty(total, dtype=torch.int32, device=device)
         self._steps, self._rates = torch.zeros(k, device=device), torch.zeros(k, device=device)
         self._parts = list(parts)
         start = 0
@@ -85,7 +85,8 @@ class Flat:
         whole = lay_out(own, self._parameters[place].view(shape))
         gradients = self._gradients[place].view(shape)
         self._wholes[key, name] = whole, gradients
-        self._seed_of[place] = torch.arange(shape[0], device=whole.device).repeat_interleave(whole[0].numel())
+        seeds = torch.arange(shape[0], dtype=torch.int32, device=whole.device)
+        self._seed_of[place] = seeds.repeat_interleave(whole[0].numel())
         for k, state in enumerate(states):
             self._keep_state(state, k, place, shape)
         if masks[0] is not None:

@@ -7,6 +7,7 @@ Letters as in engines/base.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from mast_train.engines.joint import chosen, hand_out, joined, lay_out
 from mast_train.engines.optimise import Flat, InTurn
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch, Rows, pick, taken
+from mast_train.experience.packed import Batch
 from mast_train.experience.rollout import Actor
 from mast_train.learning import targets
 from mast_train.learning.losses import Goal
@@ -37,6 +39,7 @@ class TorchEngine:
     """See base.Engine."""
 
     one_stage = False
+    packs = False
 
     def __init__(
         self,
@@ -118,11 +121,12 @@ class TorchEngine:
         self._lambdas.copy_(torch.tensor(schedule.lambdas), non_blocking=True)
         self._delayed.copy_(torch.tensor(schedule.delayed), non_blocking=True)
 
-    def rows(self, batch: EpisodeBatch) -> Rows:
+    def rows(self, batch: Batch) -> Rows:
+        assert isinstance(batch, EpisodeBatch)
         return batch.all_rows(self.seeds) if self._flat else batch.rows(self.seeds)
 
-    def passes(self, batch: EpisodeBatch, rows: Rows, wanted: Mapping[str, Wanted]) -> dict[str, Values]:
-        inputs, found = self.inputs(batch), {}
+    def passes(self, batch: Batch, rows: Rows, wanted: Mapping[str, Wanted]) -> dict[str, Values]:
+        inputs, found = self.inputs(batch, rows), {}
         for key, what in wanted.items():
             with torch.set_grad_enabled(what.learning):
                 q = self.unroll(key, inputs, batch)
@@ -133,7 +137,7 @@ class TorchEngine:
                 )
         return found
 
-    def _taken(self, key: str, q: Tensor, batch: EpisodeBatch, rows: Rows) -> Tensor:
+    def _taken(self, key: str, q: Tensor, batch: Batch, rows: Rows) -> Tensor:
         actions = pick(batch.actions, rows.transition)
         if isinstance(self._agents[key], CriticNets):
             return self.value(key, pick(q, rows.step_major), encoded(self._spec, actions), rows)
@@ -148,12 +152,13 @@ class TorchEngine:
         own = zip(self._parts, rows.sizes, strict=True)
         return torch.cat([torch.rand(size, *shape, generator=part.generator) for part, size in own]).to(rows.now.device)
 
-    def inputs(self, batch: EpisodeBatch) -> Tensor:
-        """What the agents read at every step [T+1,B,N,I]."""
+    def inputs(self, batch: Batch, rows: Rows) -> Any:
+        """What `unroll` reads: here what the agents see at every step [T+1,B,N,I]."""
+        assert isinstance(batch, EpisodeBatch)
         last_action = previous(self._spec, batch.actions)
         return agent_inputs(self._config, self._spec, batch.obs, last_action).transpose(0, 1)
 
-    def unroll(self, key: str, inputs: Tensor, batch: EpisodeBatch) -> Tensor:
+    def unroll(self, key: str, inputs: Any, batch: Batch) -> Tensor:
         """The values of all actions at every step [T+1,B,N,A], by the agents of that name."""
         return self._agents[key](inputs)[0]
 
@@ -180,7 +185,8 @@ class TorchEngine:
     def scalar(self, value: Tensor) -> Tensor:
         return value
 
-    def returns(self, batch: EpisodeBatch, rows: Rows, following: Tensor) -> Tensor:
+    def returns(self, batch: Batch, rows: Rows, following: Tensor) -> Tensor:
+        assert isinstance(batch, EpisodeBatch)
         c, gamma, reward, terminated = self._config.target, self._config.train.gamma, batch.reward, batch.terminated
         value = torch.zeros_like(reward).flatten().scatter(0, rows.transition, following).view_as(reward)
         of_episode = (reward.shape[0] // self.seeds, 1)
@@ -194,15 +200,13 @@ class TorchEngine:
         return pick(y, rows.transition)
 
     def fit(
-        self, mixer: str, values: Values, batch: EpisodeBatch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
+        self, mixer: str, values: Values, batch: Batch, rows: Rows, goals: Mapping[str, Goal], evolving: bool
     ) -> dict[str, Tensor]:
         assert values.taken is not None
         q_tot = self.mix(mixer, values.taken, batch.state, rows, rows.now)
         return fitted(rows, goals, values.taken, q_tot)
 
-    def ascend(
-        self, ascent: Ascent, values: Mapping[str, Values], batch: EpisodeBatch, rows: Rows
-    ) -> dict[str, Tensor]:
+    def ascend(self, ascent: Ascent, values: Mapping[str, Values], batch: Batch, rows: Rows) -> dict[str, Tensor]:
         out, memory = values[ascent.agents].now, values[ascent.critics].now
         assert out is not None and memory is not None
         q = self.value(ascent.critics, memory, ascent.actions(out), rows)

@@ -86,6 +86,16 @@ class EpisodeBatch:
     filled: torch.Tensor
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """What the shapes of everything that is computed follow from: B, T."""
+        return tuple(self.filled.shape)
+
+    @property
+    def size(self) -> str:
+        """In words."""
+        return f"{len(self.filled):,} episodes of up to {self.filled.shape[1]} steps"
+
+    @property
     def lengths(self) -> torch.Tensor:
         """Transitions per episode [B] int64."""
         return self.filled.sum(1)

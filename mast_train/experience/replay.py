@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import OBSERVED, EpisodeBatch
+from mast_train.experience.packed import Packed, locate, rounded
 from mast_train.experience.segments import Pieces, draw_pieces, piece_rows, pieces
 from mast_train.experience.storage import Storage, filled_steps
 from mast_train.experience.transfer import sent
@@ -159,14 +160,11 @@ def gather(
     address. New memory of this size would be given back to the system every time, and its pages be cleared again.
     steps: how many the batch has, of its longest episode's, at most the map's limit.
     """
-    device, groups, c = buffers[0].device, _sharing(buffers), buffers[0].config
+    device, c = buffers[0].device, buffers[0].config
     starts = torch.cat([own[:, 1] for own in ages]) if ages[0].dim() == 2 else None
     if starts is not None:
         ages = [own[:, 0] for own in ages]
-    if len(groups) == 1:
-        stored = [(buffers[0].storage, _slots(buffers, ages))]
-    else:
-        stored = [(buffer.storage, buffer._slots(own)) for buffer, own in zip(buffers, ages, strict=True)]
+    stored = _stored(buffers, ages)
     length = torch.cat([storage.lengths[own] for storage, own in stored])
     cut = None if starts is None else pieces(length, starts, c.segment, c.burn_in)
     length = length if cut is None else cut.count
@@ -197,6 +195,52 @@ def gather(
     torch.logical_and(ended, terminates, out=terminated)
     torch.gt(ended, terminates, out=truncated)
     return EpisodeBatch(**data, terminated=terminated, truncated=truncated, filled=filled)
+
+
+def pack(buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor], memory: dict[str, Tensor]) -> Packed:
+    """Equally many whole episodes of each of K buffers, by age as of EpisodeBuffer.gather, without their padding.
+
+    memory: see `gather`.
+    """
+    stored, k, limit = _stored(buffers, ages), len(buffers), buffers[0].spec.episode_limit
+    length, terminated = (
+        torch.cat([getattr(storage, name)[own] for storage, own in stored]).view(k, -1)
+        for name in ("lengths", "terminated")
+    )
+    length, order = length.sort(dim=1, descending=True, stable=True)
+    slots = torch.cat([own for _, own in stored]).view(k, -1)
+    about = torch.stack([length, terminated.gather(1, order), slots.gather(1, order)]).int()
+    about, e = sent(about, buffers[0].device), length.shape[1]
+    size, steps = rounded(int(length.sum(1).max()) + e, int(length.max()), limit)
+    at = locate(about[0], size, steps)
+    at_slot = about[2].long().gather(1, at.rank) * stored[0][0].rows.shape[1] + at.step
+
+    def place(name: str, like: Tensor, most: int, shape: Sequence[int]) -> Tensor:
+        if name not in memory or len(memory[name]) < most:
+            memory[name] = like.new_empty(most, *shape)
+        return memory[name]
+
+    data, most = {}, k * rounded(e * (limit + 1), limit, limit)[0]
+    each = [
+        storage.rows_there.flatten().index_select(0, own.flatten()).masked_fill(~used.flatten(), 0)
+        for (storage, _), own, used in zip(
+            stored, *(x.tensor_split(len(stored)) for x in (at_slot, at.used)), strict=True
+        )
+    ]
+    for name, whole in stored[0][0].data.items():
+        fields = place(name, whole, most, whole.shape[1:])[: k * size]
+        for (storage, _), own, part in zip(stored, each, fields.tensor_split(len(stored)), strict=True):
+            torch.index_select(storage.data[name], 0, own, out=part)
+        data[name] = fields.unflatten(0, (k, size))
+    episodes = place(f"episodes {k}", about, 2, about.shape[1:]).copy_(about[:2])
+    return Packed(**data, episodes=episodes, steps=steps)
+
+
+def _stored(buffers: Sequence[EpisodeBuffer], ages: Sequence[Tensor]) -> list[tuple[Storage, Tensor]]:
+    """Where the episodes of these ages are: storages, in order, and their slots."""
+    if len(_sharing(buffers)) == 1:
+        return [(buffers[0].storage, _slots(buffers, ages))]
+    return [(buffer.storage, buffer._slots(own)) for buffer, own in zip(buffers, ages, strict=True)]
 
 
 def _rows(

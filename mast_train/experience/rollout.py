@@ -80,9 +80,11 @@ class Rollouts(Sequence[Rollout]):
         return len(self._ends)
 
     def __getitem__(self, index: Any) -> Any:
-        parts = {name: tensor.tensor_split(len(self))[index] for name, tensor in vars(self.episodes).items()}
-        episodes = crop(EpisodeBatch(**parts), self._ends[index])
-        won, says = (None if x is None else x.tensor_split(len(self))[index] for x in (self.won, self._says))
+        end = self._ends[index]  # IndexError ends an iteration
+        each = len(self.episodes.filled) // len(self)
+        own = slice(index % len(self) * each, (index % len(self) + 1) * each)
+        episodes = crop(EpisodeBatch(**{name: tensor[own] for name, tensor in vars(self.episodes).items()}), end)
+        won, says = (None if x is None else x[own] for x in (self.won, self._says))
         if says is not None and not says.any():
             won = None
         return Rollout(episodes, won, episodes.reward.sum(1), says)

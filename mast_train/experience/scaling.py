@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mast_train.envs.base import EnvSpec
 from mast_train.experience.episodes import EpisodeBatch
+from mast_train.experience.packed import Batch
 
 ROUNDING = 1e-6
 """A deviation below this share of the mean is float32's rounding: such an input is constant."""
@@ -46,7 +47,7 @@ class Scaling(NamedTuple):
         """state [K B,...,S], scaled."""
         return self._scale_state(state.clone())
 
-    def in_place(self, batch: EpisodeBatch) -> EpisodeBatch:
+    def in_place(self, batch: Batch) -> Batch:
         """The batch itself, its observations and states scaled in place."""
         self._scale_obs(batch.obs)
         self._scale_state(batch.state)

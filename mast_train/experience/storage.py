@@ -24,7 +24,8 @@ class Storage:
     episode at its longest is reserved, and memory used for what is written; elsewhere rows are added as steps come.
 
     The tables are the host's. Each buffer has `capacity` slots of them, one after another: `rows` [places * capacity,
-    T+1] the row numbers of an episode, 0 behind its end; `lengths` and `terminated` [places * capacity].
+    T+1] the row numbers of an episode, 0 behind its end; `lengths` and `terminated` [places * capacity]. The device has
+    `rows_there`: the same as far as episodes go.
     """
 
     def __init__(self, config: ReplayConfig, spec: EnvSpec, device: torch.device, places: int = 1) -> None:
@@ -53,8 +54,13 @@ class Storage:
                 self._lay(self.limit, _reserved)
             except (RuntimeError, OSError, OverflowError, ValueError) as error:
                 raise self._too_large(self.limit, memory(device, 0)) from error
+            self.rows_there = self.rows
         else:
             self._lay(1, _empty)
+            try:
+                self.rows_there = torch.zeros(slots, length, dtype=torch.int32, device=device)
+            except torch.OutOfMemoryError as error:
+                raise self._too_large(self.limit, memory(device, 0)) from error
 
     def _take(self, n: int, episodes: int) -> Tensor:
         """n row numbers for so many episodes: rows given back first, then rows never used. Raises UserError."""
@@ -77,6 +83,8 @@ class Storage:
         rows[observed] = self._take(int(lengths.sum()) + len(slots), len(slots))
         self.episodes += len(slots)
         self.rows[slots], self.lengths[slots], self.terminated[slots] = rows, lengths, terminated
+        if self.rows_there is not self.rows:
+            self.rows_there.index_copy_(0, sent(slots, self.device), sent(rows.int(), self.device))
         last = sent(rows[torch.arange(len(slots)), lengths], self.device)
         acted = sent(rows[filled_steps(lengths, rows.shape[1])], self.device)
         observed = sent(rows[observed], self.device)

@@ -1,7 +1,7 @@
 """TD targets as pure functions. Nothing here holds parameters or gradients.
 
 Letters: B episodes, T transitions, N agents, A actions. Unavailable actions enter no sum: they are excluded inside the
-log-sum-exp, never multiplied by zero.
+log-sum-exp, never multiplied by zero. alpha and omega are scalars, or of each row: [...,1] beside q [...,A].
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def softmax_value(q: Tensor, avail: Tensor, alpha: float | Tensor, q_select: Ten
 def mellowmax(q: Tensor, avail: Tensor, omega: float | Tensor) -> Tensor:
     """(1/omega) log mean_u exp(omega Q(u)) over available actions (Asadi & Littman 2017). [...,A] -> [...]."""
     total = torch.logsumexp((omega * q).masked_fill(~avail, _EXCLUDED), -1)
-    return (total - avail.sum(-1).to(q.dtype).log()) / omega
+    return (total - avail.sum(-1).to(q.dtype).log()) / _reduced(omega)
 
 
 def soft_mellowmax(
@@ -50,7 +50,7 @@ def soft_mellowmax(
     """
     logits = (alpha * (q if q_select is None else q_select)).masked_fill(~avail, _EXCLUDED)
     joint = torch.logsumexp(logits + omega * q, -1)
-    return (joint - torch.logsumexp(logits, -1)) / omega
+    return (joint - torch.logsumexp(logits, -1)) / _reduced(omega)
 
 
 def neighbours(q: Tensor, greedy: Tensor) -> Tensor:
@@ -70,13 +70,30 @@ def spread(q: Tensor, avail: Tensor, real: Tensor | None = None) -> Tensor:
 
     q [R,...,A] float, avail [R,...,A] bool, real [R] bool (None: all): which rows count -> scalar.
     """
+    deviation, choice = _deviations(q, avail, real)
+    return (deviation * choice).sum().div(choice.sum().clamp(min=1)).clamp(min=1e-6)
+
+
+def spreads(q: Tensor, avail: Tensor, real: Tensor | None, parts: int) -> Tensor:
+    """`spread` of equal parts of the rows, one after another [parts]."""
+    deviation, choice = (x.reshape(parts, -1) for x in _deviations(q, avail, real))
+    return (deviation * choice).sum(1).div(choice.sum(1).clamp(min=1)).clamp(min=1e-6)
+
+
+def _deviations(q: Tensor, avail: Tensor, real: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The standard deviation of Q over available actions, and where it counts [R,...]."""
     count = avail.sum(-1).to(q.dtype)
     mean = q.masked_fill(~avail, 0.0).sum(-1) / count
     deviation = (q - mean.unsqueeze(-1)).masked_fill(~avail, 0.0).square().sum(-1).div(count).sqrt()
     choice = count > 1
     if real is not None:
         choice = choice & real.view(-1, *[1] * (choice.dim() - 1))
-    return (deviation * choice).sum().div(choice.sum().clamp(min=1)).clamp(min=1e-6)
+    return deviation, choice
+
+
+def _reduced(scale: float | Tensor) -> float | Tensor:
+    """Of each row [...,1], beside what is left of q's rows [...]."""
+    return scale.squeeze(-1) if isinstance(scale, Tensor) and scale.dim() else scale
 
 
 def _weights(q: Tensor, avail: Tensor, alpha: float | Tensor) -> Tensor:
@@ -86,6 +103,43 @@ def _weights(q: Tensor, avail: Tensor, alpha: float | Tensor) -> Tensor:
 def one_step(reward: Tensor, next_value: Tensor, terminated: Tensor, gamma: float) -> Tensor:
     """r_t + gamma (1 - terminated_t) V_{t+1}. reward, next_value (V at t+1), terminated bool: [B,T] -> [B,T]."""
     return reward + gamma * torch.where(terminated, 0.0, next_value)
+
+
+def linked_td_lambda(
+    reward: Tensor,
+    next_value: Tensor,
+    terminated: Tensor,
+    last: Tensor,
+    after: Tensor,
+    gamma: float,
+    lam: float | Tensor,
+    steps: int,
+) -> Tensor:
+    """td_lambda of transitions in any order, all [R]: `after` says which row is the next step's, `last` where none is
+    (of an episode, or of no transition, whose target is something finite). steps: of the longest episode, at most.
+
+    y_i = f_i + c_i y_after(i) of all rows at once: after d rounds f holds 2^d terms of the sum, c what the rest is
+    multiplied with, and each row knows the one that many steps later.
+    """
+    keep = torch.where(last, 0.0, lam)
+    target = one_step(reward, (1.0 - keep) * next_value, terminated, gamma)
+    carry = gamma * torch.where(terminated, 0.0, keep)
+    for left in range((steps - 1).bit_length() - 1, -1, -1):
+        target = torch.addcmul(target, carry, target.index_select(0, after))
+        if left:
+            carry, after = carry * carry.index_select(0, after), after.index_select(0, after)
+    return target
+
+
+def linked_n_step(
+    reward: Tensor, next_value: Tensor, terminated: Tensor, last: Tensor, after: Tensor, gamma: float, n: int
+) -> Tensor:
+    """n_step of transitions in any order, all [R]: see linked_td_lambda."""
+    target = one_step(reward, next_value, terminated, gamma)
+    for _ in range(n - 1):
+        following = torch.where(last, next_value, target.index_select(0, after))
+        target = one_step(reward, following, terminated, gamma)
+    return target
 
 
 def episode_return(reward: Tensor, terminated: Tensor, last: Tensor, gamma: float) -> Tensor:

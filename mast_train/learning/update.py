@@ -14,6 +14,7 @@ from mast_train.engines.base import GivenActions, Schedule
 from mast_train.engines.choice import make_engine
 from mast_train.engines.graph import Recorder
 from mast_train.experience.episodes import EpisodeBatch
+from mast_train.experience.packed import Batch
 from mast_train.learning import evolution
 from mast_train.learning.learner import Learner, sync_targets
 from mast_train.learning.losses import total
@@ -39,11 +40,16 @@ class Update:
         )
         self._recorder = Recorder(first.spec.episode_limit) if graphs else None
 
+    @property
+    def packs(self) -> bool:
+        """Whether its batches are best without their padding."""
+        return self.engine.packs
+
     def steps(self, longest: int) -> int:
         """How many steps a batch is best padded to, of its longest episode's."""
         return self._recorder.steps(longest) if self._recorder else longest
 
-    def __call__(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> Log:
+    def __call__(self, batch: Batch, env_steps: Sequence[int]) -> Log:
         """One step of every learner on its equal part of the episodes; env_steps: where each learner's run is."""
         due = [learner.evolves(steps) for learner, steps in zip(self.learners, env_steps, strict=True)]
         if len(set(due)) > 1 and self.engine.one_stage:
@@ -62,15 +68,16 @@ class Update:
         sync_targets([learner for learner in self.learners if learner.advance()])
         return log
 
-    def _in_turn(self, batch: EpisodeBatch, env_steps: Sequence[int]) -> Log:
+    def _in_turn(self, batch: Batch, env_steps: Sequence[int]) -> Log:
         """Learner by learner, where some evolve and others do not."""
+        assert isinstance(batch, EpisodeBatch)
         parts = zip(self.learners, batch.split(len(self.learners)), env_steps, strict=True)
         logs = [Update([learner])(part, [steps]) for learner, part, steps in parts]
         missing = torch.full((1,), math.nan)
         names = {name: None for log in logs for name in log}
         return {name: torch.cat([log.get(name, missing) for log in logs]) for name in names}
 
-    def _gradients(self, batch: EpisodeBatch, evolving: bool = False) -> Log:
+    def _gradients(self, batch: Batch, evolving: bool = False) -> Log:
         """The losses and their backward pass. The logged "loss" is a learner's sum."""
         engine, rows = self.engine, self.engine.rows(batch)
         values = engine.passes(batch, rows, self.algorithm.wanted(evolving))

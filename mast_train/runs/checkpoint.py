@@ -27,8 +27,17 @@ FORMAT = "mast-checkpoint-1"
 
 def write(path: Path, tensors: dict[str, torch.Tensor], config: Config, spec: EnvSpec, meta: dict[str, Any]) -> None:
     """Save tensors and their context; the old file stays when writing fails. Raises UserError."""
+    put(path, encoded(tensors, config, spec, meta))
+
+
+def encoded(tensors: dict[str, torch.Tensor], config: Config, spec: EnvSpec, meta: dict[str, Any]) -> bytes:
+    """The file that `write` writes."""
     header = {"format": FORMAT, "config": flatten(config), "spec": asdict(spec), **meta}
-    data = save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"mast": json.dumps(header)})
+    return save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, {"mast": json.dumps(header)})
+
+
+def put(path: Path, data: bytes) -> None:
+    """Write beside and rename. Raises UserError."""
     try:
         write_atomically(path, data)
     except OSError as error:

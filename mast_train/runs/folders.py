@@ -32,9 +32,8 @@ from mast_train.settings.config import Config, load_toml, to_toml
 from mast_train.settings.errors import UserError
 
 if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
-
     from mast_train.envs.base import EnvSpec  # imports torch, which finding and listing runs can do without
+    from mast_train.runs.board import Board
 
 PACKAGES = ("mast-marl", "torch", "numpy", "jax", "jaxmarl", "smac", "vmas", "pettingzoo", "mujoco", "safetensors")
 
@@ -208,9 +207,8 @@ class RunLog:
         """Append one line of numbers."""
         elapsed = round(time.time() - self._started, 3)
         self._metrics.write(json.dumps({"kind": kind, "step": step, "elapsed_s": elapsed, **values}) + "\n")
-        for key, value in values.items():
-            if isinstance(value, (int, float)) and self._board is not None:
-                self._board.add_scalar(f"{kind}/{key}", value, step)
+        if self._board is not None:
+            self._board.row(kind, step, values)
 
     def _drop_after(self, step: int, next_eval: int) -> float:
         """A resumed run logs again what came after its checkpoint; returns the seconds that the kept rows took."""
@@ -238,12 +236,12 @@ class RunLog:
             self._board.close()
 
 
-def _board(folder: Path, purge_step: int | None) -> SummaryWriter | None:
+def _board(folder: Path, purge_step: int | None) -> Board | None:
     """TensorBoard's writer; None, and one line, where it cannot be imported: metrics.jsonl has the same numbers."""
     try:
-        from torch.utils.tensorboard import SummaryWriter
+        from mast_train.runs.board import Board
 
-        return SummaryWriter(str(folder), purge_step=purge_step)
+        return Board(folder, purge_step)
     except Exception as error:
         print(f"no TensorBoard files, metrics.jsonl has the same numbers: {why(error)}", file=sys.stderr)
         return None

@@ -15,15 +15,16 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 import torch
 
 from mast_runtime.streams import pasted
-from mast_train.experience.episodes import EpisodeBatch
 from mast_train.experience.exploration import Exploration
-from mast_train.experience.replay import add, gather, share
+from mast_train.experience.packed import Batch
+from mast_train.experience.replay import add, gather, pack, share
 from mast_train.experience.rollout import Actor, Rollouts
 from mast_train.experience.rounds import Rounds
 from mast_train.experience.scaling import Scaling
 from mast_train.learning.learner import scaling
 from mast_train.learning.update import Log, Update
 from mast_train.runs.events import Event, Progress
+from mast_train.runs.files import Files
 from mast_train.runs.run import Run
 from mast_train.settings.config import flatten
 from mast_train.settings.errors import UserError
@@ -52,6 +53,9 @@ class Loop:
         self._thread: Executor = ThreadPoolExecutor(1, "mast-environment", torch.set_num_threads, threads)
         if len(runs) > 1 and runs[0].device.type != "cpu":
             share([run.replay for run in runs])
+        self._files = Files()
+        for run in self.runs if len(runs) > 1 else ():
+            run.files = self._files
         self._active: list[Run] = []
         self._batch_memory: dict[str, torch.Tensor] = {}
         self._form(self.runs)
@@ -77,8 +81,9 @@ class Loop:
         yield from self._save(active, "interrupted")
 
     def close(self) -> None:
-        """Wait for the thread that plays ahead: then the runs may be closed."""
+        """Wait for the threads that play ahead and write: then the runs may be closed."""
         self._thread.shutdown()
+        self._files.close()
 
     def _save(self, runs: Sequence[Run], reason: str) -> Iterator[tuple[Run, Event]]:
         for run in runs:
@@ -143,19 +148,18 @@ class Loop:
         """Store a round of episodes and take its updates; returns means for the log of each run. Raises UserError."""
         c, runs, started, logs = self.config, self._active, time.perf_counter(), []
         add([run.replay for run in runs], played.episodes)
-        for run, own in zip(runs, played, strict=True):
-            run.seen.add(own.episodes)
-            if run.learner.statistics:
-                run.learner.see(own.episodes)
+        for run, own in zip(runs, played, strict=True) if runs[0].learner.statistics else ():
+            run.learner.see(own.episodes)
         seen_as = scaling([run.learner for run in runs])
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Of whole episodes all can, or none; of pieces the runs wait for the one that has the fewest steps.
             if all(run.replay.can_sample() for run in runs):
-                ages = [run.replay.draw(run.sampling) for run in runs]
-                batch = gather([run.replay for run in runs], ages, self._batch_memory, self._update.steps)
+                batch = self._batch()
                 logs.append(self._updated(batch if seen_as is None else seen_as.in_place(batch)))
                 for run in runs:
                     run.adapt_replay()
+        for run, own in zip(runs, played, strict=True):  # while a device is still at the updates
+            run.seen.add(own.episodes)
         metrics = _means(logs, len(runs))
         self._check_finite(metrics)
         for run, means, row in zip(runs, played.means(), metrics, strict=True):
@@ -163,14 +167,20 @@ class Loop:
             run.clock.learning += (time.perf_counter() - started) / len(runs)
         return metrics
 
-    def _updated(self, batch: EpisodeBatch) -> Log:
+    def _batch(self) -> Batch:
+        """What the runs learn from next."""
+        replays, ages = zip(*((run.replay, run.replay.draw(run.sampling)) for run in self._active), strict=True)
+        if self._update.packs:
+            return pack(replays, ages, self._batch_memory)
+        return gather(replays, ages, self._batch_memory, self._update.steps)
+
+    def _updated(self, batch: Batch) -> Log:
         try:
             return self._update(batch, [run.step for run in self._active])
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"an update of {len(self._active)} seeds on {len(batch.filled):,} episodes of up to "
-                f"{batch.filled.shape[1]} steps does not fit the memory of {batch.filled.device}: lower --seeds, "
-                "replay.batch or net.hidden"
+                f"an update of {len(self._active)} seeds on {batch.size} does not fit the memory of "
+                f"{batch.reward.device}: lower --seeds, replay.batch or net.hidden"
             ) from error
 
     def _check_finite(self, metrics: Sequence[dict[str, float]]) -> None:

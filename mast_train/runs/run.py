@@ -22,6 +22,7 @@ from mast_train.learning.learner import Learner, part, scaling, stream_seed
 from mast_train.networks.build import agent_inputs, previous, tiny_widths
 from mast_train.runs import checkpoint
 from mast_train.runs.events import Clock, Evaluation, Progress, Saved
+from mast_train.runs.files import Files
 from mast_train.runs.seen import Seen
 from mast_train.runs.tickets import ticket, warm_start
 from mast_train.settings.config import Config, EnvConfig, ReplayConfig
@@ -115,6 +116,8 @@ class Run:
             self.replay = EpisodeBuffer(_replay(self.config), self.spec, self.device)
             opened.pop_all()
         self.folder = folder
+        self.files: Files | None = None
+        """What writes snapshots in the background; None: they are there when an evaluation is over."""
         self.exploration = torch.Generator(self.device).manual_seed(stream_seed(config.seed, "exploration"))
         self.sampling = torch.Generator().manual_seed(stream_seed(config.seed, "sampling"))
         self.step = 0
@@ -232,7 +235,7 @@ class Run:
         tensors = self.learner.policy_state()
         (self.folder / "snapshots").mkdir(exist_ok=True)
         path = self.folder / "snapshots" / f"step-{self.step:010d}.safetensors"
-        checkpoint.write(path, tensors, self.config, self.spec, self._meta())
+        self._put(path, checkpoint.encoded(tensors, self.config, self.spec, self._meta()))
         trace = {}
         for name in ("obs", "avail_actions"):
             steps = torch.cat([getattr(episodes, name)[:, :-1][episodes.filled] for episodes in rounds])
@@ -242,12 +245,23 @@ class Run:
         starts = torch.cat([start[x.filled] for start, x in zip(first, rounds, strict=True)])
         trace["starts"] = starts.repeat(-(-TRACE_STEPS // len(starts)))[:TRACE_STEPS]
         trace |= {f"seen.{name}": tensor for name, tensor in self.seen.state_dict().items()}
-        checkpoint.write(self.folder / "trace.safetensors", trace, self.config, self.spec, {"step": self.step})
+        data = checkpoint.encoded(trace, self.config, self.spec, {"step": self.step})
+        self._put(self.folder / "trace.safetensors", data)
+
+    def _put(self, path: Path, data: bytes) -> None:
+        """Now, or soon where there is `files`."""
+        write = partial(checkpoint.put, path, data)
+        if self.files:
+            self.files.add(write)
+        else:
+            write()
 
     def save(self, reason: str) -> Saved:
         """The episodes under a name of their own first, then the checkpoint that names them, then the old ones go: a
         failure at any point leaves a pair that resumes. A finished run keeps its networks, not its episodes."""
         assert self.folder is not None
+        if self.files:
+            self.files.wait()
         path, replay_path = self.folder / "checkpoint.safetensors", self.folder / f"replay-{self.step}.safetensors"
         tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
         tensors |= {"exploration": self.exploration.get_state(), "sampling": self.sampling.get_state()}

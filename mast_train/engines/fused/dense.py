@@ -1,4 +1,4 @@
-"""The dense recurrence: launches of the Triton kernels. See `sequence.gru_sequence` for what it computes.
+"""The dense recurrence: launches of the Triton kernels. See `sequence.gru_places` for what it computes.
 
 Up to PERSISTENT hidden units a group's weights stay on the chip and one launch runs all steps; above, it is one launch
 a step.
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mast_train.engines.fused import layout
 from mast_train.engines.fused.dense_kernels import backward_kernel, forward_kernel
+from mast_train.engines.fused.layout import Places
 from mast_train.engines.fused.step_kernels import backward_step, forward_step
 from mast_train.settings.errors import check_choice
 
@@ -57,53 +58,50 @@ def forward(
     gates: Tensor,
     weight_hh: Tensor,
     bias_hh: Tensor,
-    lengths: Tensor | None,
+    at: Places,
     keep: bool,
     *,
     precision: str = "ieee",
     forward_tiles: Tiles | StepTiles | None = None,
     backward_tiles: Tiles | StepTiles | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """states [G,T,R,H] and, if `keep`, saved [G,T,R,4H]: r, z, n and from_h; both in the layout of gates.
+    """states [G,P,H] and, if `keep`, saved [G,P,5H]: r, z, n, from_h and the state before; in the layout of gates.
 
     precision: of the products, one of PRECISIONS; "ieee" is float32 throughout.
     """
     check_choice("precision", precision, PRECISIONS)
     gates = layout.as_regular(gates)
-    groups, steps, rows, width = gates.shape
-    h, adjacent = width // 3, layout.channel_major(gates)
+    h, adjacent = weight_hh.shape[-1], layout.channel_major(gates)
     states = layout.empty(gates, h, adjacent)
-    saved = layout.empty(gates, 4 * h, adjacent) if keep else None
+    saved = layout.empty(gates, 5 * h, adjacent) if keep else None
     choice = forward_tiles or tiles(h, precision)
     arguments = (*_strided(gates), *_strided(states), *_strided(states if saved is None else saved))
-    arguments = (*arguments, weight_hh, bias_hh, _lengths(lengths, weight_hh))
-    flags = {"PRECISION": precision, "RAGGED": lengths is not None, "KEEP": keep}
-    _launch((forward_kernel, forward_step), arguments, range(steps), (groups, steps, rows, h), choice, flags)
+    arguments = (*arguments, weight_hh, bias_hh, *_tables(at, weight_hh))
+    flags = _flags(at, precision) | {"KEEP": keep}
+    _launch((forward_kernel, forward_step), arguments, range(at.steps), at, states, choice, flags)
     return states, saved
 
 
 def backward(
     grad_states: Tensor,
     weight_hh: Tensor,
-    lengths: Tensor | None,
-    states: Tensor,
+    at: Places,
     saved: Tensor,
     *,
     precision: str = "ieee",
     forward_tiles: Tiles | StepTiles | None = None,
     backward_tiles: Tiles | StepTiles | None = None,
 ) -> Tensor:
-    """grads [G,T,R,4H]: of r, z and n before their functions, and of from_h; in the layout of the states."""
-    groups, steps, rows, h = states.shape
-    grads = layout.empty(states, 4 * h, layout.channel_major(states))
+    """grads [G,P,4H]: of r, z and n before their functions, and of from_h; in the layout of what was saved."""
+    groups, h = len(saved), weight_hh.shape[-1]
+    grads = layout.empty(saved, 4 * h, layout.channel_major(saved))
     choice = backward_tiles or tiles(h, precision)
-    arguments = (*_strided(grad_states), *_strided(states), *_strided(saved), *_strided(grads))
+    arguments = (*_strided(grad_states), *_strided(saved), *_strided(grads))
     if isinstance(choice, StepTiles):
-        arguments = (*arguments, states.new_empty(groups, rows, h))
-    arguments = (*arguments, weight_hh, _lengths(lengths, weight_hh))
-    flags = {"PRECISION": precision, "RAGGED": lengths is not None}
-    order = range(steps - 1, -1, -1)
-    _launch((backward_kernel, backward_step), arguments, order, (groups, steps, rows, h), choice, flags)
+        arguments = (*arguments, saved.new_empty(groups, at.rows, h))
+    arguments = (*arguments, weight_hh, *_tables(at, weight_hh))
+    order = range(at.steps - 1, -1, -1)
+    _launch((backward_kernel, backward_step), arguments, order, at, grads[..., :h], choice, _flags(at, precision))
     return grads
 
 
@@ -111,8 +109,12 @@ def _strided(x: Tensor) -> tuple[Any, ...]:
     return x, *x.stride()
 
 
-def _lengths(lengths: Tensor | None, unused: Tensor) -> Tensor:
-    return unused if lengths is None else lengths.contiguous()
+def _tables(at: Places, unused: Tensor) -> tuple[Tensor, Tensor]:
+    return tuple(unused if table is None else table for table in (at.lengths, at.begins))  # type: ignore[return-value]
+
+
+def _flags(at: Places, precision: str) -> dict[str, Any]:
+    return {"PRECISION": precision, "RAGGED": at.lengths is not None, "PACKED": at.begins is not None}
 
 
 def _padded(hidden: int) -> int:
@@ -123,19 +125,21 @@ def _launch(
     kernels: tuple[Any, Any],
     arguments: tuple[Any, ...],
     order: range,
-    shape: tuple[int, int, int, int],
+    at: Places,
+    like: Tensor,
     choice: Tiles | StepTiles,
     flags: dict[str, Any],
 ) -> None:
-    """kernels: of all steps, and of one; shape: groups, steps, rows, hidden units."""
-    groups, steps, rows, h = shape
+    """kernels: of all steps, and of one; like: [G,P,H]."""
+    groups, places, h = like.shape
     whole, single = kernels
     flags = flags | {"H": h, "ROWS": choice.rows, "num_warps": choice.warps, "num_stages": choice.stages}
+    sizes = at.steps, at.rows, places
     if isinstance(choice, Tiles):
-        grid = (groups, triton.cdiv(rows, choice.rows))
-        whole[grid](*arguments, steps, rows, P=_padded(h), SPLIT=choice.split, **flags)
+        grid = (groups, triton.cdiv(at.rows, choice.rows))
+        whole[grid](*arguments, *sizes, P=_padded(h), SPLIT=choice.split, **flags)
         return
     units, entries = min(choice.units, _padded(h)), min(choice.entries, _padded(h))
-    grid = (groups, triton.cdiv(rows, choice.rows), triton.cdiv(h, units))
+    grid = (groups, triton.cdiv(at.rows, choice.rows), triton.cdiv(h, units))
     for t in order:
-        single[grid](*arguments, t, steps, rows, UNITS=units, ENTRIES=entries, **flags)
+        single[grid](*arguments, t, *sizes, UNITS=units, ENTRIES=entries, **flags)

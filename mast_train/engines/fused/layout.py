@@ -1,36 +1,45 @@
-"""The two layouts in memory of a tensor of rows, [G,T,R,C] to its readers: groups, steps, rows, channels.
+"""Where the steps of rows lie: which places they have, and the two layouts in memory of a tensor of places, [G,P,C] to
+its readers: groups, places, channels.
 
-Channel-major: rows adjacent, [G][C][T][R] in memory, what a product `weight @ inputs` writes. Row-major: [G][T][R][C].
+Channel-major: places adjacent, [G][C][P] in memory, what a product `weight @ inputs` writes. Place-major: [G][P][C].
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from torch import Tensor
 
 
+class Places(NamedTuple):
+    """Step t of row r has the place `t rows + r`, or `begins[t] + r` where there are begins. int32 tensors.
+
+    lengths [G,R]: steps of each row; None: all. begins [G,steps+1], packed: rows that have ended have no place, so
+    lengths fall from row to row, `begins` counts the rows that each step has, and behind `begins[steps]` nobody is.
+    """
+
+    rows: int
+    steps: int
+    lengths: Tensor | None = None
+    begins: Tensor | None = None
+
+
 def channel_major(x: Tensor) -> bool:
-    """Whether x [G,T,R,C] has its rows adjacent and steps, each a whole row of them, next to each other."""
-    return x.stride(2) == 1 and x.stride(1) == x.shape[2]
-
-
-def row_major(x: Tensor) -> bool:
-    """Whether x [G,T,R,C] has its channels adjacent and its rows in order."""
-    return x.stride(3) == 1 and x.stride(1) == x.shape[2] * x.stride(2)
+    """Whether x [G,P,C] has its places adjacent."""
+    return x.stride(1) == 1
 
 
 def as_channel_major(x: Tensor) -> Tensor:
     """x itself, or a copy that is channel-major."""
-    return x if channel_major(x) else x.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
+    return x if channel_major(x) else x.mT.contiguous().mT
 
 
 def as_regular(x: Tensor) -> Tensor:
-    """x itself where it is in one of the two layouts, else a row-major copy."""
-    return x if channel_major(x) or row_major(x) else x.contiguous()
+    """x itself where its places or its channels are adjacent, else a copy of which the channels are."""
+    return x if channel_major(x) or x.stride(2) == 1 else x.contiguous()
 
 
-def empty(like: Tensor, channels: int, rows_adjacent: bool) -> Tensor:
-    """An uninitialised [G,T,R,channels] of one of the layouts."""
-    g, t, r, _ = like.shape
-    if rows_adjacent:
-        return like.new_empty(g, channels, t, r).permute(0, 2, 3, 1)
-    return like.new_empty(g, t, r, channels)
+def empty(like: Tensor, channels: int, places_adjacent: bool) -> Tensor:
+    """An uninitialised [G,P,channels] of one of the layouts."""
+    g, p, _ = like.shape
+    return like.new_empty(g, channels, p).mT if places_adjacent else like.new_empty(g, p, channels)

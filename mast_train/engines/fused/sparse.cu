@@ -6,7 +6,8 @@
 // the second place ends a segment. A segment is one sum: of a gate (forward) or of a column (backward), never empty.
 // All lanes read a pair at one address and their operands from 32 adjacent words, so no access conflicts.
 //
-// Arrays of rows have their rows adjacent: [group][channel][step][row].
+// Arrays of rows are [group][channel][place]. Step t of row r is at place begin(t) + r: t * rows + r, every row having a
+// place at every step, or packed, where `begins` says so and rows that have ended have none.
 
 #ifndef MAST_EMULATION
 #define SHARED_MEMORY(name) extern __shared__ float4 name[]
@@ -88,10 +89,18 @@ struct Walk {
 
 // What both kernels need of their place in the grid.
 struct Tile {
-    int group, rank, warp, lane, row, length, longest;
+    int group, rank, warp, lane, row, rows, length, longest;
+    const int *begins;
     bool inside;
+    int rest, stride; // places that are nobody's step: the lane's first, and how far apart its own are
 
-    __device__ __forceinline__ Tile(const int *lengths, int steps, int rows) {
+    __device__ __forceinline__ int begin(int t) const { return begins ? begins[t] : t * rows; }
+
+    // Whether a lane has a place of its own at a step that it does or does not take part in.
+    __device__ __forceinline__ bool stores(bool alive) const { return alive || (inside && !begins); }
+
+    __device__ __forceinline__ Tile(const int *lengths, const int *all_begins, int steps, int rows, int places)
+        : rows(rows) {
         group = blockIdx.y;
         rank = blockIdx.x % CLUSTER;
         warp = threadIdx.x / LANES;
@@ -107,6 +116,10 @@ struct Tile {
             longest = 0;
             for (int i = first; i < min(first + LANES, rows); i++) longest = max(longest, min(own[i], steps));
         }
+        begins = all_begins ? all_begins + (long long)group * (steps + 1) : nullptr;
+        stride = begins ? LANES : rows;
+        rest = begins ? begins[steps] + lane : longest * rows + row;
+        if (begins ? first > 0 : !inside) rest = places;
     }
 };
 
@@ -131,17 +144,20 @@ __device__ __forceinline__ const float4 *gather(float4 *stream, int capacity, co
     return stream + (own[at.warp] - begin);
 }
 
-// states [G][H][T][R], saved [G][4H][T][R] (r, z, n, from_h; may be null) from gates (strides in elements, rows adjacent).
+// states [G][H][P], saved [G][5H][P] (r, z, n, from_h, the state before; may be null) from gates (strides in elements,
+// places adjacent). Behind a row's end, and where nobody's step is, states and states before are 0. lengths [G][R] may be
+// null: all steps; begins [G][steps + 1] may be null. With begins, lengths fall from row to row and begins[steps] is
+// their sum.
 extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
-    gru_forward(const float *__restrict__ gates, long long gates_group, long long gates_channel, long long gates_step,
+    gru_forward(const float *__restrict__ gates, long long gates_group, long long gates_channel,
                 const float *__restrict__ weight, const float *__restrict__ bias, const int *__restrict__ lengths,
-                const int2 *__restrict__ place, const int2 *__restrict__ source, const int *__restrict__ starts,
-                const int *__restrict__ units, float *__restrict__ states, float *__restrict__ saved, int steps,
-                int rows, int hidden, int slots, int capacity) {
+                const int *__restrict__ begins, const int2 *__restrict__ place, const int2 *__restrict__ source,
+                const int *__restrict__ starts, const int *__restrict__ units, float *__restrict__ states,
+                float *__restrict__ saved, int steps, int rows, int places, int hidden, int slots, int capacity) {
     SHARED_MEMORY(shared);
     float4 *stream = shared, *records = stream + capacity + SLACK; // records: {unit, bias of r, z, n}
     float *tile = (float *)(records + WARPS * slots);              // [2][hidden][LANES]
-    const Tile at(lengths, steps, rows);
+    const Tile at(lengths, begins, steps, rows, places);
     const float4 *own = gather(stream, capacity, at, weight + 3ll * hidden * hidden * at.group, place, source, starts);
     const int *block_units = units + ((long long)at.group * CLUSTER + at.rank) * WARPS * slots;
     for (int i = threadIdx.x; i < WARPS * slots; i += WARPS * LANES) {
@@ -152,10 +168,16 @@ extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
     for (int i = threadIdx.x; i < hidden * LANES; i += WARPS * LANES) tile[i] = 0.0f;
     barrier();
     const float4 *mine = records + at.warp * slots;
-    const float *x = gates + at.group * gates_group + at.row;
-    const long long channel = (long long)steps * rows, gate = hidden * channel;
-    float *h_out = states + at.group * gate + at.row, *kept = saved ? saved + 4 * at.group * gate + at.row : nullptr;
-    for (int t = 0; t < at.longest; t++) {
+    const float *x = gates + at.group * gates_group;
+    const long long channel = places, gate = hidden * channel;
+    float *h_out = states + at.group * gate, *kept = saved ? saved + 5 * at.group * gate : nullptr;
+    // Where steps begin is read a step before it is needed.
+    for (int t = 0, here, next = at.begin(0), later = at.begin(min(1, steps)); t < at.longest; t++) {
+        here = next;
+        next = later;
+        later = at.begin(min(t + 2, steps));
+        const bool alive = t < at.length, stores = at.stores(alive);
+        const int own_place = here + min(at.row, next - here - 1); // lanes that have ended read another row's
         const float *before = tile + (t & 1) * hidden * LANES + at.lane;
         float *after = tile + (~t & 1) * hidden * LANES + at.lane;
         Walk walk(own, before);
@@ -163,77 +185,90 @@ extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
             float4 record = mine[s];
             int unit = __float_as_int(record.x);
             if (unit < 0) break;
-            const float *from = x + unit * gates_channel + t * gates_step;
+            const float *from = x + unit * gates_channel + own_place;
             float x_r = from[0], x_z = from[hidden * gates_channel], x_n = from[2 * hidden * gates_channel];
-            if (t + 1 < at.longest) {
-                prefetch(from + gates_step);
-                prefetch(from + hidden * gates_channel + gates_step);
-                prefetch(from + 2 * hidden * gates_channel + gates_step);
+            if (t + 1 < at.length) {
+                const float *then = from + (next - here);
+                prefetch(then);
+                prefetch(then + hidden * gates_channel);
+                prefetch(then + 2 * hidden * gates_channel);
             }
             float h = before[unit * LANES];
             float sum_r = walk.segment(), sum_z = walk.segment(), from_h = record.w + walk.segment();
             float r = sigmoid(x_r + record.y + sum_r), z = sigmoid(x_z + record.z + sum_z);
-            float n = tanh_of(fmaf(r, from_h, x_n));
-            h = t < at.length ? fmaf(z, h - n, n) : 0.0f;
-            share(after + unit * LANES, h);
-            long long to = unit * channel + (long long)t * rows;
-            if (at.inside) {
-                h_out[to] = h;
+            float n = tanh_of(fmaf(r, from_h, x_n)), now = alive ? fmaf(z, h - n, n) : 0.0f;
+            share(after + unit * LANES, now);
+            long long to = unit * channel + own_place;
+            if (stores) {
+                h_out[to] = now;
                 if (kept) {
                     kept[to] = r;
                     kept[to + gate] = z;
                     kept[to + 2 * gate] = n;
                     kept[to + 3 * gate] = from_h;
+                    kept[to + 4 * gate] = h;
                 }
             }
         }
         barrier();
     }
-    for (int s = 0; s < slots && at.inside; s++) {
+    for (int s = 0; s < slots; s++) {
         int unit = __float_as_int(mine[s].x);
         if (unit < 0) break;
-        for (int t = at.longest; t < steps; t++) h_out[unit * channel + (long long)t * rows] = 0.0f;
+        for (int p = at.rest; p < places; p += at.stride) {
+            h_out[unit * channel + p] = 0.0f;
+            if (kept) kept[unit * channel + 4 * gate + p] = 0.0f;
+        }
     }
 }
 
-// grads [G][4H][T][R]: of r, z, n before their functions, and of from_h; grad_states with strides, rows adjacent.
+// grads [G][4H][P]: of r, z, n before their functions, and of from_h, 0 behind a row's end and where nobody's step is;
+// grad_states with strides, places adjacent.
 extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
     gru_backward(const float *__restrict__ grad_states, long long grad_group, long long grad_channel,
-                 long long grad_step, const float *__restrict__ weight, const int *__restrict__ lengths,
+                 const float *__restrict__ weight, const int *__restrict__ lengths, const int *__restrict__ begins,
                  const int2 *__restrict__ place, const int2 *__restrict__ source, const int *__restrict__ starts,
-                 const int *__restrict__ units, const float *__restrict__ states, const float *__restrict__ saved,
-                 float *__restrict__ grads, int steps, int rows, int hidden, int slots, int capacity) {
+                 const int *__restrict__ units, const float *__restrict__ saved, float *__restrict__ grads, int steps,
+                 int rows, int places, int hidden, int slots, int capacity) {
     SHARED_MEMORY(shared);
     float4 *stream = shared;
     float *tile = (float *)(stream + capacity + SLACK); // [3 * hidden][LANES]: gradients of r, z, from_h
     float *carried = tile + 3 * hidden * LANES;         // [WARPS * slots][LANES]: what a unit's state passes back
-    const Tile at(lengths, steps, rows);
+    const Tile at(lengths, begins, steps, rows, places);
     const float4 *own = gather(stream, capacity, at, weight + 3ll * hidden * hidden * at.group, place, source, starts);
     const int *mine = units + (((long long)at.group * CLUSTER + at.rank) * WARPS + at.warp) * slots;
     float *carry = carried + at.warp * slots * LANES + at.lane;
     for (int s = 0; s < slots; s++) carry[s * LANES] = 0.0f;
     barrier();
-    const float *upstream = grad_states + at.group * grad_group + at.row;
-    const long long channel = (long long)steps * rows, gate = hidden * channel;
-    const float *h_in = states + at.group * gate + at.row, *kept = saved + 4 * at.group * gate + at.row;
-    float *out = grads + 4 * at.group * gate + at.row, *cells = tile + at.lane;
-    for (int t = at.longest - 1; t >= 0; t--) {
-        const bool alive = t < at.length;
+    const float *upstream = grad_states + at.group * grad_group;
+    const long long channel = places, gate = hidden * channel;
+    const float *kept = saved + 5 * at.group * gate;
+    float *out = grads + 4 * at.group * gate, *cells = tile + at.lane;
+    const int top = at.longest - 1;
+    int next, here = at.begin(top + 1), below = at.begin(max(top, 0)), under = at.begin(max(top - 1, 0));
+    for (int t = top; t >= 0; t--) {
+        next = here;
+        here = below;
+        below = under;
+        under = at.begin(max(t - 2, 0));
+        const bool alive = t < at.length, stores = at.stores(alive);
+        const int own_place = here + min(at.row, next - here - 1);
 #pragma unroll 2
         for (int s = 0; s < slots; s++) {
             int unit = mine[s];
             if (unit < 0) break;
-            long long to = unit * channel + (long long)t * rows;
-            const float *above = upstream + unit * grad_channel + t * grad_step;
-            float dh = *above + carry[s * LANES], h = t ? h_in[to - rows] : 0.0f;
+            long long to = unit * channel + own_place;
+            const float *above = upstream + unit * grad_channel + own_place;
+            float dh = *above + carry[s * LANES], h = kept[to + 4 * gate];
             float r = kept[to], z = kept[to + gate], n = kept[to + 2 * gate], from_h = kept[to + 3 * gate];
-            if (t) {
-                prefetch(above - grad_step);
-                if (t > 1) prefetch(h_in + to - 2 * rows);
-                prefetch(kept + to - rows);
-                prefetch(kept + to + gate - rows);
-                prefetch(kept + to + 2 * gate - rows);
-                prefetch(kept + to + 3 * gate - rows);
+            if (t && alive) {
+                const float *then = kept + to - (here - below);
+                prefetch(above - (here - below));
+                prefetch(then);
+                prefetch(then + gate);
+                prefetch(then + 2 * gate);
+                prefetch(then + 3 * gate);
+                prefetch(then + 4 * gate);
             }
             float d_n = dh * (1.0f - z) * (1.0f - n * n), d_h = d_n * r;
             float d_r = d_n * from_h * r * (1.0f - r), d_z = dh * (h - n) * z * (1.0f - z);
@@ -242,7 +277,7 @@ extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
             share(cells + unit * LANES, d_r);
             share(cells + (hidden + unit) * LANES, d_z);
             share(cells + (2 * hidden + unit) * LANES, d_h);
-            if (at.inside) {
+            if (stores) {
                 out[to] = d_r;
                 out[to + gate] = d_z;
                 out[to + 2 * gate] = d_n;
@@ -254,9 +289,9 @@ extern "C" __global__ void CLUSTER_ATTRIBUTE __launch_bounds__(WARPS *LANES)
         for (int s = 0; s < slots && mine[s] >= 0; s++) carry[s * LANES] += walk.segment();
         barrier();
     }
-    for (int s = 0; s < slots && at.inside; s++) {
+    for (int s = 0; s < slots; s++) {
         if (mine[s] < 0) break;
-        for (int t = at.longest; t < steps; t++)
-            for (int k = 0; k < 4; k++) out[mine[s] * channel + k * gate + (long long)t * rows] = 0.0f;
+        for (int p = at.rest; p < places; p += at.stride)
+            for (int k = 0; k < 4; k++) out[mine[s] * channel + k * gate + p] = 0.0f;
     }
 }
