@@ -17,7 +17,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from mast_runtime.arrays import item_code, plain
-from mast_runtime.inputs import MAX_FLOAT
+from mast_runtime.inputs import no_limits
 from mast_runtime.network import Contract, Layer, Network
 
 PANEL = 16
@@ -132,10 +132,7 @@ def pack(contract: Contract, network: Network, level: Level, lanes: bool) -> Pac
         gru, rest = _pack_matrix(_padded_rows(rows["mid"]), layouts["mid"]), None
     fc1_matrix, fc2_matrix = (_pack_matrix(_padded_rows(rows[name]), layouts[name]) for name in ("fc1", "fc2"))
     sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h, recurrent)
-    if network.inputs is None:
-        limits = array("f", [-MAX_FLOAT]) * contract.obs_dim, array("f", [MAX_FLOAT]) * contract.obs_dim
-    else:
-        limits = network.inputs.limits()
+    limits = network.inputs.limits() if network.inputs else no_limits(c.obs_dim)
     return PackedNetwork(level.name, lanes, *sizes, *limits, *_biases(network), fc1_matrix, gru, rest, fc2_matrix)
 
 
