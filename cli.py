@@ -35,6 +35,7 @@ def export(
     names: shell.NamesOption = None,
     prefix: Annotated[str, typer.Option(help="What the names in C begin with, say left_arm (default: policy).")] = "",
     rate_limit: shell.RateLimitOption = None,
+    ranges: Annotated[bool, typer.Option("--ranges", help="C that can count inputs out of range.")] = False,
     no_compact: Annotated[bool, typer.Option("--no-compact", help="Keep units that cannot change an action.")] = False,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to (default: into the run).")] = None,
     at: Annotated[str, typer.Option(help="Which evaluation's networks: last, best or a step.")] = "last",
@@ -63,6 +64,7 @@ def export(
         names,
         prefix,
         rate_limit,
+        ranges,
     )
     head = f"{folder}, step {int(snapshot.stem.removeprefix('step-')):,}"
     answer(json_, [file.as_dict() for file in files], head, *(line for file in files for line in file.lines()))

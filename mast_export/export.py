@@ -31,6 +31,7 @@ def export_run(
     names: Path | None = None,
     prefix: str = "",
     rate_limit: float | None = None,
+    ranges: bool = False,
 ) -> list[Exported]:
     """Export one snapshot of a run. Every file is verified on the run's recorded observations before it counts.
 
@@ -38,10 +39,11 @@ def export_run(
     test for that machine. policy_version: what its maker calls this policy. names: a file that names each input
     (mast_export.observed.read_names), in place of the environment's names. prefix: what the names of written source
     begin with, "": the format's own. rate_limit: of continuous actions, the most that a component moves in one
-    decision, as a share of its range. C is verified where there is a C compiler; a report of None says that there was
-    none. Raises UserError (run), ExportError (verification, destination), OSError (disk).
+    decision, as a share of its range. ranges: source also counts inputs out of range. C is verified where there is a C
+    compiler; a report of None says that there was none. Raises UserError (run), ExportError (verification,
+    destination), OSError (disk).
     """
-    _check_request(format_, dtype, target, prefix)
+    _check_request(format_, dtype, target, prefix, ranges)
     _check_version(policy_version)
     chosen, bundle = find_format(format_), extract(snapshot)
     if agent is not None and not 0 <= agent < len(bundle.agents):
@@ -61,7 +63,7 @@ def export_run(
     if compacted:
         bundle, trace, removed = compact_bundle(bundle, trace)
     files = []
-    request = Request(bundle, trace, path, agent, dtype, prefix)
+    request = Request(bundle, trace, path, agent, dtype, prefix, ranges)
     for file in chosen.write(request if format_ == "mast" else identified(request)):
         own = None if file.agent is None else bundle.agents[file.agent].network
         built = chosen.build(file.path, target) if target and chosen.build else None
@@ -99,7 +101,9 @@ def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
         raise ExportError(f"--rate-limit {rate_limit:g}: expected a share of the range, above 0 and at most 1")
 
 
-def _check_request(format_: str, dtype: str = "f32", target: str | None = None, prefix: str = "") -> None:
+def _check_request(
+    format_: str, dtype: str = "f32", target: str | None = None, prefix: str = "", ranges: bool = False
+) -> None:
     """Raises ExportError for a format that is not, or that cannot do what is asked of it."""
     chosen = find_format(format_)
     if dtype not in VALUE_DTYPES:
@@ -115,8 +119,7 @@ def _check_request(format_: str, dtype: str = "f32", target: str | None = None, 
         raise ExportError(
             f"--target {target} with --format {format_}: it has nothing to compile; use --format {' or '.join(able)}"
         )
-    if prefix and not chosen.prefixed:
-        able = [name for name in FORMATS if find_format(name).prefixed]
-        raise ExportError(
-            f"--prefix {prefix} with --format {format_}: it writes no source; use --format {' or '.join(able)}"
-        )
+    for given in (f"--prefix {prefix}" if prefix else "", "--ranges" if ranges else ""):
+        if given and not chosen.prefixed:
+            able = " or ".join(name for name in FORMATS if find_format(name).prefixed)
+            raise ExportError(f"{given} with --format {format_}: it writes no source; use --format {able}")

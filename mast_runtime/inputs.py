@@ -60,6 +60,11 @@ class Inputs:
         return f"{index} ({self.names[index]})" if self.names else str(index)
 
 
+def no_limits(obs_dim: int) -> tuple[array[float], array[float]]:
+    """Limits [O] where no range is known: those of float32."""
+    return array("f", [-MAX_FLOAT]) * obs_dim, array("f", [MAX_FLOAT]) * obs_dim
+
+
 class Bounds(NamedTuple):
     """Of one agent's continuous action, in its units."""
 

@@ -11,7 +11,7 @@ from networks import observed, random_bundle
 
 from mast_runtime import ObservationError, native
 from mast_runtime.backends import installed_backends
-from mast_runtime.native import NativeStep, new_agent
+from mast_runtime.native import NativeStep, make_team, new_agent
 
 BACKENDS = installed_backends()
 
@@ -133,6 +133,30 @@ def test_every_level_sees_one_input_just_outside(level):
             agent.act(obs)
             assert agent.out_of_range == before + 1
     assert agent.out_of_range_counts.tolist() == [2] * 37
+
+
+@pytest.mark.parametrize("obs_dim", [1, 7, 8, 9, 37])
+@pytest.mark.parametrize("level", native.levels())
+def test_every_level_counts_in_lanes(level, obs_dim):
+    """40 agents of one network: a tile and part of one. A decision that one agent's NaN undoes counts nothing."""
+    bundle = observed(random_bundle(5, n_agents=1, obs_dim=obs_dim, hidden=12))
+    network = bundle.networks[0]
+    assert network.inputs is not None
+    low, high = (np.asarray(x) for x in network.inputs.limits())
+    team, rng, expected = make_team(bundle.contract, [network], [0], 40, level), np.random.default_rng(0), 0
+    for share in (0.0, 0.0, 0.01, 0.1, 1.0):
+        up, outside = rng.random((2, 40, obs_dim)) < np.array([0.5, share])[:, None, None]
+        inside = np.where(up, high, low)
+        beyond = np.nextafter(inside, np.where(up, np.float32(np.inf), np.float32(-np.inf)))
+        obs = np.where(outside, beyond, inside)
+        for who in (0, 31, 39):
+            broken = obs.copy()
+            broken[who, -1] = np.nan
+            with pytest.raises(ObservationError, match=rf"obs\[{obs_dim - 1}\] of agent {who} is nan"):
+                team.act(broken)
+        team.act(obs)
+        expected = expected + outside
+        assert team.out_of_range_counts.tolist() == expected.tolist() and team.out_of_range == expected.sum()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -37,6 +37,7 @@ def test_default_names_tell_formats_agents_and_types_apart():
         ({"format_": "tflite"}, ("'tflite'", "mast, onnx, onnx-sparse, c")),
         ({"format_": "onnx", "dtype": "i8"}, ("--dtype i8", "--format onnx", "f32", "use --format mast or c")),
         ({"dtype": "i4"}, ("'i4'", "f32, f16, i8")),
+        ({"ranges": True}, ("--ranges", "--format mast", "use --format c")),
         ({"target": "wasm32-wasi"}, ("--target wasm32-wasi", "--format mast", "use --format c")),
     ],
 )

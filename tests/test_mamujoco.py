@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mast_train.envs import available_maps, make_env
+from mast_train.envs.mujoco_worker import Copies
 from mast_train.envs.scene import Scene
 from mast_train.experience.rollout import random_policy, rollout
 from mast_train.settings.errors import UserError
@@ -104,4 +105,29 @@ def test_a_process_that_dies_is_one_line():
     made._workers[0]._process.kill()
     with pytest.raises(UserError, match="the process of a mamujoco environment stopped with exit code -9"):
         made.step(torch.zeros(1, 2, 3))
+    made.close()
+
+
+@pytest.mark.parametrize(("name", "widths"), [("Hopper-3x1", [8, 9, 8]), ("HalfCheetah-2x3", [12, 12])])
+def test_inputs_are_named_by_joints_that_have_their_values(name, widths):
+    """Beside MuJoCo's own numbers of each named joint after a few steps, a row for each agent, padded."""
+    copies = Copies(*name.split("-"), 1, {})
+    facts = copies.open()
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        copies.step(rng.uniform(-1.0, 1.0, (1, len(widths), facts.box.width)))
+    data = copies._games[0].single_agent_env.unwrapped.data
+    obs = copies.step(rng.uniform(-1.0, 1.0, (1, len(widths), facts.box.width))).obs[0]
+    copies.close()
+    for row, values, width in zip(facts.obs_names, obs, widths, strict=True):
+        assert row[width:] == tuple(f"unused {i}" for i in range(width, max(widths))) and not values[width:].any()
+        for words, value in zip(row[:width], values, strict=False):
+            joint, kind = words.rsplit(" ", 1)
+            here = data.joint(joint)
+            assert value == pytest.approx({"position": here.qpos, "velocity": here.qvel}[kind][0], abs=1e-6), words
+
+
+def test_what_is_no_joints_number_has_no_name():
+    made = env("Reacher-2x1", 1)
+    assert made.spec.obs_names == ()
     made.close()

@@ -92,8 +92,14 @@ def test_a_battle_is_won_with_all_the_reward_there_is(smac, name):
 
 def test_what_a_marine_sees(smac):
     """By hand: marines at x = 9, 1.2 apart; enemies at x = 23, out of sight; a sight range of 9, a map of 32 x 32."""
-    seen = smac("3m").reset()
+    env = smac("3m")
+    seen = env.reset()
     obs, state = seen.obs[0], seen.state[0]
+    where = ("distance", "relative x", "relative y", "health")
+    words = [*(f"enemy {k} {x}" for k in (1, 2, 3) for x in ("can attack", *where))]
+    words += [f"ally {k} {x}" for k in (1, 2) for x in ("visible", *where)]
+    ways = ("north", "south", "east", "west")
+    assert env.spec.obs_names == ((*(f"can move {way}" for way in ways), *words, "own health"),)
     gone = [0.0] * 15
     first = [1, 1, 1, 1, *gone, 1, 1.2 / 9, 0, 1.2 / 9, 1, 1, 2.4 / 9, 0, 2.4 / 9, 1, 1]
     middle = [1, 1, 1, 1, *gone, 1, 1.2 / 9, 0, -1.2 / 9, 1, 1, 1.2 / 9, 0, 1.2 / 9, 1, 1]
@@ -103,6 +109,20 @@ def test_what_a_marine_sees(smac):
     expected = [x for row in (*allies, *enemies) for x in row] + [0.0] * 27
     assert torch.allclose(state, torch.tensor(expected), atol=1e-5)
     assert seen.avail_actions[0].tolist() == [[False, *[True] * 5, *[False] * 3]] * 3
+
+
+def test_inputs_have_names_whatever_is_seen(smac):
+    more = ("obs_last_action", "obs_pathing_grid", "obs_terrain_height")
+    less = {"obs_all_health": False, "obs_own_health": False}
+    for options in ({}, less, dict.fromkeys(more, True), less | dict.fromkeys(more, True)):
+        env = smac("2s3z", options=options)
+        (names,) = env.spec.obs_names
+        obs = dict(zip(names, env.reset().obs[0, 0].tolist(), strict=True))
+        assert len(obs) == env.spec.obs_dim, "no name twice"
+        assert obs["own unit type 0"] == obs["ally 1 unit type 0"] == obs["ally 2 unit type 1"] == 1
+        assert obs["ally 1 visible"] == 1 and obs.get("own shield", 1) == obs.get("ally 4 shield", 1) == 1
+        assert obs.get("pathing 0", 1) == 1
+        env.close()
 
 
 @pytest.mark.parametrize("name", ["2s3z", "3s5z"])

@@ -67,3 +67,16 @@ def test_what_does_not_fit_its_space_is_named(space, value, words):
 def test_a_space_of_nothing_but_a_mask_shows_nothing():
     with pytest.raises(Refused, match="leaves nothing to observe"):
         Sight(Dict({"action_mask": FLAGS}))
+
+
+def test_entries_name_the_values():
+    inside = Dict({"left": ROOM, "right": Discrete(2)})
+    space = Dict({"zone": GOAL, "arm": inside, "action_mask": FLAGS, "pair": Tuple((GOAL, ROOM))})
+    named = ["arm left 0", "arm left 1", "arm right 0", "arm right 1", "pair 0", "pair 1 0", "pair 1 1", "zone"]
+    sight = Sight(space)
+    assert sight.size == len(named) and sorted(sight.names) == named
+    seen = {"arm": {"left": [1, 2], "right": 1}, "pair": ([3], [4, 5]), "zone": [6]}
+    values = dict(zip(sight.names, sight.flatten(seen, "a").tolist(), strict=True))
+    assert [values[name] for name in named] == [1, 2, 0, 1, 3, 4, 5, 6]
+    assert Sight(ROOM).names == Sight(Dict({"observation": ROOM, "action_mask": FLAGS})).names == []
+    assert Sight(Dict({"a\n": GOAL, "b": GOAL})).names == [], "a key that is no name"

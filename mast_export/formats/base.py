@@ -18,7 +18,8 @@ class Request:
     """A team's float32 policies, what the trainer's networks made of recorded observations, and what to write where.
 
     agent: position in the bundle of the only one to write, None: all. dtype: of the weights, one of Format.dtypes.
-    prefix: what the names in the written source begin with, "": the format's own.
+    prefix: what the names in the written source begin with, "": the format's own. ranges: the source can count inputs
+    out of range.
     """
 
     bundle: Bundle
@@ -27,6 +28,7 @@ class Request:
     agent: int | None = None
     dtype: str = "f32"
     prefix: str = ""
+    ranges: bool = False
 
 
 @dataclass(frozen=True)

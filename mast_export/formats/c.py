@@ -9,6 +9,7 @@ import numpy as np
 
 from mast_export.c.build import cross_compile, find_compiler, run_test
 from mast_export.c.library import library
+from mast_export.c.ranges import ranges
 from mast_export.c.source import PREFIX, Source, check_prefix, generate
 from mast_export.errors import ExportError
 from mast_export.fixed import MEMORY
@@ -28,24 +29,34 @@ FIXED_AGREEMENT = 0.99
 
 @dataclass(frozen=True)
 class Written:
-    """How a policy is written: the beginning of its names, and whether it computes in integers."""
+    """How a policy is written: the beginning of its names, whether it computes in integers, and whether a header
+    counts inputs out of range."""
 
     prefix: str
     fixed: bool
+    ranges: bool
 
 
 def write(request: Request) -> list[Exported]:
     """Format.write."""
-    return export_c(request.bundle, request.path, request.agent, request.trace, request.dtype, request.prefix)
+    r = request
+    return export_c(r.bundle, r.path, r.agent, r.trace, r.dtype, r.prefix, r.ranges)
 
 
 def export_c(
-    bundle: Bundle, path: str | Path, agent: int | None, trace: Trace, dtype: str = "", prefix: str = ""
+    bundle: Bundle,
+    path: str | Path,
+    agent: int | None,
+    trace: Trace,
+    dtype: str = "",
+    prefix: str = "",
+    counted: bool = False,
 ) -> list[Exported]:
     """Write agent `agent` to the folder `path`, or every agent K to `path`/agent_K; manifest.json says who is where.
 
     dtype: f32 and f16 compute in float, i8 in fixed point; by default that of the bundle's weights. prefix: of all
-    names; a team's agents are then PREFIX_K in `path`/PREFIX_K, so that one image can hold them all. Where a C compiler
+    names; a team's agents are then PREFIX_K in `path`/PREFIX_K, so that one image can hold them all. counted: with a
+    header that counts inputs out of range. Where a C compiler
     is found ($CC, cc, gcc or clang) each policy is built, passes its own test and is compared with the trace, whose
     agents are the bundle's, before anything is written; fixed point is compared without one too. All folders appear at
     once, or none and the destination stays as it was; an earlier C export there is replaced. Raises ExportError,
@@ -62,7 +73,7 @@ def export_c(
     bundle = bundle if fixed or dtype == weights_dtype(bundle) else quantise(bundle, dtype)
     with replaced(path, MARK, "a C export") as fresh:
         exported = [
-            _write_agent(bundle, k, fresh / folder, trace, compiler, Written(names[k], fixed))
+            _write_agent(bundle, k, fresh / folder, trace, compiler, Written(names[k], fixed, counted))
             for k, folder in folders.items()
         ]
         agents = []
@@ -85,7 +96,12 @@ def _name(prefix: str, k: int | None) -> str:
 def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: list[str], how: Written) -> Exported:
     trace = trace.agent(k, bundle.networks[bundle.agents[k].network].hidden).first(STEPS)
     source = generate(bundle, k, trace, how.prefix, how.fixed)
-    for name, text in library(source.files, how.prefix, bundle.agents[k].name, bundle.info).items():
+    files = dict(source.files)
+    if how.ranges:
+        network = bundle.networks[bundle.agents[k].network]
+        bits = source.fixed.obs_bits if source.fixed else None
+        files[f"{how.prefix}_ranges.h"] = ranges(network.inputs, how.prefix, bits)
+    for name, text in library(files, how.prefix, bundle.agents[k].name, bundle.info).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, text.encode())
     report = _fixed_report(source, trace, k) if source.fixed else None

@@ -55,8 +55,8 @@ static int agent_decide(Agent *self, const float *obs, const uint8_t *avail)
 {
     const mast_network *n = &self->network->net;
     const int action = mast_act(self->network->kernels, n, &self->state, obs, avail);
-    if (action >= 0)
-        self->total_outside += mast_count_outside(self->network->kernels, n, obs, self->outside);
+    if (action >= 0 && self->state.outside)
+        self->total_outside += self->network->kernels->count_outside(obs, n->low, n->high, n->obs, self->outside);
     return action;
 }
 

@@ -7,6 +7,8 @@ typedef struct {
     int32_t *member;
     float *yh, *next, *work;
     mast_state *states;
+    mast_hit *hit;  /* [tiles][obs] */
+    uint32_t *hits; /* [tiles] */
 } Group;
 
 typedef struct {
@@ -32,6 +34,26 @@ static size_t tile_floats(const Group *g)
 static float *lane_of(const Group *g, uint32_t j)
 {
     return g->yh + j / MAST_LANES * tile_floats(g) + y_floats(g) + j % MAST_LANES;
+}
+
+/* Count what the decision of all agents, which was taken, saw outside its range. */
+static void group_count(Team *team, const Group *g, const float *obs)
+{
+    const mast_network *n = &g->network->net;
+    for (uint32_t j = 0; g->states && j < g->size; j++) {
+        const size_t at = (size_t)g->member[j] * n->obs;
+        if (g->states[j].outside)
+            team->total_outside +=
+                g->network->kernels->count_outside(obs + at, n->low, n->high, n->obs, team->outside + at);
+    }
+    for (uint32_t t = 0; g->hits && t < group_tiles(g); t++) {
+        const int32_t *const member = g->member + t * MAST_LANES;
+        const mast_hit *const hit = g->hit + (size_t)t * n->obs;
+        for (uint32_t i = 0; i < g->hits[t]; i++) {
+            for (uint32_t lanes = hit[i].lanes; lanes; lanes &= lanes - 1u, team->total_outside++)
+                team->outside[(size_t)member[__builtin_ctz(lanes)] * n->obs + hit[i].input]++;
+        }
+    }
 }
 
 /* The network and the members (int32) of a native.Members: both there, each member within n and without a group yet. */
@@ -79,6 +101,8 @@ static int take_group(Team *team, Group *g, PyObject *given)
     if (g->network->lanes) {
         const size_t size = group_tiles(g) * tile_floats(g) * sizeof(float);
         return (g->yh = allocate(size)) && (g->next = allocate(size))
+                       && (g->hit = allocate((size_t)group_tiles(g) * n->obs * sizeof(mast_hit)))
+                       && (g->hits = allocate(group_tiles(g) * sizeof(uint32_t)))
                        && (g->work = allocate(mast_tile_floats(n) * sizeof(float)))
                    ? 0
                    : -1;
@@ -100,7 +124,7 @@ static int group_act(Team *team, Group *g, const float *obs, const uint8_t *avai
         const mast_tile tile = {.lanes = left < MAST_LANES ? left : MAST_LANES, .member = g->member + first, .obs = obs,
                                 .avail = avail, .id = team->id, .last_action = team->last_action,
                                 .yh = g->yh + t * tile_floats(g), .next = g->next + t * tile_floats(g),
-                                .q = team->next_q, .action = team->next_action};
+                                .q = team->next_q, .action = team->next_action, .hit = g->hit + (size_t)t * n->obs, .hits = g->hits + t};
         const int fault = k->tile(n, g->work, &tile);
         if (fault)
             return fault;

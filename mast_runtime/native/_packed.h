@@ -145,15 +145,9 @@ static int take_network(Arena *arena, mast_network *n, PyObject *packed)
         || take_size(packed, of, "hidden", 1, MAX_SIZE, &n->hidden) < 0
         || take_size(packed, of, "recurrent", 0, 1, &n->recurrent) < 0)
         return -1;
-    Py_ssize_t n_low = -1, n_high = -1;
+    Py_ssize_t n_low = n->obs, n_high = n->obs;
     if (!(n->low = take(arena, packed, of, "low", 'f', &n_low)) || !(n->high = take(arena, packed, of, "high", 'f', &n_high)))
         return -1;
-    if (n_low != n_high || (n_low && n_low != (Py_ssize_t)n->obs)) {
-        PyErr_Format(PyExc_ValueError, "network.low and high have %zd and %zd items, expected 0 or %u", n_low, n_high, n->obs);
-        return -1;
-    }
-    if (!n_low) /* no range is known */
-        n->low = n->high = NULL;
     const uint32_t hidden = MAST_PAD(n->hidden), y = MAST_PAD(n->fc1_size), actions = MAST_PAD(n->actions);
     const uint32_t rows = n->recurrent ? 4 * hidden : hidden, inputs = n->recurrent ? y + hidden : y;
     Py_ssize_t n_fc1 = y, n_gru = rows, n_fc2 = actions;

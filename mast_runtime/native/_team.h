@@ -75,7 +75,7 @@ static void team_dealloc(PyObject *object)
     for (Py_ssize_t i = 0; self->groups && i < self->n_groups; i++) {
         Group *g = &self->groups[i];
         Py_XDECREF((PyObject *)g->network);
-        release(g->member), release(g->yh), release(g->next), release(g->work), release(g->states);
+        release(g->member), release(g->yh), release(g->next), release(g->work), release(g->states), release(g->hit), release(g->hits);
     }
     release(self->outside), release(self->groups), release(self->q), release(self->next_q);
     release(self->id), release(self->last_action), release(self->next_action);
@@ -102,11 +102,7 @@ static int team_step(Team *self, const float *obs, const uint8_t *avail)
         g->yh = g->next, g->next = yh;
         for (uint32_t j = 0; g->states && j < g->size; j++)
             mast_commit(&g->network->net, &g->states[j], self->next_action[g->member[j]]);
-        for (uint32_t j = 0; g->network->net.low && j < g->size; j++) {
-            const size_t at = (size_t)g->member[j] * self->obs;
-            self->total_outside +=
-                mast_count_outside(g->network->kernels, &g->network->net, obs + at, self->outside + at);
-        }
+        group_count(self, g, obs);
     }
     float *const q = self->q;
     self->q = self->next_q, self->next_q = q;

@@ -6,6 +6,7 @@
 #include "mast_vector.h"
 
 #include "mast_products.h"
+#include "mast_ranges.h"
 
 /* next of sixteen units from their gates [4][16] and their state h; returns the poison. */
 static vec16 gru_panel(const float *gate, const float *h, float *next, vec16 poison)
@@ -77,23 +78,9 @@ static int forward(const mast_network *n, mast_state *s, const float *obs)
 {
     const uint32_t fc1 = MAST_PAD(n->fc1_size), actions = MAST_PAD(n->actions);
     vec16 poison = set16(0.0f);
-    uint32_t i = 0;
-    for (; i + 16 <= n->obs; i += 16) {
-        const vec16 o = load16(obs + i);
-        store16(s->x + i, o);
-        poison = poison16(poison, o);
-    }
-    if (n->obs >= 16 && i < n->obs) {
-        const vec16 o = load16(obs + n->obs - 16); /* the last ones, some of them again */
-        store16(s->x + n->obs - 16, o);
-        poison = poison16(poison, o);
-    }
-    for (; n->obs < 16 && i < n->obs; i++) {
-        s->x[i] = obs[i];
-        poison = poison16(poison, set16(obs[i]));
-    }
-    if (poisoned(poison))
-        return MAST_OBS_NOT_FINITE;
+    const int fault = take_obs(n, s, obs);
+    if (fault)
+        return fault;
 
     multiply(&n->fc1, s->x, n->fc1_bias, s->yh);
     poison = relu(s->yh, fc1, poison);
@@ -104,7 +91,7 @@ static int forward(const mast_network *n, mast_state *s, const float *obs)
         poison = relu(s->gates, MAST_PAD(n->hidden), poison);
     }
     multiply(&n->fc2, n->recurrent ? s->next : s->gates, n->fc2_bias, s->next_q);
-    for (i = 0; i < actions; i += 16)
+    for (uint32_t i = 0; i < actions; i += 16)
         poison = poison16(poison, load16(s->next_q + i));
     return poisoned(poison) ? MAST_OVERFLOW : 0;
 }
@@ -141,32 +128,6 @@ static int choose(const float *q, const uint8_t *avail, uint32_t actions)
         }
     }
     return best;
-}
-#endif
-
-#if defined(MAST_V4)
-static int outside(const float *obs, const float *low, const float *high, uint32_t inputs)
-{
-    __mmask16 below = 0, above = 0;
-    const uint32_t whole = inputs & ~15u;
-    const __mmask16 rest = (__mmask16)((1u << (inputs - whole)) - 1u);
-    for (uint32_t i = 0; i < whole; i += 16) {
-        const vec16 o = load16(obs + i);
-        below |= _mm512_cmp_ps_mask(o, load16(low + i), _CMP_LT_OQ);
-        above |= _mm512_cmp_ps_mask(o, load16(high + i), _CMP_GT_OQ);
-    }
-    const vec16 o = _mm512_maskz_loadu_ps(rest, obs + whole);
-    below |= _mm512_cmp_ps_mask(o, _mm512_maskz_loadu_ps(rest, low + whole), _CMP_LT_OQ);
-    above |= _mm512_cmp_ps_mask(o, _mm512_maskz_loadu_ps(rest, high + whole), _CMP_GT_OQ);
-    return (below | above) != 0;
-}
-#else
-static int outside(const float *obs, const float *low, const float *high, uint32_t inputs)
-{
-    int any = 0;
-    for (uint32_t i = 0; i < inputs; i++)
-        any |= (obs[i] < low[i]) | (obs[i] > high[i]);
-    return any;
 }
 #endif
 

@@ -207,10 +207,9 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
     vec16 poison = set16(0.0f);
 
     lanes_input(n, t, x);
-    for (uint32_t i = 0; i < n->obs * MAST_LANES; i += 16)
-        poison = poison16(poison, load16(x + i));
-    if (poisoned(poison))
-        return MAST_OBS_NOT_FINITE;
+    const int fault = check_lanes(n, t, x);
+    if (fault)
+        return fault;
     lanes_layer(&n->fc1, fc1, x, n->fc1_bias, yh);
     poison = relu(yh, fc1 * MAST_LANES, poison);
     if (!n->recurrent) {

@@ -67,7 +67,7 @@ typedef struct {
                            the memory stays zero */
     mast_matrix fc1, gru[2], fc2;
     const float *fc1_bias, *gru_bias, *fc2_bias;
-    const float *low, *high; /* [obs] the range of each input, or NULL */
+    const float *low, *high; /* [obs] the range of each input; where none is known, of float32 */
 } mast_network;
 
 /* One agent's memory: pointers into one array of floats (MAST_PERMUTED reads up to a panel beyond the inputs, without using
@@ -80,9 +80,15 @@ typedef struct {
     float *q;      /* [actions padded] of the last decision */
     float *next_q; /* [actions padded] computed by forward */
     int32_t last_action; /* -1: none yet */
+    uint32_t outside; /* by forward: not 0 where an input lies outside its range */
 } mast_state;
 
 enum mast_fault { MAST_OBS_NOT_FINITE = -1, MAST_NO_ACTION = -2, MAST_OVERFLOW = -3 };
+
+/* An input that lies outside its range in these lanes, a bit each. */
+typedef struct {
+    uint32_t input, lanes;
+} mast_hit;
 
 /* The agents of one tile. Lane l is agent member[l] of the team: its obs, avail, id, last action, q and action lie there. */
 typedef struct {
@@ -95,6 +101,8 @@ typedef struct {
     float *next;         /* likewise; the second half is written */
     float *q;            /* [n][actions], written */
     int32_t *action;     /* [n], written; -1: no action available */
+    mast_hit *hit;       /* [obs], written: of the inputs that lie outside their range in some lane */
+    uint32_t *hits;      /* written: how many */
 } mast_tile;
 
 /* One instruction set: a row of levels.def. The kernels return 0 (or an action) or a mast_fault. Where the compiler cannot
@@ -103,12 +111,12 @@ typedef struct {
     const char *name;
     /* Does this processor run them? The others are called only where it does. */
     int (*supported)(void);
-    /* Compute next and next_q; nothing else of the state changes. */
+    /* Compute next, next_q and outside; nothing else of the state counts as changed. */
     int (*forward)(const mast_network *network, mast_state *state, const float *obs);
     /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
     int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
-    /* Is any of these inputs below its low or above its high? */
-    int (*outside)(const float *obs, const float *low, const float *high, uint32_t inputs);
+    /* Adds to counts [inputs] those below low or above high, all of them finite; returns how many. */
+    uint32_t (*count_outside)(const float *obs, const float *low, const float *high, uint32_t inputs, uint64_t *counts);
     /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
     int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
     /* Of each layout the density from which the dense kernel is faster, the lower of the two sizes that
@@ -186,20 +194,6 @@ static inline void mast_executed(const mast_network *n, mast_state *s, int32_t a
         s->x[n->obs + (uint32_t)action] = 1.0f;
     }
     s->last_action = action;
-}
-
-/* Count the inputs outside their range, each by itself [obs]; returns how many there were. */
-static inline uint32_t mast_count_outside(const mast_kernels *k, const mast_network *n, const float *obs, uint64_t *counts)
-{
-    uint32_t found = 0;
-    if (n->low && k->outside(obs, n->low, n->high, n->obs)) {
-        for (uint32_t i = 0; i < n->obs; i++) {
-            const int outside = obs[i] < n->low[i] || obs[i] > n->high[i];
-            counts[i] += (uint64_t)outside;
-            found += (uint32_t)outside;
-        }
-    }
-    return found;
 }
 
 /* One decision: the action, or a mast_fault, in which case the state is as it was. */

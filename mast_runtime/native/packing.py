@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from mast_runtime.arrays import item_code, plain
+from mast_runtime.inputs import no_limits
 from mast_runtime.network import Contract, Layer, Network
 
 PANEL = 16
@@ -77,7 +78,7 @@ class PackedMatrix(NamedTuple):
 class PackedNetwork(NamedTuple):
     """What _native.Network takes, names and all: mast_network, the name of its level, whether it is for lanes.
 
-    low, high: empty where no range of the inputs is known. Without a memory gru and gru_bias are those of mid.
+    low, high: of float32 where no range of the inputs is known. Without a memory gru and gru_bias are those of mid.
     """
 
     level: str
@@ -131,7 +132,7 @@ def pack(contract: Contract, network: Network, level: Level, lanes: bool) -> Pac
         gru, rest = _pack_matrix(_padded_rows(rows["mid"]), layouts["mid"]), None
     fc1_matrix, fc2_matrix = (_pack_matrix(_padded_rows(rows[name]), layouts[name]) for name in ("fc1", "fc2"))
     sizes = (c.obs_dim, c.n_actions, c.n_agents, c.last_action, c.agent_id, fc1, h, recurrent)
-    limits = network.inputs.limits() if network.inputs else (array("f"), array("f"))
+    limits = network.inputs.limits() if network.inputs else no_limits(c.obs_dim)
     return PackedNetwork(level.name, lanes, *sizes, *limits, *_biases(network), fc1_matrix, gru, rest, fc2_matrix)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from mast_train.envs.box import Box
+from mast_train.envs.obs_names import MAX_NAME_CHARACTERS, is_name
 from mast_train.envs.scene import Scene
 from mast_train.settings.errors import UserError
 
@@ -52,6 +53,10 @@ class EnvSpec:
         rows = len(self.obs_names)
         if rows not in (0, 1, self.n_agents) or any(len(row) != self.obs_dim for row in self.obs_names):
             raise ValueError(f"obs_names has {rows} rows, expected 0, 1 or {self.n_agents} of {self.obs_dim} names")
+        for name in (name for row in self.obs_names for name in row):
+            if not is_name(name):
+                what = f"expected 1 to {MAX_NAME_CHARACTERS} printable characters"
+                raise UserError(f"{self.env} {self.map}: {name!r:.80} cannot name an input: {what}")
         for kind in self.agent_types:
             if not kind.isprintable():
                 raise UserError(

@@ -71,6 +71,7 @@ class MamujocoEnv:
             episode_limit=episode_limit or facts.episode_limit,
             agent_types=(scenario,) * len(facts.obs_dims),
             version=facts.version,
+            obs_names=facts.obs_names,
             box=facts.box,
         )
         self._box = facts.box

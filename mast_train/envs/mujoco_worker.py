@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mast_train.envs.box import Box
+from mast_train.envs.mujoco_names import obs_names
 from mast_train.envs.scene import Circle, Line, Scene
 from mast_train.settings.errors import UserError
 
@@ -33,6 +34,7 @@ class Facts(NamedTuple):
     box: Box
     episode_limit: int
     version: str
+    obs_names: tuple[tuple[str, ...], ...]
 
 
 class Frames(NamedTuple):
@@ -75,7 +77,8 @@ class Copies:
         import mujoco
 
         sizes = tuple(int(game.observation_space(agent).shape[0]) for agent in agents)
-        return Facts(sizes, self._frames.state.shape[1], box, int(limit), f"mujoco {mujoco.__version__}")
+        version = f"mujoco {mujoco.__version__}"
+        return Facts(sizes, self._frames.state.shape[1], box, int(limit), version, obs_names(game))
 
     def reset(self, seeds: list[int]) -> Frames:
         """Start an episode in each, from its own seed."""

@@ -15,6 +15,7 @@ import numpy as np
 from mast_train.envs.acts import Acts
 from mast_train.envs.door import Door, Refused, flag, image, number, parts, short, users_lines
 from mast_train.envs.frame import Frame
+from mast_train.envs.obs_names import HOOK, given_names, padded
 from mast_train.envs.spaces import Sight, flat_state, mask
 
 PARALLEL = ("possible_agents", "reset", "step", "observation_space", "action_space")
@@ -65,6 +66,8 @@ class ParallelGame:
         with self._door.call("its observation spaces"):
             self._sights = [Sight(self._env.observation_space(agent)) for agent in self.agents]
         self.obs_dim = max(sight.size for sight in self._sights)
+        with self._door.call(HOOK):
+            self.obs_names = self._obs_names()
         self._scale, self._shares = reward_scale, len(self.agents) if team_reward == "mean" else 1
         self._has_state, self.state_dim = True, 0
         self.state_dim = self.reset(0).state.size
@@ -78,6 +81,12 @@ class ParallelGame:
                     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0:
                         return int(value)
         return None
+
+    def _obs_names(self) -> tuple[tuple[str, ...], ...]:
+        """A row of `obs_dim` for each agent, by the environment's own word or by its Dict spaces; else none."""
+        rows = given_names(self._env, self.agents, [sight.size for sight in self._sights])
+        rows = rows or [sight.names for sight in self._sights]
+        return tuple(padded(row, self.obs_dim) for row in rows) if all(rows) else ()
 
     def reset(self, seed: int) -> Frame:
         """Start an episode."""

@@ -60,6 +60,7 @@ class PettingZooEnv:
             n_actions=game.n_actions,
             episode_limit=limit,
             agent_types=tuple(unit_type(str(agent)) for agent in game.agents),
+            obs_names=game.obs_names,
             box=game.box,
         )
         self._last: list[Outcome] = []

@@ -152,6 +152,7 @@ class SmacEnv:
             episode_limit=int(info["episode_limit"]),
             agent_types=tuple(kind for kind, count in starcraft.ALLIES[self._map].items() for _ in range(count)),
             version=f"StarCraft II {game}, SMAC {versions['smac']}, PySC2 {versions['pysc2']}",
+            obs_names=(tuple(answer[0]["names"]),) if answer[0]["names"] else (),
         )
 
     def _frame(self, answer: Answer, call: str) -> Frame:

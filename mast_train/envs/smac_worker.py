@@ -93,7 +93,11 @@ class Battle:
         self._opened = {"map_name": map_name, "seed": seed, "options": options}
         self._build()
         info = {key: int(self._env.get_env_info()[key]) for key in SIZES}
-        return {"info": info, "versions": versions}, []
+        try:
+            names = obs_names(self._env)
+        except AttributeError:  # another SMAC
+            names = []
+        return {"info": info, "names": names if len(names) == info["obs_shape"] else [], "versions": versions}, []
 
     def reset(self) -> Message:
         """Start an episode. Raises Refused when the game crashes each time that it is started."""
@@ -168,6 +172,23 @@ class Battle:
         avail[~avail.any(axis=1), 0] = True
         obs = np.asarray(self._env.get_obs(), dtype=np.float32)
         return [obs, np.asarray(self._env.get_state(), dtype=np.float32), avail]
+
+
+def obs_names(env: Any) -> list[str]:
+    """Of any agent's inputs, in the order of SMAC's get_obs_agent."""
+    every = ("health",) if env.obs_all_health else ()
+    kinds = [f"unit type {i}" for i in range(env.unit_type_bits)]
+    last = [f"last action {i}" for i in range(env.n_actions)] if env.obs_last_action else []
+    place, ally_shield = ("distance", "relative x", "relative y"), ("shield",) * bool(env.shield_bits_ally)
+    enemy = ["can attack", *place, *every, *(("shield",) * bool(every and env.shield_bits_enemy)), *kinds]
+    ally = ["visible", *place, *every, *(ally_shield if every else ()), *kinds, *last]
+    names = [f"can move {way}" for way in ("north", "south", "east", "west")]
+    names += [f"pathing {i}" for i in range(env.n_obs_pathing * bool(env.obs_pathing_grid))]
+    names += [f"height {i}" for i in range(env.n_obs_height * bool(env.obs_terrain_height))]
+    names += [f"enemy {k + 1} {word}" for k in range(env.n_enemies) for word in enemy]
+    names += [f"ally {k} {word}" for k in range(1, env.n_agents) for word in ally]
+    names += [f"own {word}" for word in (*(("health", *ally_shield) if env.obs_own_health else ()), *kinds)]
+    return names
 
 
 def which_smac() -> str:

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 
 from mast_train.envs.door import Refused, finite, numeric, short
+from mast_train.envs.obs_names import entry_names, is_name
 
 MASK = "action_mask"
 WRAPPED = "observation"
 
 
 class Sight:
-    """What one agent observes, as a vector of `size` numbers: its space without an entry "action_mask", flattened."""
+    """What one agent observes, as a vector of `size` numbers: its space without an entry "action_mask", flattened.
+
+    names: of the values, by the entries of a Dict or Tuple; of a space of one entry, or where a key is no name, none.
+    """
 
     def __init__(self, space: Any) -> None:
         """Raises ValueError for a space without a fixed number of values, and Refused for one without any."""
@@ -23,6 +27,8 @@ class Sight:
         self.size = sum(leaf.size for leaf in self._leaves)
         if self.size == 0:
             raise Refused(f"{short(space)} leaves nothing to observe")
+        names = [name for leaf in self._leaves for name in leaf.names()]
+        self.names = names if len(self._leaves) > 1 and all(map(is_name, names)) else []
 
     def flatten(self, given: Any, who: str) -> np.ndarray:
         """[size] float32. who: names the agent in errors. Raises Refused."""
@@ -66,7 +72,7 @@ class _Leaf:
 
     def __init__(self, space: Any, path: tuple[Any, ...]) -> None:
         kinds = _kinds(space)
-        self._space, self._path = space, path
+        self._space, self.path = space, path
         self._boxed = hasattr(space, "low") or "MultiBinary" in kinds
         self._chosen = bool(kinds & {"Discrete", "MultiDiscrete"})
         if self._boxed:
@@ -76,11 +82,14 @@ class _Leaf:
 
         self.size, self._flatten = int(flatdim(space)), flatten
 
+    def names(self) -> list[str]:
+        return entry_names(self.path, tuple(getattr(self._space, "shape", None) or ()), self.size)
+
     def read(self, given: Any, who: str, named: bool) -> np.ndarray:
         """[size] float32: a box's values row by row, a choice one-hot. named: say in errors which entry it is."""
-        for depth, key in enumerate(self._path):
-            given = _entry(given, key, _at(who, self._path[:depth]))
-        who = _at(who, self._path if named else ())
+        for depth, key in enumerate(self.path):
+            given = _entry(given, key, _at(who, self.path[:depth]))
+        who = _at(who, self.path if named else ())
         if self._boxed:
             return self._box(given, who)
         value = _choices(self._space, given, who) if self._chosen else given
