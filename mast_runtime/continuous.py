@@ -23,7 +23,7 @@ class Bounded:
     """
 
     def __init__(
-        self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[float] | None = None
+        self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[Any] | None = None
     ) -> None:
         self.n_actions = n_actions
         self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
