@@ -6,6 +6,7 @@ import struct
 import sys
 from array import array
 from functools import cache
+from importlib import import_module
 from math import prod
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, overload
 
@@ -32,21 +33,28 @@ class Buffer(NamedTuple):
         return np.frombuffer(self.data, self.code).reshape(self.shape)
 
 
+ROWS = list, tuple
+
+
 def is_numpy(given: Any) -> bool:
     """Whether it is a numpy array, offers itself as one, or is a list of such rows."""
-    if isinstance(given, list | tuple):
+    if isinstance(given, ROWS):
         return bool(given) and hasattr(given[0], "__array__")
     return hasattr(given, "__array__")
 
 
 @cache
+def numpy() -> Any:
+    """The package, None where it cannot be imported."""
+    try:
+        return import_module("numpy")
+    except ImportError:
+        return None
+
+
 def numpy_here() -> bool:
     """Whether numpy can be imported; it then is."""
-    try:
-        import numpy  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return numpy() is not None
 
 
 def answer(data: Any, code: str, rows: int, columns: int, like: Any = None) -> Any:
@@ -56,10 +64,9 @@ def answer(data: Any, code: str, rows: int, columns: int, like: Any = None) -> A
     For numpy observations, and where one looks and numpy is installed, a numpy array. Else array(code), with two axes a
     list of them.
     """
-    if numpy_here() if like is None else is_numpy(like):
-        import numpy as np
-
-        flat = np.frombuffer(data, code)
+    package = numpy() if like is None or is_numpy(like) else None
+    if package is not None:
+        flat = package.frombuffer(data, code)
         return flat.reshape(rows, columns) if rows else flat
     plain_items = array(code)
     plain_items.frombytes(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from mast_runtime.digest import check_digest
-from mast_runtime.errors import BundleError
+from mast_runtime.errors import BundleError, RuntimeFault
 from mast_runtime.format import AgentInfo, Decoded, Identity, decode, parse_manifest
 from mast_runtime.network import Contract, Network
 from mast_runtime.streams import pasted
@@ -136,8 +136,14 @@ def save(bundle: Bundle, path: str | os.PathLike[str]) -> int:
 
 
 def encoded(bundle: Bundle) -> bytes:
-    """The bytes of the file that `save` writes. Raises BundleError for what `load` would refuse, ValueError."""
-    from mast_runtime.encode import encode
+    """The bytes of the file that `save` writes. Raises BundleError for what `load` would refuse, ValueError.
+
+    Needs numpy and safetensors, which loading does not: RuntimeFault says so.
+    """
+    try:
+        from mast_runtime.encode import encode
+    except ModuleNotFoundError as error:
+        raise RuntimeFault(f"writing a policy needs {error.name}; pip install numpy safetensors") from None
 
     data = encode(bundle.contract, bundle.agents, bundle.networks, bundle.info, bundle.identity)
     _decoded(BytesIO(data), len(data))

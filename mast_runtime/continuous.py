@@ -22,9 +22,7 @@ class Bounded:
     is the given memory, changed in place. actions: the same in their units. sizes [n] int32: components of each agent.
     """
 
-    def __init__(
-        self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[float] | None = None
-    ) -> None:
+    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[Any] | None = None) -> None:
         self.n_actions = n_actions
         self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
         self.sizes = array("i", map(len, self._low))

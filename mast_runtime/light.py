@@ -256,7 +256,8 @@ class Typer:
         raise error
 
     def _show_help(self, path: str) -> None:
-        print(f"usage: {path} [--version] [--help] COMMAND ...\n\n{inspect.getdoc(self._options)}\n\ncommands:")
+        version = "[--version] " if self._options and inspect.signature(self._options).parameters else ""
+        print(f"usage: {path} {version}[--help] COMMAND ...\n\n{inspect.getdoc(self._options)}\n\ncommands:")
         told = [(command.name, inspect.getdoc(command.function)) for command in self.registered_commands]
         told += [(name, inspect.getdoc(group._options)) for name, group in self.registered_groups]
         for name, text in told:

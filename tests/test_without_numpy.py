@@ -96,7 +96,8 @@ def test_the_loop_and_what_needs_numpy():
     policy = load(TEAM)
     obs = [0.25] * policy.contract.obs_dim
     assert call("supervised", str(TEAM), obs) == [policy.agent(0).act(obs), "obs has shape [74], expected [75]"]
-    reference, onnx, counts, high = call("elsewhere", str(TEAM))
+    reference, onnx, saved, counts, high = call("elsewhere", str(TEAM))
+    assert saved == "writing a policy needs numpy; pip install numpy safetensors"
     assert reference == "backend 'reference' needs numpy; pip install numpy" and onnx.endswith("pip install numpy")
     assert counts == policy.networks[0].fc1.counts.tolist() and policy.networks[0].inputs
     assert high == policy.networks[0].inputs.high.tolist()

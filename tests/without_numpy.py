@@ -139,10 +139,15 @@ def elsewhere(path):
     import mast_runtime
 
     policy, found = mast_runtime.load(path), []
-    for call in (lambda: policy.agent(0, "reference"), lambda: policy.team(None, "onnx")):
+    calls = (
+        lambda: policy.agent(0, "reference"),
+        lambda: policy.team(None, "onnx"),
+        lambda: mast_runtime.save(policy, path),
+    )
+    for call in calls:
         try:
             call()
-        except mast_runtime.BackendError as error:
+        except mast_runtime.RuntimeFault as error:
             found.append(str(error))
     layer = policy.networks[0].fc1
     return [*found, layer.counts.tolist(), policy.networks[0].inputs.high.tolist()]
