@@ -169,7 +169,7 @@ def checked_stop(agent: Agent, given: Sequence[float]) -> tuple[float, ...]:
     """A stop as an action of this agent. Raises RuntimeFault."""
     head = agent.contract.head
     if head is None:
-        raise RuntimeFault("stop_action was given, but this policy chooses among actions, whose stop is -1; leave it out")
+        raise RuntimeFault("stop_action: this policy chooses among actions, whose stop is -1; leave it out")
     low, high = head.bounds(agent.index)
     bounds = " ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high, strict=True))
     try:

@@ -215,8 +215,10 @@ class PolicyNode(LifecycleNode):
 
 
 def stop_of(agent, given):
-    """What stops a robot of continuous actions; None where actions are choices. given: a list, one number, or numbers as
-    text. Raises ValueError, RuntimeFault."""
+    """What stops a robot of continuous actions; None where actions are choices.
+
+    given: a list, one number, or numbers as text. Raises ValueError, RuntimeFault.
+    """
     numbers = given.split() if isinstance(given, str) else [given] if isinstance(given, (int, float)) else list(given)
     if agent.contract.head is None:
         if numbers:
@@ -224,7 +226,7 @@ def stop_of(agent, given):
         return None
     if not numbers:
         low, high = agent.contract.head.bounds(agent.index)
-        bounds = " ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high))
+        bounds = " ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high, strict=True))
         raise ValueError(f"parameter stop_action: which action stops the robot is yours to say, one within {bounds}")
     return checked_stop(agent, numbers)
 
