@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mast_runtime.continuous import Bounded
 from mast_runtime.head import Head
+from mast_runtime.search import Searcher, Values
 
 
 def squashed(q: NDArray[np.float32], has: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -31,19 +32,35 @@ def bounds(head: Head, indices: Sequence[int], n_actions: int) -> tuple[NDArray,
     return low, high, has
 
 
-def errors(
-    head: Head, indices: Sequence[int], given: NDArray[np.float32], q: NDArray[np.float32], last: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """The largest distance of each decision [T,N] from what the head makes of the trainer's q, as a share of the range.
+def searched(head: Head, values: Values, q: NDArray[np.float32], has: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The actions [T,N,A] in [-1, 1] that the search finds from q [T,N,H]."""
+    assert head.search is not None
+    find = Searcher(head.search, values, has[0])
+    return np.array([find(row) for row in q], np.float32)
 
-    given [T,N,A] in units; q, last [T,N,A]: the trainer's outputs, and its last actions in [-1, 1], from which a rate
-    limit counts.
-    """
-    wanted = Bounded(head, indices, q.shape[-1])
-    low, high, _ = bounds(head, indices, q.shape[-1])
-    found = []
-    for action, values, before in zip(given, q, last, strict=True):
-        wanted.last[:] = before
-        wanted.decide(values)
-        found.append((np.abs(action.astype(np.float64) - wanted.actions()) / (high - low)).max(1))
-    return np.array(found)
+
+class Wanted:
+    """What must become of the trainer's outputs: the head's actions."""
+
+    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, values: Values | None = None) -> None:
+        self._bounded = Bounded(head, indices, n_actions, search=values)
+        self._low, self._high, _ = bounds(head, indices, n_actions)
+
+    def errors(
+        self, given: NDArray[np.float32], q: NDArray[np.float32], last: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """The largest distance of each decision [T,N] from what the head makes of the trainer's q, as a share of the
+        range; and of actions that are searched for the value that each gives up and its span [2,T,N].
+
+        given [T,N,A] in units; q [T,N,A] or [T,N,H], last [T,N,A]: the trainer's outputs, and its last actions in
+        [-1, 1], from which a rate limit counts.
+        """
+        wanted, find, found, lost = self._bounded, self._bounded.search, [], []
+        for action, values, before in zip(given, q, last, strict=True):
+            wanted.last[:] = before
+            wanted.decide(values)
+            found.append((np.abs(action.astype(np.float64) - wanted.actions()) / (self._high - self._low)).max(1))
+            if find is not None:
+                own = ((action - self._low) / (self._high - self._low) * 2.0 - 1.0) * wanted.has
+                lost.append(find.given_up(values, wanted.last.astype(np.float64), own))
+        return np.array(found), None if find is None else np.array(lost).transpose(1, 0, 2)

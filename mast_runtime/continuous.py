@@ -11,22 +11,29 @@ from numpy.typing import ArrayLike, NDArray
 from mast_runtime.agent import Rows, checked_obs
 from mast_runtime.errors import ObservationError
 from mast_runtime.head import Head
-from mast_runtime.network import Contract
+from mast_runtime.network import Contract, Network
+from mast_runtime.search import Searcher, Values
 
 
 class Bounded:
     """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
 
     last [n,A] float32: the last actions, 0 before the first of an episode and where an agent has no such component. It
-    is the given array, changed in place.
+    is the given array, changed in place. search: what values the actions that are searched for.
     """
 
     def __init__(
-        self, head: Head, indices: Sequence[int], n_actions: int, last: NDArray[np.float32] | None = None
+        self,
+        head: Head,
+        indices: Sequence[int],
+        n_actions: int,
+        last: NDArray[np.float32] | None = None,
+        search: Values | None = None,
     ) -> None:
         self.sizes = [len(head.low[i]) for i in indices]
         shape = len(indices), n_actions
         self.has = np.arange(n_actions) < np.array(self.sizes)[:, None]
+        self.search = None if head.search is None or search is None else Searcher(head.search, search, self.has)
         self._low, self._high = np.full(shape, -1.0), np.full(shape, 1.0)
         for row, i in enumerate(indices):
             self._low[row, : self.sizes[row]], self._high[row, : self.sizes[row]] = head.low[i], head.high[i]
@@ -40,8 +47,8 @@ class Bounded:
         self.last[which], self.acted[which] = 0.0, False
 
     def decide(self, q: NDArray[np.float32]) -> None:
-        """Squash the outputs [n,A] and remember them as the last actions."""
-        squashed = np.tanh(q)
+        """Squash the outputs [n,A], or search from them [n,H], and remember that as the last actions."""
+        squashed = np.tanh(q) if self.search is None else self.search(q).astype(np.float32)
         if self._step is not None:
             squashed = np.clip(squashed, self.last - self._step, self.last + self._step)
         np.multiply(squashed, self.has, out=self.last)
@@ -90,14 +97,14 @@ class Bounded:
 class ContinuousTeam:
     """mast_runtime.agent.Team of continuous actions, on a team that a backend made for `inner.inner_contract`.
 
-    q [n,A] float32 is what the networks gave, before tanh. An agent that has fewer components than A has zeros for the
-    others in its actions.
+    q [n,A] float32 is what the networks gave, before tanh; [n,H] where their actions are searched for from it. An agent
+    that has fewer components than A has zeros for the others in its actions.
     """
 
-    def __init__(self, contract: Contract, inner: Any, indices: Sequence[int]) -> None:
+    def __init__(self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int]) -> None:
         assert contract.head is not None
         self.contract, self.backend, self.n, self._inner = contract, inner.backend, inner.n, inner
-        self._bounded = Bounded(contract.head, indices, contract.n_actions)
+        self._bounded = Bounded(contract.head, indices, contract.n_actions, search=values_of(contract, networks))
         width = contract.obs_dim + contract.n_actions * contract.last_action
         self._x = np.zeros((self.n, width), np.float32)
 
@@ -142,7 +149,7 @@ class ContinuousTeam:
 
     @property
     def q(self) -> NDArray[np.float32]:
-        """What the networks gave last [n,A], before tanh."""
+        """What the networks gave last [n,A], before tanh or the search."""
         return self._inner.q
 
     @property
@@ -164,15 +171,15 @@ class ContinuousTeam:
 class ContinuousAgent:
     """mast_runtime.agent.Agent of continuous actions, on an agent that a backend made for `inner.inner_contract`."""
 
-    def __init__(self, contract: Contract, inner: Any, index: int) -> None:
+    def __init__(self, contract: Contract, network: Network, inner: Any, index: int) -> None:
         assert contract.head is not None
         self.contract, self.index, self.backend, self._inner = contract, index, inner.backend, inner
         self._x = np.zeros(contract.obs_dim + contract.n_actions * contract.last_action, np.float32)
         last = self._x[None, contract.obs_dim :] if contract.last_action else None
-        self._bounded = Bounded(contract.head, [index], contract.n_actions, last)
+        self._bounded = Bounded(contract.head, [index], contract.n_actions, last, values_of(contract, [network]))
         self._obs_dim, self._size = contract.obs_dim, self._bounded.sizes[0]
         self._shape, self._acted = (self._obs_dim,), self._bounded.acted
-        self._native = getattr(inner, "bounded", None)
+        self._native = None if self._bounded.search else getattr(inner, "bounded", None)
         self._last, self._packed = self._bounded.last[0], self._bounded.packed()
         self._action = np.empty(self._size, np.float32)
         self._take()
@@ -221,8 +228,8 @@ class ContinuousAgent:
 
     @property
     def q(self) -> NDArray[np.float32]:
-        """What the network gave last [A], before tanh."""
-        return self._inner.q[: self._size]
+        """What the network gave last [A], before tanh; [H] where the action is searched for from it."""
+        return self._inner.q[: self._size] if self._bounded.search is None else self._inner.q
 
     @property
     def hidden(self) -> NDArray[np.float32]:
@@ -238,6 +245,12 @@ class ContinuousAgent:
     def out_of_range_counts(self) -> NDArray[np.int64]:
         """The same for each input [O]."""
         return self._inner.out_of_range_counts[: self._obs_dim]
+
+
+def values_of(contract: Contract, networks: Sequence[Network]) -> Values | None:
+    """What values the actions of these networks; None where they are not searched for."""
+    searched = contract.head is not None and contract.head.search is not None
+    return Values.of(networks) if searched else None
 
 
 def no_availability(given: object) -> None:
