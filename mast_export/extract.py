@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +30,6 @@ from mast_train.networks.heads import head as decision
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config
 
-Nets = TypeVar("Nets", AgentNets, CriticNets)
 Decide = Callable[[Tensor, Tensor], Tensor]
 LAYER_OF = {
     "fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "mid_weight": "mid", "fc2_weight": "fc2",
@@ -125,7 +124,7 @@ def _run(
 
 
 @torch.no_grad()
-def _rounded(nets: Nets, dtype: str) -> Nets:
+def _rounded(nets: AgentNets | CriticNets, dtype: str) -> AgentNets | CriticNets:
     """A copy with weights and biases that a format of this type stores, computing in float32."""
     nets = copy.deepcopy(nets)
     for name, parameter in nets.named_parameters():

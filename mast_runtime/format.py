@@ -88,7 +88,7 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise no_policy
     given = manifest.get("architecture")
     if not isinstance(given, str) or given not in ARCHITECTURES:
-        known = f"this runtime runs {' and '.join(map(repr, ARCHITECTURES))}"
+        known = f"this runtime runs {', '.join(map(repr, ARCHITECTURES))}"
         raise BundleError(f"architecture {given!r:.80}, {known}; update mast-marl", "manifest")
     return manifest
 

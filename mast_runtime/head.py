@@ -99,7 +99,7 @@ def decode_head(given: Any, n_agents: int, n_actions: int) -> Head | None:
 
 
 def _search(given: dict[str, Any], n_actions: int) -> Search:
-    sizes = [given.get(name) for name in SIZES]
+    sizes: list[Any] = [given.get(name) for name in SIZES]
     if not all(type(size) is int and size > 0 for size in sizes):
         raise BundleError(f"head: {', '.join(SIZES)} {sizes!r:.80}, expected whole numbers above 0", "manifest")
     width, candidates, elites, iterations = sizes

@@ -12,6 +12,7 @@ import sys
 import time
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bounded import bounded_bundle
@@ -121,7 +122,8 @@ def test_a_stop_of_continuous_actions_is_the_users_and_the_policy_knows_of_it(ba
     """Of the rate limit, which counts from what was executed: 0.1 of the range of 7 around the stop's 4.5."""
     bundle, stop = bounded_bundle(rate_limit=0.1), (0.0, 4.5, 0.0)
     obs = [0.3] * bundle.contract.obs_dim
-    agent, other = bundle.agent(0, backend), bundle.agent(0, backend)
+    agent: Any = bundle.agent(0, backend)
+    other: Any = bundle.agent(0, backend)
     supervisor = Supervisor(agent, stop_action=stop)
     assert supervisor.decide() == stop and supervisor.kind == "missing"
     supervisor.observe(obs)

@@ -11,6 +11,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from bounded import bounded_bundle
@@ -167,7 +168,7 @@ def test_the_lifecycle_and_a_policy_replaced_by_it(launch, peer, tmp_path):
 def test_continuous_actions_are_numbers_in_their_units_and_so_is_their_stop(launch, peer, tmp_path):
     bundle, stop = bounded_bundle(obs_dim=4, hidden=8), [3.5, 0.5]
     save(bundle, tmp_path / "arm.mast")
-    node, agent = launch(policy=tmp_path / "arm.mast", agent=2, stop_action="[3.5, 0.5]"), bundle.agent(2)
+    node, agent = launch(policy=tmp_path / "arm.mast", agent=2, stop_action="[3.5, 0.5]"), cast(Any, bundle.agent(2))
     peer.until(lambda action: action == stop)
     peer(publish=GOOD)
     heard = peer.actions(0.4)

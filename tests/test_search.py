@@ -100,7 +100,7 @@ def test_a_file_has_it_all_and_its_recording_passes_on_every_engine(tmp_path, ki
     bundle, obs = with_seen(searching_bundle(4, 0.5, **kind))
     nothing = np.zeros((12, 3, 3), np.float32)
     starts = np.arange(12) % 5 == 0
-    bundle = with_recording(bundle, Trace(obs, nothing == 0, nothing, nothing, starts, bundle.contract.head, (0, 1, 2)))
+    bundle = with_recording(bundle, Trace(obs, nothing == 0, nothing, nothing, starts))
     save(bundle, tmp_path / "p.mast")
     read = load(tmp_path / "p.mast")
     assert read.contract == bundle.contract and read.networks[0].architecture == bundle.networks[0].architecture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -81,7 +82,8 @@ def test_both_are_fitted_to_the_lesser_value(algorithm, spec, batch, double):
 
 
 def test_smoothing_moves_the_targets_actions_by_cut_noise_within_the_bounds():
-    learner, batch = subject("facmac", **{"facmac.smoothing": 0.1}), episodes()
+    smoothed: dict[str, Any] = {"facmac.smoothing": 0.1}
+    learner, batch = subject("facmac", **smoothed), episodes()
     seen, given = [], torch.zeros(20_000, 3, 2)
 
     class Seen:
