@@ -80,12 +80,12 @@ def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
     """Raises ExportError for a format without continuous actions or networks without a memory, and for a limit that
     cannot be."""
     head = bundle.contract.head
-    if head is not None and head.search is not None and format_ != "mast":
-        raise ExportError(
-            f"--format {format_}: the agents search for their action, which only the policy bundle can; use "
-            "--format mast, or train actors with --algorithm facmac"
-        )
     able = [name for name in FORMATS if find_format(name).every_kind]
+    if head is not None and head.search is not None and format_ not in able:
+        raise ExportError(
+            f"--format {format_}: the agents search for their action, which {find_format(format_).description} exports "
+            f"do not; use --format {', '.join(able)}, or train actors with --algorithm facmac"
+        )
     if bundle.networks[0].architecture != "gru" and format_ not in able:
         raise ExportError(
             f"--format {format_}: the agents have no memory (net.recurrent = false), and "

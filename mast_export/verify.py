@@ -248,14 +248,13 @@ def verify_onnx(model: str | Path | bytes, trace: Trace, row: int = 0, dtype: st
 
 def _verify_bounded(session: InferenceSession, trace: Trace, head: Head, dtype: str) -> Parity:
     """The same of continuous actions, whose model has the agent's own components and no availability."""
-    q, hidden, actions = np.zeros_like(trace.q), np.empty_like(trace.hidden), np.zeros_like(trace.q)
+    q, hidden, actions = np.zeros_like(trace.q), np.empty_like(trace.hidden), np.zeros_like(trace.actions)
     last = in_units(head, trace.indices, trace.last_actions)
     size, memory = len(head.low[trace.indices[0]]), np.zeros_like(trace.hidden[0])
     for t, obs in enumerate(trace.obs):
         inputs = {"obs": obs, "last_action": last[t][:, :size], "hidden": memory}
-        q[t, :, :size], actions[t, :, :size], memory = map(
-            np.asarray, session.run(["q", "action", "next_hidden"], inputs)
-        )
+        given, actions[t, :, :size], memory = map(np.asarray, session.run(["q", "action", "next_hidden"], inputs))
+        q[t, :, : given.shape[1]] = given
         hidden[t] = memory
     return compare(trace, q, hidden, actions, dtype)
 

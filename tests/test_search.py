@@ -17,7 +17,9 @@ from mast_runtime.backends import installed_backends
 from mast_runtime.encode import encode
 from mast_runtime.head import Search
 from mast_runtime.measure.flops import network_counts
+from mast_runtime.onnx_graph import build_model, open_session
 from mast_runtime.selftest.replay import replay
+from mast_runtime.serve.models import make_models
 
 KINDS = [{"memory": True}, {"memory": False, "hidden": 40}, {"shared": True, "hidden": 32}]
 
@@ -44,6 +46,38 @@ def test_a_decision_is_what_loops_over_the_candidates_find(backend, kind):
             assert not actions[i, len(expected) :].any(), "components that it has not"
             np.testing.assert_allclose(agent.act(obs[i]), expected, atol=1e-5)
             np.testing.assert_allclose(agent.q, team.q[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("candidates", "iterations"), [(32, 3), (2, 2), (9, 1)])
+def test_a_graph_finds_the_same_for_many_at_once(candidates, iterations):
+    pytest.importorskip("onnxruntime")
+    noise = table(iterations, candidates)
+    bundle = changed(
+        searching_bundle(6, 0.6), candidates=candidates, iterations=iterations, elites=2, noise=noise.tobytes()
+    )
+    rng = np.random.default_rng(2)
+    for agent, info in enumerate(bundle.agents):
+        session = open_session(build_model(bundle.contract, bundle.networks[info.network], info).SerializeToString())
+        size, hidden = len(bundle.contract.head.low[agent]), np.zeros((7, bundle.networks[0].hidden), np.float32)
+        robots: list[Any] = [bundle.agent(agent, "reference") for _ in range(7)]
+        last = np.array([robot.last_action for robot in robots])
+        for _ in range(2):
+            obs = rng.standard_normal((7, bundle.contract.obs_dim)).astype(np.float32)
+            q, action, hidden = session.run(None, {"obs": obs, "last_action": last, "hidden": hidden})
+            expected = np.array([robot.act(own) for robot, own in zip(robots, obs, strict=True)])
+            assert q.shape == (7, WIDTH) and action.shape == (7, size)
+            np.testing.assert_allclose(action, expected, atol=1e-5)
+            last = action
+
+
+def test_a_server_offers_it():
+    bundle = searching_bundle()
+    model = make_models(bundle, 1, "auto")[0]["agent_1"]
+    outputs = {spec.name: spec.shape for spec in model.outputs}
+    assert outputs == {"action": (1,), "q": (WIDTH,)}
+    agent: Any = model.new_agent()
+    obs = [0.2] * bundle.contract.obs_dim
+    assert agent.act(obs).tolist() == bundle.agent(1).act(obs).tolist() and len(agent.q) == WIDTH  # type: ignore[attr-defined]
 
 
 def test_the_work_is_bounded_and_nothing_is_drawn():
@@ -119,8 +153,7 @@ def test_a_decision_is_counted_by_hand():
     assert counts.counted_parameters == bundle.networks[0].nnz + 16 + 16 + WIDTH + 1
 
 
-def changed(**values):
-    bundle = searching_bundle(hidden=8)
+def changed(bundle, **values):
     head = bundle.contract.head
     assert head is not None and head.search is not None
     search = Search(**{**vars(head.search), **values})
@@ -141,7 +174,7 @@ def changed(**values):
     ],
 )
 def test_a_hostile_search_is_one_typed_error(tmp_path, values, said):
-    bundle = changed(**values)
+    bundle = changed(searching_bundle(hidden=8), **values)
     (tmp_path / "p.mast").write_bytes(
         encode(bundle.contract, bundle.agents, bundle.networks, bundle.info, bundle.identity)
     )

@@ -73,10 +73,17 @@ def test_another_policy_does_not_pass_for_it(trained):
     assert report.computes and not report.decides and report.mean_regret > 0.1
 
 
-@pytest.mark.parametrize("format_", ["onnx", "onnx-sparse", "c"])
-def test_formats_that_cannot_search_say_so_in_one_line(trained, format_):
-    with pytest.raises(ExportError, match=f"--format {format_}: .*; use --format mast") as found:
-        export_run(trained, snapshot(trained), format_=format_)
+@pytest.mark.parametrize("format_", ["onnx", "onnx-sparse"])
+def test_a_graph_searches_too(trained, format_, tmp_path):
+    files = export_run(trained, snapshot(trained), format_, output=tmp_path / "models")
+    assert [file.report is not None and file.report.passed for file in files] == [True, True]
+
+
+def test_a_format_that_does_not_search_says_so_in_one_line(trained):
+    with pytest.raises(
+        ExportError, match=r"--format c: the agents search for their action, .*; use --format mast"
+    ) as found:
+        export_run(trained, snapshot(trained), "c")
     assert "\n" not in str(found.value)
 
 
