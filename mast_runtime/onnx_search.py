@@ -8,7 +8,7 @@ import numpy as np
 
 from mast_runtime.head import Search
 from mast_runtime.network import Network
-from mast_runtime.search import GRID
+from mast_runtime.search import GRID, reading
 
 if TYPE_CHECKING:
     from mast_runtime.onnx_graph import Graph
@@ -20,13 +20,17 @@ def add_search(graph: Graph, search: Search, network: Network, size: int) -> str
     noise = np.frombuffer(search.noise, "<f4").astype(np.float64).reshape(shape)[..., :size]
     first = np.clip(noise[0], -1.0, 1.0)
     first[1] = 0.0
-    graph.constant("search.act", network.act.dense().T[:size].astype(np.float64))
-    graph.constant("search.fc3", network.fc3.dense().T.astype(np.float64))
+    act, fc3 = network.act.dense(), network.fc3.dense()[0]
+    units = reading(act, fc3)
+    graph.constant("search.units", units.astype(np.int64))
+    graph.constant("search.act", act[units, :size].T.astype(np.float64))
+    graph.constant("search.fc3", fc3[units, None].astype(np.float64))
     for name, value in (("nothing", 0.0), ("least", -1.0), ("most", 1.0), ("grid", GRID), ("tiny", 2.0**-1000)):
         graph.constant(f"search.{name}", np.float64(value))
     for name, value in (("elites", [search.elites]), ("one", [0]), ("rows", [1]), ("last", [2])):
         graph.constant(f"search.{name}", np.array(value, np.int64))
-    q = graph.node("Unsqueeze", graph.cast("q", np.float64), "search.rows")  # [B,1,W]
+    read = graph.node("Gather", "q", "search.units", axis=1)
+    q = graph.node("Unsqueeze", graph.cast(read, np.float64), "search.rows")  # [B,1,K]
     mean, candidates, best, spread = "search.nothing", graph.constant("search.first", first), "", ""
     for i in range(search.iterations):
         if i:

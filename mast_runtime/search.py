@@ -29,11 +29,13 @@ difference, neither does the order in which an engine sums."""
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """The last layers of n agents, which read an action: act [n,A,H], fc3 [n,H] float64; n is 1 where they are alike.
+    """The last layers of n agents, which read an action; n is 1 where they are alike.
 
-    fc3's bias moves all values alike, and is left out.
+    Only units that read an action tell two of them apart: units [n,K], those of fc2's outputs that act leads to and fc3
+    reads. act [n,A,K], fc3 [n,K] float64. Values lack what all actions have in common.
     """
 
+    units: NDArray[np.intp]
     act: NDArray[np.float64]
     fc3: NDArray[np.float64]
 
@@ -41,19 +43,41 @@ class Values:
     def of(cls, networks: Sequence[Network]) -> Values:
         """Those of one network each."""
         alike = networks[:1] if all(network is networks[0] for network in networks) else networks
-        act = np.stack([network.act.dense().T for network in alike]).astype(np.float64)
-        return cls(act, np.stack([network.fc3.dense()[0] for network in alike]).astype(np.float64))
+        return cls.made([(network.act.dense(), network.fc3.dense()[0]) for network in alike])
+
+    @classmethod
+    def made(cls, layers: Sequence[tuple[NDArray, NDArray]]) -> Values:
+        """Of act [H,A] and fc3 [H] of each agent; who has fewer such units than others has some of no weight."""
+        found = [reading(*layer) for layer in layers]
+        shape = len(layers), max(map(len, found))
+        units, fc3 = np.zeros(shape, np.intp), np.zeros(shape)
+        act = np.zeros((len(layers), layers[0][0].shape[1], shape[1]))
+        for i, (own, (first, last)) in enumerate(zip(found, layers, strict=True)):
+            units[i, : len(own)], fc3[i, : len(own)], act[i, :, : len(own)] = own, last[own], first[own].T
+        return cls(units, act, fc3)
 
     def row(self, i: int) -> Values:
         """Those of one agent."""
-        return self if len(self.fc3) == 1 else Values(self.act[i : i + 1], self.fc3[i : i + 1])
+        at = slice(i, i + 1) if len(self.fc3) > 1 else slice(None)
+        return Values(self.units[at], self.act[at], self.fc3[at])
 
-    def __call__(self, p: NDArray, actions: NDArray) -> NDArray[np.float64]:
-        """p [n,H], actions [n,J,A] -> [n,J]."""
+    def read(self, p: NDArray) -> NDArray[np.float64]:
+        """What the units read of p [n,H], once for all actions: [n,1,K]."""
+        at = np.broadcast_to(self.units, (len(p), self.units.shape[1]))
+        return np.take_along_axis(p, at, 1).astype(np.float64)[:, None]
+
+    def __call__(self, read: NDArray, actions: NDArray) -> NDArray[np.float64]:
+        """read [n,1,K], actions [n,J,A] -> [n,J]."""
         y = actions @ self.act
-        y += p[:, None, :]
+        y += read
         np.maximum(y, 0.0, out=y)
         return (y @ self.fc3[:, :, None])[..., 0]
+
+
+def reading(act: NDArray, fc3: NDArray) -> NDArray[np.intp]:
+    """Units that act [H,A] leads to and fc3 [H] reads; the first one where there is none."""
+    found = np.flatnonzero(act.any(1) & (fc3 != 0.0))
+    return found if found.size else np.zeros(1, np.intp)
 
 
 class Searcher:
@@ -71,13 +95,13 @@ class Searcher:
 
     def __call__(self, p: NDArray[np.float32]) -> NDArray[np.float64]:
         """p [n,H] -> the best actions [n,A] in [-1, 1]; 0 where an agent has no such component."""
-        wide = p.astype(np.float64)
+        read = self._values.read(p)
         mean, spread = np.zeros(self._has.shape), np.ones(self._has.shape)
         best = mean
         for numbers in self._noise:
             candidates = np.clip(mean[:, None] + spread[:, None] * numbers, -1.0, 1.0) * self._has[:, None]
             candidates[:, 1] = best
-            found = self._values(wide, candidates)
+            found = self._values(read, candidates)
             grid = GRID * np.abs(found).max(1, keepdims=True)
             order = np.argsort(-np.rint(found / np.where(grid > 0.0, grid, 1.0)), 1, kind="stable")
             elites = candidates[self._rows, order[:, : self._elites]]
@@ -94,8 +118,8 @@ class Searcher:
 
     def given_up(self, p: NDArray, best: NDArray, given: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """How much less `given` [n,A] is valued than `best`, and the span of the first candidates' values [n], both."""
-        wide = p.astype(np.float64)
-        first = np.clip(np.broadcast_to(self._noise[0], (len(wide), *self._noise[0].shape)), -1.0, 1.0)
-        span = np.ptp(self._values(wide, first * self._has[:, None]), axis=1)
-        pair = self._values(wide, np.stack([best, given], 1))
+        read = self._values.read(p)
+        first = np.clip(np.broadcast_to(self._noise[0], (len(p), *self._noise[0].shape)), -1.0, 1.0)
+        span = np.ptp(self._values(read, first * self._has[:, None]), axis=1)
+        pair = self._values(read, np.stack([best, given], 1))
         return np.maximum(pair[:, 0] - pair[:, 1], 0.0), span

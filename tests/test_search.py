@@ -18,6 +18,7 @@ from mast_runtime.encode import encode
 from mast_runtime.head import Search
 from mast_runtime.measure.flops import network_counts
 from mast_runtime.onnx_graph import build_model, open_session
+from mast_runtime.search import Values
 from mast_runtime.selftest.replay import replay
 from mast_runtime.serve.models import make_models
 
@@ -86,7 +87,15 @@ def test_the_work_is_bounded_and_nothing_is_drawn():
     agent: Any = bundle.agent(0, "reference")
     find = agent._bounded.search
     values, sizes = find._values, []
-    find._values = lambda p, u: sizes.append(u.shape) or values(p, u)
+
+    class Watched:
+        read = values.read
+
+        def __call__(self, read, actions):
+            sizes.append(actions.shape)
+            return values(read, actions)
+
+    find._values = Watched()
     state = np.random.get_state()[1].tolist()  # type: ignore[index]
     obs = np.ones(bundle.contract.obs_dim, np.float32)
     first = agent.act(obs)
@@ -115,6 +124,16 @@ def test_where_actions_make_no_difference_every_engine_gives_the_same_one():
     obs = np.random.default_rng(0).standard_normal((3, bundle.contract.obs_dim)).astype(np.float32)
     found = [bundle.team(backend=backend).act(obs).tolist() for backend in installed_backends()]
     assert all(action == found[0] for action in found)
+
+
+def test_only_units_that_read_an_action_are_valued():
+    """Two of four: one that act leads to and fc3 does not read, one that act does not lead to."""
+    act = np.array([[1.0, 0.0], [0.0, 0.0], [0.0, -2.0], [3.0, 0.0]])
+    values = Values.made([(act, np.array([2.0, 5.0, -1.0, 0.0])), (0.0 * act, np.ones(4))])
+    assert values.units.tolist() == [[0, 2], [0, 0]]
+    p, actions = np.array([[0.5, 7.0, 1.0, 9.0]] * 2), np.array([[[1.0, 1.0], [-1.0, 0.0]]] * 2)
+    found = values(values.read(p), actions)
+    assert found.tolist() == [[2 * 1.5 - 0.0, 0.0 - 1.0], [0.5, 0.5]]
 
 
 def test_what_is_refused_leaves_the_memory():

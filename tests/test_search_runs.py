@@ -45,7 +45,7 @@ def test_the_search_at_run_time_is_the_one_in_training(groups):
     has, memory = torch.tensor([[True, True, True], [True, True, False]]), torch.randn(40, 2, 16).double()
     noise = draws(settings, 3, torch.device("cpu")).numpy().tobytes()
     first, own = nets.fc2_weight.detach().numpy()[..., 16:], nets.fc3_weight.detach().numpy()[:, 0]
-    find = Searcher(Search(16, 24, 4, 3, noise), Values(first.transpose(0, 2, 1), own), has.numpy())
+    find = Searcher(Search(16, 24, 4, 3, noise), Values.made([*zip(first, own, strict=True)]), has.numpy())
     with torch.no_grad():
         found = cross_entropy(lambda u: nets.value(memory, u.double(), [40]), has.expand(40, -1, -1), settings)
         p = nets.from_memory(memory).numpy()
