@@ -56,15 +56,17 @@ def test_a_graph_finds_the_same_for_many_at_once(candidates, iterations):
     bundle = changed(
         searching_bundle(6, 0.6), candidates=candidates, iterations=iterations, elites=2, noise=noise.tobytes()
     )
-    rng = np.random.default_rng(2)
+    rng, head = np.random.default_rng(2), bundle.contract.head
+    assert head is not None
     for agent, info in enumerate(bundle.agents):
         session = open_session(build_model(bundle.contract, bundle.networks[info.network], info).SerializeToString())
-        size, hidden = len(bundle.contract.head.low[agent]), np.zeros((7, bundle.networks[0].hidden), np.float32)
+        size, hidden = len(head.low[agent]), np.zeros((7, bundle.networks[0].hidden), np.float32)
         robots: list[Any] = [bundle.agent(agent, "reference") for _ in range(7)]
         last = np.array([robot.last_action for robot in robots])
         for _ in range(2):
             obs = rng.standard_normal((7, bundle.contract.obs_dim)).astype(np.float32)
-            q, action, hidden = session.run(None, {"obs": obs, "last_action": last, "hidden": hidden})
+            given = {"obs": obs, "last_action": last, "hidden": hidden}
+            q, action, hidden = map(np.asarray, session.run(None, given))
             expected = np.array([robot.act(own) for robot, own in zip(robots, obs, strict=True)])
             assert q.shape == (7, WIDTH) and action.shape == (7, size)
             np.testing.assert_allclose(action, expected, atol=1e-5)
