@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mast_runtime.head import Search
 from mast_runtime.network import Network
+from mast_runtime.onnx_nodes import Graph
 from mast_runtime.search import GRID, reading
-
-if TYPE_CHECKING:
-    from mast_runtime.onnx_graph import Graph
 
 
 def add_search(graph: Graph, search: Search, network: Network, size: int) -> str:
