@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast_runtime.head import Head
+from mast_runtime.search import Searcher, Values
 
 
 def squashed(q: NDArray[np.float32], has: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -30,18 +31,38 @@ def bounds(head: Head, indices: Sequence[int], n_actions: int) -> tuple[NDArray,
     return low, high, has
 
 
-def errors(
-    head: Head, indices: Sequence[int], given: NDArray[np.float32], q: NDArray[np.float32], last: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    """The largest distance of each decision [T,N] from what the head makes of the trainer's q, as a share of the range.
+def searched(head: Head, values: Values, q: NDArray[np.float32], has: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The actions [T,N,A] in [-1, 1] that the search finds from q [T,N,H]."""
+    assert head.search is not None
+    find = Searcher(head.search, values, has[0])
+    return np.array([find(row) for row in q], np.float32)
 
-    given [T,N,A] in units; q, last [T,N,A]: the trainer's outputs, and its last actions in [-1, 1], from which a rate
-    limit counts.
-    """
-    low, high, has = bounds(head, indices, q.shape[-1])
-    wanted = squashed(q, has)
-    if head.rate_limit is not None:
-        step = np.float32(2.0 * head.rate_limit)
-        wanted = np.where(has, np.clip(wanted, last - step, last + step), np.float32(0.0))
-    distance = np.abs(given.astype(np.float64) - in_units(head, indices, wanted))
-    return (distance / (high - low)).max(-1)
+
+class Wanted:
+    """What must become of the trainer's outputs: the head's actions."""
+
+    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, values: Values | None = None) -> None:
+        self._head, self._indices = head, indices
+        self._low, self._high, self._has = bounds(head, indices, n_actions)
+        self._find = None if head.search is None or values is None else Searcher(head.search, values, self._has)
+
+    def errors(
+        self, given: NDArray[np.float32], q: NDArray[np.float32], last: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """The largest distance of each decision [T,N] from what the head makes of the trainer's q, as a share of the
+        range; and of actions that are searched for the value that each gives up and its span [2,T,N].
+
+        given [T,N,A] in units; q [T,N,A] or [T,N,H], last [T,N,A]: the trainer's outputs, and its last actions in
+        [-1, 1], from which a rate limit counts.
+        """
+        find, low, high, has = self._find, self._low, self._high, self._has
+        best = squashed(q, has) if find is None else np.array([find(row) for row in q], np.float32)
+        if self._head.rate_limit is not None:
+            step = np.float32(2.0 * self._head.rate_limit)
+            best = np.where(has, np.clip(best, last - step, last + step), np.float32(0.0))
+        distance = np.abs(given.astype(np.float64) - in_units(self._head, self._indices, best)) / (high - low)
+        if find is None:
+            return distance.max(-1), None
+        own = ((given - low) / (high - low) * 2.0 - 1.0) * has
+        lost = [find.given_up(*row) for row in zip(q, best.astype(np.float64), own, strict=True)]
+        return distance.max(-1), np.array(lost).transpose(1, 0, 2)

@@ -83,6 +83,11 @@ def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
     cannot be."""
     head = bundle.contract.head
     able = [name for name in FORMATS if find_format(name).every_kind]
+    if head is not None and head.search is not None and format_ not in able:
+        raise ExportError(
+            f"--format {format_}: the agents search for their action, which {find_format(format_).description} exports "
+            f"do not; use --format {', '.join(able)}, or train actors with --algorithm facmac"
+        )
     if bundle.networks[0].architecture != "gru" and format_ not in able:
         raise ExportError(
             f"--format {format_}: the agents have no memory (net.recurrent = false), and "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,39 +13,36 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mast_export.errors import ExportError
 from mast_export.observed import Seen
 from mast_export.quantise import I8_LEVELS
 from mast_export.verify import Trace
 from mast_runtime import AgentInfo, Bundle, Contract, Identity, Layer, Network, __version__
 from mast_runtime.format import VALUE_DTYPES
-from mast_runtime.head import Head
+from mast_runtime.head import Head, Search
 from mast_runtime.network import LAYERS, NO_BIAS, NO_LAYER, SEGMENTS
+from mast_runtime.search import Searcher, Values
 from mast_train.envs.base import EnvSpec
 from mast_train.learning.learner import part
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import AgentNets, CriticNets
 from mast_train.networks.build import agent_inputs, agent_layers, load_agents
-from mast_train.networks.heads import head
+from mast_train.networks.heads import draws
+from mast_train.networks.heads import head as decision
 from mast_train.runs import checkpoint
 from mast_train.settings.config import Config
 
+Decide = Callable[[Tensor, Tensor], Tensor]
 LAYER_OF = {
     "fc1_weight": "fc1", "weight_ih": "weight_ih", "weight_hh": "weight_hh", "mid_weight": "mid", "fc2_weight": "fc2",
+    "fc3_weight": "fc3",
 }  # fmt: skip
 
 
 def extract(snapshot: Path) -> Bundle:
-    """The agents of a snapshot as a float32 bundle. Raises UserError for an unreadable file, ExportError for agents
-    that the runtime does not run."""
+    """The agents of a snapshot as a float32 bundle. Raises UserError for an unreadable file."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
-    if "agents.fc3_weight" in tensors:
-        raise ExportError(
-            f"{snapshot.parent.parent}: {config.algorithm}'s agents search for their action, which the runtime cannot "
-            "yet; mast eval plays the run, and facmac's actors can be exported"
-        )
     parts = config.net.last_action, config.net.shared
-    contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, *parts, _head(spec))
+    contract = Contract(spec.obs_dim, spec.n_actions, spec.n_agents, *parts, _head(config, spec, tensors))
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     groups = 1 if config.net.shared else spec.n_agents
     networks = tuple(_network(arrays, g, config) for g in range(groups))
@@ -58,10 +56,13 @@ def record_trace(snapshot: Path, trace: Path) -> Trace:
     are from that in float32, with their weights rounded to each type that a format stores. Raises UserError."""
     tensors, header = checkpoint.read(snapshot)
     config, spec = checkpoint.config_of(header), checkpoint.spec_of(header)
-    nets = load_agents(config, spec, tensors)
-    assert isinstance(nets, AgentNets), "extract refuses others"
+    nets, head = load_agents(config, spec, tensors), _head(config, spec, tensors)
     recorded, _ = checkpoint.read(trace)
-    play = partial(_run, config, spec, recorded["obs"], recorded["avail_actions"])
+    trained, decide = None, decision(config, spec, nets)
+    if spec.box is not None and head is not None and head.search is not None:
+        trained = Values.of(extract(snapshot).team_networks)
+        decide = _searching(Searcher(head.search, trained, spec.box.has))
+    play = partial(_run, config, spec, decide, recorded["obs"], recorded["avail_actions"])
     q, hidden, actions = play(copy.deepcopy(nets).double(), None)
     scale = q.abs().amax((0, 2)).clamp(min=1.0)
     noise = {}
@@ -72,7 +73,7 @@ def record_trace(snapshot: Path, trace: Path) -> Trace:
     obs, avail = recorded["obs"].numpy(), recorded["avail_actions"].numpy()
     starts = recorded["starts"].numpy() if "starts" in recorded else None
     return Trace(
-        obs, avail, q.float().numpy(), hidden.float().numpy(), starts, noise, _head(spec), tuple(range(spec.n_agents))
+        obs, avail, q.float().numpy(), hidden.float().numpy(), starts, noise, head, tuple(range(spec.n_agents)), trained
     )
 
 
@@ -93,17 +94,28 @@ def obs_names(snapshot: Path) -> list[list[tuple[str, str]]]:
     return [[(name, "") for name in row] for row in rows]
 
 
+def _searching(find: Searcher) -> Decide:
+    """Of what critics' fc2 gives: the runtime's own search, since of candidates of one value torch's takes any."""
+    return lambda q, avail: torch.from_numpy(find(q[0].numpy()))[None]
+
+
 @torch.no_grad()
 def _run(
-    config: Config, spec: EnvSpec, obs: Tensor, avail: Tensor, nets: AgentNets, actions: Tensor | None
+    config: Config,
+    spec: EnvSpec,
+    decide: Decide,
+    obs: Tensor,
+    avail: Tensor,
+    nets: AgentNets | CriticNets,
+    actions: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """obs [T,N,O], avail [T,N,A] -> q [T,N,A] and hidden [T,N,H] in the networks' precision, actions [T,N] or [T,N,A]:
-    those given (None: the policy's own) are the last actions."""
-    decide = head(config, spec, nets)
+    """obs [T,N,O], avail [T,N,A] -> q [T,N,A], of critics what fc2 makes of their memory, and hidden [T,N,H] in the
+    networks' precision, actions [T,N] or [T,N,A]: those given (None: what `decide` makes of q) are the last actions."""
     hidden, dtype = nets.initial_hidden(1, spec.n_agents), nets.fc1_weight.dtype
     last, found = None, []
     for t, (o, a) in enumerate(zip(obs, avail, strict=True)):
         q, hidden = nets.step(agent_inputs(config, spec, o[None].to(dtype), last), hidden)
+        q = nets.from_memory(q) if isinstance(nets, CriticNets) else q
         last = decide(q, a[None]) if actions is None else actions[t][None]
         last = last.to(dtype) if last.is_floating_point() else last
         found.append((q[0], hidden.reshape(spec.n_agents, -1), last[0]))
@@ -112,7 +124,7 @@ def _run(
 
 
 @torch.no_grad()
-def _rounded(nets: AgentNets, dtype: str) -> AgentNets:
+def _rounded(nets: AgentNets | CriticNets, dtype: str) -> AgentNets | CriticNets:
     """A copy with weights and biases that a format of this type stores, computing in float32."""
     nets = copy.deepcopy(nets)
     for name, parameter in nets.named_parameters():
@@ -124,22 +136,30 @@ def _rounded(nets: AgentNets, dtype: str) -> AgentNets:
     return nets
 
 
-def _head(spec: EnvSpec) -> Head | None:
-    return None if spec.box is None else Head(spec.box.low, spec.box.high)
+def _head(config: Config, spec: EnvSpec, tensors: Mapping[str, Tensor]) -> Head | None:
+    if spec.box is None:
+        return None
+    search = None
+    if "agents.fc3_weight" in tensors:
+        found, width = config.comix, tensors["agents.fc2_bias"].shape[-1]
+        noise = draws(found, spec.n_actions, torch.device("cpu")).numpy().astype("<f4").tobytes()
+        search = Search(width, found.candidates, found.elites, found.iterations, noise)
+    return Head(spec.box.low, spec.box.high, search=search)
 
 
 def _network(arrays: dict[str, NDArray], group: int, config: Config) -> Network:
-    rows = {layer.name: layer.rows for layer in agent_layers(config)}
+    critic = "agents.fc3_weight" in arrays
     layers: dict[str, Layer] = dict.fromkeys(LAYERS, NO_LAYER)
-    for name, layer in ((name, LAYER_OF[name]) for name in rows):
-        mask = arrays.get(f"masks.agents.{name}")
-        layers[layer] = Layer.from_dense(
-            arrays[f"agents.{name}"][group],
-            None if mask is None else mask[group],
-            1 if mask is None else rows[name],
-            SEGMENTS[layer],
-        )
-    biases = {name: arrays[f"agents.{name}"][group] for name in ("fc1_bias", "fc2_bias")}
+    for name, rows in ((layer.name, layer.rows) for layer in agent_layers(config, critic)):
+        mask, weight, layer = arrays.get(f"masks.agents.{name}"), arrays[f"agents.{name}"][group], LAYER_OF[name]
+        own, block = None if mask is None else mask[group], 1 if mask is None else rows
+        if critic and layer == "fc2":  # the memory's columns, then the action's
+            hidden = arrays["agents.fc1_bias"].shape[-1]
+            layers["act"] = Layer.from_dense(weight[:, hidden:], None if own is None else own[:, hidden:], block)
+            weight, own = weight[:, :hidden], None if own is None else own[:, :hidden]
+        layers[layer] = Layer.from_dense(weight, own, block, SEGMENTS[layer])
+    named = ("fc1_bias", "fc2_bias", "fc3_bias")[: 3 if critic else 2]
+    biases = {name: arrays[f"agents.{name}"][group] for name in named}
     if not config.net.recurrent:
         return Network(**layers, **biases, gru_bias=NO_BIAS, mid_bias=arrays["agents.mid_bias"][group])
     bias_ih, bias_hh = (arrays[f"agents.{name}"][group].reshape(3, -1) for name in ("bias_ih", "bias_hh"))

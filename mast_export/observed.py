@@ -14,11 +14,15 @@ from mast_export.errors import ExportError
 from mast_export.verify import Trace
 from mast_runtime import Bundle, Contract, Network
 from mast_runtime.backends import compile_network, make_agent
+from mast_runtime.head import TOLERANCE
 from mast_runtime.inputs import LEVELS, MAX_EXPANDED_BYTES, MAX_NAME_CHARACTERS, Inputs, Recording, is_name
+from mast_runtime.search import Searcher, Values
 
 RECORDED_STEPS = 32
 MARGIN = 1e-3
 """Of the largest |q|, or of 1: actions nearer in value than this may change places in another engine's rounding."""
+UNSTEADY = 2.0**-17
+"""Of the largest output: what another engine's rounding may amount to, where a search goes on from it."""
 FINE = 64
 """float16 holds a range that is at least one FINE-th of its largest value."""
 
@@ -88,13 +92,17 @@ def with_recording(bundle: Bundle, trace: Trace) -> Bundle:
     if steps == 0:
         return bundle
 
-    def recorded(i: int, network: Network) -> Network:
+    def recorded(i: int, network: Network) -> Recording | None:
         row, agent = next((k, agent) for k, agent in enumerate(bundle.agents) if agent.network == i)
         starts = np.arange(steps) == 0 if trace.starts is None else trace.starts[:steps]
         part = trace.obs[:steps, row], trace.avail_actions[:steps, row], starts
-        return replace(network, recording=_record(c, network, agent.index, *part))
+        return _record(c, network, agent.index, *part)
 
-    return replace(bundle, networks=tuple(recorded(i, network) for i, network in enumerate(bundle.networks)))
+    found = [recorded(i, network) for i, network in enumerate(bundle.networks)]
+    if None in found:
+        return bundle
+    pairs = zip(bundle.networks, found, strict=True)
+    return replace(bundle, networks=tuple(replace(network, recording=own) for network, own in pairs))
 
 
 def _record(
@@ -104,13 +112,18 @@ def _record(
     obs: NDArray[np.float32],
     avail: NDArray[np.bool_],
     starts: NDArray[np.bool_],
-) -> Recording:
-    """obs [T,O], avail [T,A], starts [T]: rounded to what is stored first, then acted on."""
+) -> Recording | None:
+    """obs [T,O], avail [T,A], starts [T]: rounded to what is stored first, then acted on.
+
+    None: of a search that float32 sums may lead elsewhere, whatever is seen.
+    """
     inputs, steps = network.inputs, len(obs)
     assert inputs is not None
     low, high = inputs.low.astype(np.float64), inputs.high.astype(np.float64)
     width = np.where(high > low, high - low, 1.0)
     codes = np.clip(np.rint((obs - low) / width * LEVELS), 0, LEVELS).astype(np.uint8).T.tobytes()
+    if contract.head is not None and contract.head.search is not None:
+        return _record_searched(contract, network, agent_id, codes, starts)
     if contract.head is not None:
         return _record_continuous(contract, network, agent_id, codes, starts)
     blank = Recording(codes, avail.T.tobytes(), starts.astype(np.uint8).tobytes(), (0,) * steps)
@@ -139,6 +152,31 @@ def _record_continuous(
             agent.reset()
         actions.append(tuple(agent.act(stored.obs).tolist()))
     return replace(blank, actions=tuple(actions))
+
+
+def _record_searched(
+    contract: Contract, network: Network, agent_id: int, codes: bytes, starts: NDArray[np.bool_]
+) -> Recording | None:
+    """The same; where float32 sums may lead the search elsewhere, an earlier observation is seen again."""
+    assert network.inputs is not None and contract.head is not None and contract.head.search is not None
+    flags, columns = starts.astype(np.uint8).tobytes(), np.frombuffer(codes, np.uint8).reshape(contract.obs_dim, -1)
+    stored = list(Recording(codes, b"", flags, ((),) * len(starts)).steps(network.inputs))
+    agent: Any = make_agent(contract, network, agent_id, "reference")
+    has = np.arange(contract.n_actions)[None] < len(contract.head.low[agent_id])
+    find, seen, actions, first = Searcher(contract.head.search, Values.of([network]), has), [], [], 0
+    for t in range(len(stored)):
+        first = t if stored[t].start else first
+        for source in range(t, -1, -1):
+            agent.reset()
+            for place in (*seen[first:], source):
+                action = agent.act(stored[place].obs)
+            if find.steady(agent.q[None], UNSTEADY, TOLERANCE / 2):
+                break
+        else:
+            return None
+        seen.append(source)
+        actions.append(tuple(action.tolist()))
+    return Recording(np.ascontiguousarray(columns[:, seen]).tobytes(), b"", flags, tuple(actions))
 
 
 def _decide(q: NDArray[np.float32], avail: NDArray[np.bool_]) -> int:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mast_export.bounded import errors, in_units, squashed
+from mast_export.bounded import Wanted, in_units, searched, squashed
 from mast_export.errors import ExportError
 from mast_runtime import Bundle
 from mast_runtime.format import VALUE_DTYPES
 from mast_runtime.head import Head
 from mast_runtime.onnx_graph import open_session
+from mast_runtime.search import Values
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -48,7 +49,8 @@ class Trace:
     noise: type of stored weights -> how far each agent's network [N] errs by itself in float32 on weights of that type,
     in the larger of the measures of Parity's errors.
     head, indices [N]: where actions are continuous, their bounds and the agents' places in the team; avail_actions then
-    says which components an agent has, and q is what is squashed.
+    says which components an agent has, and q is what is squashed. values: where they are searched for, what the trained
+    network goes on with from q [T,N,H].
     """
 
     obs: NDArray[np.float32]
@@ -59,17 +61,20 @@ class Trace:
     noise: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     head: Head | None = None
     indices: tuple[int, ...] = ()
+    values: Values | None = None
 
     def __post_init__(self) -> None:
         arrays = (self.obs, self.avail_actions, self.q, self.hidden)
         if any(array.ndim != 3 or array.shape[:2] != self.obs.shape[:2] for array in arrays):
             raise ValueError(f"a trace of shapes {[array.shape for array in arrays]}: expected [T,N,*] of equal T, N")
-        if self.q.shape != self.avail_actions.shape or not self.obs.size:
+        if (self.values is None and self.q.shape != self.avail_actions.shape) or not self.obs.size:
             raise ValueError(f"a trace with obs {self.obs.shape}, q {self.q.shape}, avail {self.avail_actions.shape}")
 
     @cached_property
     def actions(self) -> NDArray:
         """The trained network's greedy actions [T,N] int64, or continuous ones [T,N,A] float32 in [-1, 1]."""
+        if self.head is not None and self.values is not None:
+            return searched(self.head, self.values, self.q, self.avail_actions)
         return (_greedy if self.head is None else squashed)(self.q, self.avail_actions)
 
     @cached_property
@@ -86,7 +91,8 @@ class Trace:
         one = slice(row, row + 1)
         own = {dtype: noise[one] for dtype, noise in self.noise.items()}
         arrays = self.obs[:, one], self.avail_actions[:, one], self.q[:, one], self.hidden[:, one, :hidden]
-        return Trace(*arrays, self.starts, own, self.head, self.indices[one])
+        values = None if self.values is None else self.values.row(row)
+        return Trace(*arrays, self.starts, own, self.head, self.indices[one], values)
 
     def first(self, steps: int) -> Trace:
         """Its first steps."""
@@ -113,7 +119,9 @@ class Parity:
 
     Of continuous actions regret is the distance from the trained network's as a share of the range: max_regret on the
     scale of max_q_error, max_action_error (None: actions are chosen) and mean_regret as they are; actions within
-    ACTION_LIMIT are equal, and every decision is a choice.
+    ACTION_LIMIT are equal, and every decision is a choice. Where they are searched for, mean_regret is the value given
+    up, as of choices, over the span of the first candidates'; those of about the same value are equal too, within
+    REGRET_LIMIT of their span; and max_regret is 0: between such a search may end elsewhere at once.
     """
 
     max_q_error: float
@@ -208,7 +216,7 @@ def verify(bundle: Bundle, trace: Trace, backend: str = "auto") -> Parity:
         raise ValueError(f"a trace of {trace.obs.shape[1]} agents, the bundle has {team.n}")
     q, hidden = np.empty_like(trace.q), np.empty_like(trace.hidden)
     if trace.head is not None:
-        actions = np.empty_like(trace.q)
+        actions = np.empty_like(trace.actions)
         for t, obs in enumerate(trace.obs):
             actions[t] = team.act(obs)
             q[t], hidden[t] = team.q, team.hidden
@@ -240,14 +248,13 @@ def verify_onnx(model: str | Path | bytes, trace: Trace, row: int = 0, dtype: st
 
 def _verify_bounded(session: InferenceSession, trace: Trace, head: Head, dtype: str) -> Parity:
     """The same of continuous actions, whose model has the agent's own components and no availability."""
-    q, hidden, actions = np.zeros_like(trace.q), np.empty_like(trace.hidden), np.zeros_like(trace.q)
+    q, hidden, actions = np.zeros_like(trace.q), np.empty_like(trace.hidden), np.zeros_like(trace.actions)
     last = in_units(head, trace.indices, trace.last_actions)
     size, memory = len(head.low[trace.indices[0]]), np.zeros_like(trace.hidden[0])
     for t, obs in enumerate(trace.obs):
         inputs = {"obs": obs, "last_action": last[t][:, :size], "hidden": memory}
-        q[t, :, :size], actions[t, :, :size], memory = map(
-            np.asarray, session.run(["q", "action", "next_hidden"], inputs)
-        )
+        given, actions[t, :, :size], memory = map(np.asarray, session.run(["q", "action", "next_hidden"], inputs))
+        q[t, :, : given.shape[1]] = given
         hidden[t] = memory
     return compare(trace, q, hidden, actions, dtype)
 
@@ -261,13 +268,18 @@ def compare(trace: Trace, q: NDArray, hidden: NDArray, actions: NDArray, dtype: 
     trained network makes of it. Continuous actions are [T,N,A], in their units."""
     scale = q_scale(trace.q)
     if trace.head is not None:
-        found = errors(trace.head, trace.indices, actions, trace.q, trace.last_actions)
+        wanted = Wanted(trace.head, trace.indices, trace.avail_actions.shape[-1], trace.values)
+        found, lost = wanted.errors(actions, trace.q, trace.last_actions)
+        equal = found <= ACTION_LIMIT
+        if lost is not None:
+            equal |= lost[0] <= REGRET_LIMIT * lost[1]
+        differs = q - trace.q if trace.values is not None else np.where(trace.avail_actions, q - trace.q, 0.0)
         return Parity(
-            max_q_error=float(np.abs(np.where(trace.avail_actions, q - trace.q, 0.0)).max()) / scale,
+            max_q_error=float(np.abs(differs).max()) / scale,
             max_hidden_error=float(np.abs(hidden - trace.hidden).max()),
-            max_regret=float(found.max()) / scale,
-            mean_regret=float(found.mean()),
-            actions_equal=int((found <= ACTION_LIMIT).sum()),
+            max_regret=float(found.max()) / scale if lost is None else 0.0,
+            mean_regret=float(found.mean()) if lost is None else float(lost[0].sum() / max(lost[1].sum(), 1e-30)),
+            actions_equal=int(equal.sum()),
             choices=found.size,
             n_steps=found.shape[0],
             n_agents=found.shape[1],

@@ -58,8 +58,12 @@ class Bundle:
         n = len(self.agents) if n is None else n
         if n < 1 or n % len(self.agents):
             raise ValueError(f"a team of {n}: expected a multiple of the bundle's {len(self.agents)} agents")
-        networks = [self.networks[agent.network] for agent in self.agents]
-        return make_team(self.contract, networks, [agent.index for agent in self.agents], n, backend)
+        return make_team(self.contract, self.team_networks, [agent.index for agent in self.agents], n, backend)
+
+    @property
+    def team_networks(self) -> list[Network]:
+        """The network of each agent."""
+        return [self.networks[agent.network] for agent in self.agents]
 
     def __repr__(self) -> str:
         name = " ".join(str(self.info[key]) for key in ("map", "method") if key in self.info)

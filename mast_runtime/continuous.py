@@ -5,14 +5,17 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mast_runtime.arrays import answer
-from mast_runtime.errors import ObservationError
+from mast_runtime.arrays import answer, numpy_here
+from mast_runtime.errors import BackendError, ObservationError
 from mast_runtime.given import Rows, chosen_agents, items, read_obs
 from mast_runtime.head import Head
-from mast_runtime.network import Contract
+from mast_runtime.network import Contract, Network
 from mast_runtime.squash import ANYWHERE, squash
+
+if TYPE_CHECKING:
+    from mast_runtime.search import Searcher
 
 
 class Bounded:
@@ -20,9 +23,17 @@ class Bounded:
 
     last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component. It
     is the given memory, changed in place. actions: the same in their units. sizes [n] int32: components of each agent.
+    networks: one for each agent. Raises BackendError where actions are searched for and there is no numpy.
     """
 
-    def __init__(self, head: Head, indices: Sequence[int], n_actions: int, last: memoryview[Any] | None = None) -> None:
+    def __init__(
+        self,
+        head: Head,
+        networks: Sequence[Network],
+        indices: Sequence[int],
+        n_actions: int,
+        last: memoryview[Any] | None = None,
+    ) -> None:
         self.n_actions = n_actions
         self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
         self.sizes = array("i", map(len, self._low))
@@ -30,6 +41,7 @@ class Bounded:
         self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
         self.acted = bytearray(len(self.sizes))
         self._step = ANYWHERE if head.rate_limit is None else 2.0 * head.rate_limit
+        self.search = None if head.search is None else _searcher(head, networks, self.sizes, n_actions)
         self._packed = [self.packed(row) for row in range(len(self.sizes))]
         self._bounds = array("f")
         for own in self._packed:
@@ -51,9 +63,21 @@ class Bounded:
             self.actions[k] = min(max(0.5 * (low + high) + u * 0.5 * (high - low), low), high)
 
     def decide(self, q: Any) -> None:
-        """Squash the outputs, n x A float32, and remember them as the last actions."""
-        squash(q, self.last, self._bounds, self.sizes, self.actions)
+        """Squash the outputs, n x A float32, or search from them, n x H, and remember that as the last actions."""
+        if self.search is None:
+            squash(q, self.last, self._bounds, self.sizes, self.actions)
+        else:
+            self._search(self.search, q)
         self.acted[:] = b"\1" * len(self.acted)
+
+    def _search(self, search: Searcher, q: Any) -> None:
+        import numpy as np
+
+        found = search(np.frombuffer(q, np.float32).reshape(len(self.sizes), -1)).tolist()
+        for row, own in enumerate(found):
+            last = self.last[row * self.n_actions : (row + 1) * self.n_actions]
+            moves = [min(max(u, a - self._step), a + self._step) for u, a in zip(own, last, strict=True)]
+            self.put(row, array("f", moves))
 
     def packed(self, row: int = 0) -> array[float]:
         """What squash reads of an agent: low, high, middle and half of its range, and how far a component may move."""
@@ -90,14 +114,14 @@ class Bounded:
 class ContinuousTeam:
     """mast_runtime.agent.Team of continuous actions, on a team that a backend made for `inner.inner_contract`.
 
-    q [n,A] float32 is what the networks gave, before tanh. An agent that has fewer components than A has zeros for the
-    others in its actions.
+    q [n,A] float32 is what the networks gave, before tanh; [n,H] where their actions are searched for from it. An agent
+    that has fewer components than A has zeros for the others in its actions.
     """
 
-    def __init__(self, contract: Contract, inner: Any, indices: Sequence[int]) -> None:
+    def __init__(self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int]) -> None:
         assert contract.head is not None
         self.contract, self.backend, self.n, self._inner = contract, inner.backend, inner.n, inner
-        self._bounded = Bounded(contract.head, indices, contract.n_actions)
+        self._bounded = Bounded(contract.head, networks, indices, contract.n_actions)
         self._width = contract.obs_dim + contract.n_actions * contract.last_action
         self._x = memoryview(array("f", bytes(4 * self.n * self._width)))
         self._rows = self._x.cast("B").cast("f", (self.n, self._width))
@@ -163,7 +187,7 @@ class ContinuousTeam:
 
     @property
     def q(self) -> Any:
-        """What the networks gave last [n,A], before tanh."""
+        """What the networks gave last [n,A], before tanh or the search."""
         return self._inner.q
 
     @property
@@ -186,16 +210,16 @@ class ContinuousTeam:
 class ContinuousAgent:
     """mast_runtime.agent.Agent of continuous actions, on an agent that a backend made for `inner.inner_contract`."""
 
-    def __init__(self, contract: Contract, inner: Any, index: int) -> None:
+    def __init__(self, contract: Contract, network: Network, inner: Any, index: int) -> None:
         assert contract.head is not None
         self.contract, self.index, self.backend, self._inner = contract, index, inner.backend, inner
         self._x = array("f", bytes(4 * (contract.obs_dim + contract.n_actions * contract.last_action)))
         self._obs = memoryview(self._x)[: contract.obs_dim]
         last = memoryview(self._x)[contract.obs_dim :] if contract.last_action else None
-        self._bounded = Bounded(contract.head, [index], contract.n_actions, last)
+        self._bounded = Bounded(contract.head, [network], [index], contract.n_actions, last)
         self._obs_dim, self._size = contract.obs_dim, self._bounded.sizes[0]
         self._acted = self._bounded.acted
-        self._native = getattr(inner, "bounded", None)
+        self._native = None if self._bounded.search else getattr(inner, "bounded", None)
         self._last, self._packed = self._bounded.last, self._bounded.packed()
         self._action = array("f", bytes(4 * self._size))
         self._take()
@@ -247,8 +271,8 @@ class ContinuousAgent:
 
     @property
     def q(self) -> Any:
-        """What the network gave last [A], before tanh."""
-        return self._inner.q[: self._size]
+        """What the network gave last [A], before tanh; [H] where the action is searched for from it."""
+        return self._inner.q[: self._size] if self._bounded.search is None else self._inner.q
 
     @property
     def hidden(self) -> Any:
@@ -264,6 +288,17 @@ class ContinuousAgent:
     def out_of_range_counts(self) -> Any:
         """The same for each input [O]."""
         return self._inner.out_of_range_counts[: self._obs_dim]
+
+
+def _searcher(head: Head, networks: Sequence[Network], sizes: Sequence[int], n_actions: int) -> Searcher:
+    if not numpy_here():
+        raise BackendError("this policy searches for its actions, which needs numpy; pip install numpy")
+    import numpy as np
+
+    from mast_runtime.search import Searcher, Values
+
+    assert head.search is not None
+    return Searcher(head.search, Values.of(networks), np.arange(n_actions) < np.array(sizes)[:, None])
 
 
 def no_availability(given: object) -> None:

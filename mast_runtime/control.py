@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mast_runtime.agent import Agent
 
 STOP = -1
-"""In an action's place: do what is safe."""
+"""In an action's place: do what is safe. No choice has this number; of continuous actions see Supervisor.kind."""
 Clock = Callable[[], float]
 
 
@@ -97,31 +97,41 @@ class Rounds:
 
 
 class Supervisor:
-    """Decides on the newest observation, or says STOP: none was seen, it is older than max_age_s, or it is refused."""
+    """Decides on the newest observation, or says STOP: none was seen, it is older than max_age_s, or it is refused.
+
+    stop_action: of continuous actions, the one [A] in their units that a stop is. No value is safe on every robot: 0 is
+    rest to a wheel's speed and a place to go to for a joint's angle. A stop is then this action in the place of STOP,
+    and the policy is told that it was executed: a rate limit counts from it.
+    """
 
     def __init__(
-        self, agent: Agent, max_age_s: float = 0.5, counts: Counts | None = None, clock: Clock = time.monotonic
+        self,
+        agent: Agent,
+        max_age_s: float = 0.5,
+        counts: Counts | None = None,
+        clock: Clock = time.monotonic,
+        stop_action: Sequence[float] | None = None,
     ) -> None:
+        """Raises RuntimeFault for an age or a stop that cannot be."""
         if not 0.0 < max_age_s < float("inf"):
             raise RuntimeFault(f"max_age {max_age_s:g}: expected seconds above 0 after which an observation is too old")
-        if getattr(getattr(agent, "contract", None), "head", None) is not None:
-            raise RuntimeFault(
-                "the policy's actions are continuous; this loop is for policies that choose among actions"
-            )
         self.agent, self.max_age_s, self.counts = agent, max_age_s, Counts() if counts is None else counts
+        self.stop_action = None if stop_action is None else checked_stop(agent, stop_action)
         self.kind = self.trouble = ""
         """Why the last round stopped: missing, stale or refused, and one line; both empty when it decided."""
         self._clock = clock
         self._seen: tuple[Any, float] | None = None
+        self._decided = False
 
     def observe(self, obs: Any, age_s: float = 0.0) -> None:
         """The newest observation [O], already age_s old: see Agent.act."""
         self._seen = obs, self._clock() - age_s
 
-    def decide(self, avail_actions: Any = None) -> int:
+    def decide(self, avail_actions: Any = None) -> Any:
         """The action among the available [A] (None: all), or STOP with `trouble` saying why.
 
-        What is refused leaves the policy's memory as it was.
+        A continuous action is an array [A] in its units, and its stop the `stop_action` where there is one. What is
+        refused leaves the policy's memory as it was.
         """
         if self._seen is None:
             return self._stop("missing", "no observation yet")
@@ -136,28 +146,50 @@ class Supervisor:
             return self._stop("refused", str(error))
         self.counts.decision_us.append((time.perf_counter() - start) * 1e6)
         self.counts.decisions += 1
+        self._decided = True
         self.kind = self.trouble = ""
         return action
 
-    def _stop(self, kind: str, trouble: str) -> int:
+    def _stop(self, kind: str, trouble: str) -> Any:
         setattr(self.counts, kind, getattr(self.counts, kind) + 1)
         self.kind, self.trouble = kind, trouble
-        return STOP
+        if self.stop_action is None:
+            return STOP
+        if self._decided:
+            self.agent.executed(self.stop_action)  # type: ignore[arg-type]
+        return self.stop_action
 
     def reset(self) -> None:
         """An episode begins: the policy's memory is empty, and nothing was seen."""
         self.agent.reset()
-        self._seen = None
+        self._seen, self._decided = None, False
+
+
+def checked_stop(agent: Agent, given: Sequence[float]) -> tuple[float, ...]:
+    """A stop as an action of this agent. Raises RuntimeFault."""
+    head = agent.contract.head
+    if head is None:
+        raise RuntimeFault("stop_action: this policy chooses among actions, whose stop is -1; leave it out")
+    low, high = head.bounds(agent.index)
+    bounds = " ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high, strict=True))
+    try:
+        stop = tuple(map(float, given))
+    except (TypeError, ValueError) as error:
+        raise RuntimeFault(f"stop_action {given!r:.80}: expected a list of {len(low)} numbers ({error})") from error
+    if len(stop) != len(low) or not all(a <= x <= b for x, a, b in zip(stop, low, high, strict=True)):
+        raise RuntimeFault(f"stop_action {list(stop)}: expected {len(low)} components, one within each of {bounds}")
+    return stop
 
 
 class Robot(Protocol):
     """What a ControlLoop drives."""
 
     def sense(self) -> tuple[Any, Any] | None:
-        """A new observation [O] and its available actions [A] (None: all); None where there is no new one."""
+        """A new observation [O] and its available actions [A] (None: all, and where actions are continuous); None where
+        there is no new one."""
 
-    def drive(self, action: int) -> None:
-        """Begin an action and return at once."""
+    def drive(self, action: Any) -> None:
+        """Begin an action and return at once: its number, or a continuous one [A] in the units of its bounds."""
 
     def stop(self) -> None:
         """Do what is safe. May be called twice, and from another thread while `sense` or `drive` hangs."""
@@ -173,6 +205,9 @@ class ControlLoop:
     The robot is stopped where the Supervisor says so, when a round hangs for longer than max_age_s (by a thread of its
     own), at the end, on an exception, and on SIGINT and SIGTERM. Only SIGKILL and a power cut go unnoticed: they are a
     hardware watchdog's. Under systemd each round is a sign of life (mast_runtime.notify).
+
+    stop_action: of continuous actions, what `robot.stop()` amounts to (Supervisor); the robot is stopped by `stop`,
+    with or without it.
     """
 
     def __init__(
@@ -183,9 +218,10 @@ class ControlLoop:
         max_age_s: float = 0.5,
         report: Callable[[str], None] = print,
         notifier: Notifier | None = None,
+        stop_action: Sequence[float] | None = None,
     ) -> None:
         self.counts, self.robot = Counts(), robot
-        self.supervisor = Supervisor(agent, max_age_s, self.counts)
+        self.supervisor = Supervisor(agent, max_age_s, self.counts, stop_action=stop_action)
         self._rounds = Rounds(rate_hz, self.counts)
         self._report, self._notifier = report, notifier or Notifier()
         self._available: Any = None
@@ -223,7 +259,7 @@ class ControlLoop:
             self._rounds.begin()
             self._busy_since_s = time.monotonic()
             action = self._decide()
-            self.robot.stop() if action == STOP else self.robot.drive(action)
+            self.robot.stop() if self.supervisor.kind else self.robot.drive(action)
             self._busy_since_s = None
             if self.supervisor.kind not in ("", kind):
                 self._report(f"stopped: {self.supervisor.trouble}")
@@ -233,7 +269,7 @@ class ControlLoop:
             self._notifier.beat()
             over.wait(self._rounds.end())
 
-    def _decide(self) -> int:
+    def _decide(self) -> Any:
         seen = self.robot.sense()
         if seen is not None:
             obs, self._available = seen

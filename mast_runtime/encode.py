@@ -45,6 +45,8 @@ def encode(
     }
     if layers[0].values.dtype == np.int8:
         tensors["scale"] = _narrowest(np.concatenate([layer.scale for layer in layers if layer.scale is not None]))
+    if contract.head is not None and contract.head.search is not None:
+        tensors["noise"] = np.frombuffer(contract.head.search.noise, "<f4").astype(np.float32)
     recordings = _all_or_none([network.recording for network in networks], "a recording")
     manifest = {
         "digest": BLANK,  # the first of the file: `sealed` looks for it

@@ -20,7 +20,8 @@ from mast_runtime.arrays import Buffer, buffer, part, plain
 from mast_runtime.errors import BundleError
 from mast_runtime.head import decode_head
 from mast_runtime.inputs import MAX_STEPS, Inputs, decode_continuous, decode_names, decode_recordings, decode_statistics
-from mast_runtime.network import ARCHITECTURES, LAYERS, NO_BIAS, NO_LAYER, SEGMENTS, Contract, Layer, Network, Parts
+from mast_runtime.network import ARCHITECTURES, CRITIC, LAYERS, NO_BIAS, NO_LAYER, Contract, Layer, Network
+from mast_runtime.shapes import bias_shapes, outputs_of, shape
 from mast_runtime.tensors import NAMES
 
 FORMAT_VERSION = 3
@@ -87,7 +88,7 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
         raise no_policy
     given = manifest.get("architecture")
     if not isinstance(given, str) or given not in ARCHITECTURES:
-        known = f"this runtime runs {' and '.join(map(repr, ARCHITECTURES))}"
+        known = f"this runtime runs {', '.join(map(repr, ARCHITECTURES))}"
         raise BundleError(f"architecture {given!r:.80}, {known}; update mast-marl", "manifest")
     return manifest
 
@@ -100,9 +101,10 @@ def decode(manifest: dict[str, Any], tensors: dict[str, Buffer]) -> Decoded:
     """The validated contents of a file; empties `tensors`. Raises BundleError."""
     contract, agents, sizes, blocks, identity = _decode_header(manifest)
     of = ARCHITECTURES[manifest["architecture"]]
-    shapes = [_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in of.layers]
+    shapes = [shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in of.layers]
     layers = _decode_layers(shapes, tensors)
-    biases = _decode_biases([_bias_shapes(of, contract, fc1, hidden) for fc1, hidden in sizes], tensors)
+    biases = _decode_biases([bias_shapes(of, contract, fc1, hidden) for fc1, hidden in sizes], tensors)
+    contract = _with_noise(contract, tensors)
     seen = _decode_seen(manifest, contract, agents, len(sizes), tensors)
     if tensors:
         raise BundleError(f"tensor {min(tensors)!r:.80} does not belong to this format")
@@ -115,6 +117,18 @@ def decode(manifest: dict[str, Any], tensors: dict[str, Buffer]) -> Decoded:
     ]
     networks = tuple(Network(**part, **own) for part, own in zip(parts, seen, strict=True))
     return contract, agents, networks, manifest["info"], identity
+
+
+def _with_noise(contract: Contract, tensors: dict[str, Buffer]) -> Contract:
+    """The contract with the table of its search, where it has one."""
+    head = contract.head
+    if head is None or head.search is None:
+        return contract
+    size = head.search.candidates * contract.n_actions
+    noise = plain(_take(tensors, "noise", "f", head.search.iterations * size), "f")
+    if sys.byteorder == "big":
+        noise.byteswap()
+    return replace(contract, head=replace(head, search=replace(head.search, noise=noise.tobytes())))
 
 
 def _decode_seen(
@@ -189,11 +203,14 @@ def _decode_header(
         )
     if contract.input_dim > MAX_DIMENSION:
         raise BundleError(f"input of {contract.input_dim} values, at most {MAX_DIMENSION}", "manifest")
-    shapes = (_shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in of)
+    contract = replace(contract, head=decode_head(manifest.get("head"), contract.n_agents, contract.n_actions))
+    searches = contract.head is not None and contract.head.search is not None
+    if searches != manifest["architecture"].endswith(CRITIC) or outputs_of(contract) > MAX_DIMENSION:
+        raise BundleError(f"a head that does not fit the architecture {manifest['architecture']!r}", "manifest")
+    shapes = (shape(name, contract, fc1, hidden, blocks[name]) for fc1, hidden in sizes for name in of)
     total = sum(layer.outputs * layer.inputs for layer in shapes)
     if total > MAX_WEIGHTS:
         raise BundleError(f"describes {total} weights, at most {MAX_WEIGHTS}", "manifest")
-    contract = replace(contract, head=decode_head(manifest.get("head"), contract.n_agents, contract.n_actions))
     return contract, agents, sizes, blocks, identity
 
 
@@ -216,24 +233,6 @@ def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
         raise ValueError(f"{value!r:.80} is not a printable string")
     return value
-
-
-def _shape(name: str, contract: Contract, fc1: int, hidden: int, block: int) -> Layer:
-    """A layer without its values; one with columns, if only none, is sparse."""
-    outputs, inputs = {
-        "fc1": (fc1, contract.input_dim),
-        "weight_ih": (3 * hidden, fc1),
-        "weight_hh": (3 * hidden, hidden),
-        "mid": (hidden, fc1),
-        "fc2": (contract.n_actions, hidden),
-    }[name]
-    columns = buffer("H", ()) if block else None
-    return Layer(outputs, inputs, buffer("f", ()), columns=columns, block=max(block, 1), segments=SEGMENTS[name])
-
-
-def _bias_shapes(of: Parts, contract: Contract, fc1: int, hidden: int) -> list[tuple[int, ...]]:
-    shapes = {"fc1_bias": (fc1,), "gru_bias": (4, hidden), "mid_bias": (hidden,), "fc2_bias": (contract.n_actions,)}
-    return [shapes[name] for name in of.biases]
 
 
 def _take(tensors: dict[str, Buffer], name: str, codes: str, size: int | None = None) -> Buffer:

@@ -11,6 +11,9 @@ One agent's network (paper, section 3; oxwhirl/pymarl rnn_agent):
 One without a memory, architecture "mlp", has relu(mid y + b) in the place of h' where q reads it; h stays as it is.
 
 Where actions are continuous (mast_runtime.head), x has the last action's components in place of the one-hot.
+
+Where they are searched for (mast_runtime.search), architectures "gru-critic" and "mlp-critic", q is no decision, but
+what is added to act u for an action u, before ReLU and fc3.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from mast_runtime.inputs import Inputs, Recording
 
 LAYERS = ("fc1", "weight_ih", "weight_hh", "fc2")
-SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "mid": 1, "fc2": 1}
+SEGMENTS = {"fc1": 1, "weight_ih": 3, "weight_hh": 3, "mid": 1, "fc2": 1, "act": 1, "fc3": 1}
 """A block never spans two GRU gates: the 3 x hidden outputs are three segments (r, z, n), each cut into blocks."""
 
 
@@ -39,9 +42,12 @@ class Parts(NamedTuple):
     biases: tuple[str, ...]
 
 
+CRITIC = "-critic"
 ARCHITECTURES = {
     "gru": Parts(LAYERS, ("fc1_bias", "gru_bias", "fc2_bias")),
     "mlp": Parts(("fc1", "mid", "fc2"), ("fc1_bias", "mid_bias", "fc2_bias")),
+    f"gru{CRITIC}": Parts((*LAYERS, "act", "fc3"), ("fc1_bias", "gru_bias", "fc2_bias", "fc3_bias")),
+    f"mlp{CRITIC}": Parts(("fc1", "mid", "fc2", "act", "fc3"), ("fc1_bias", "mid_bias", "fc2_bias", "fc3_bias")),
 }
 
 
@@ -200,7 +206,8 @@ NO_LAYER = Layer(0, 0, NO_BIAS)
 class Network:
     """One agent's weights. gru_bias [4, hidden] holds b_r, b_z (input and hidden parts added), b_nx, b_nh.
 
-    Without a memory weight_ih and weight_hh are NO_LAYER and gru_bias NO_BIAS; with one mid and mid_bias are.
+    Without a memory weight_ih and weight_hh are NO_LAYER and gru_bias NO_BIAS; with one mid and mid_bias are. act, fc3
+    and fc3_bias are a critic's, else NO_LAYER and NO_BIAS.
     inputs: what its training saw of obs; recording: an episode on which to try it; both where it was recorded.
     """
 
@@ -215,11 +222,15 @@ class Network:
     recording: Recording | None = None
     mid: Layer = NO_LAYER
     mid_bias: ArrayField[NDArray[np.float32]] = ArrayField(NO_BIAS)  # noqa: RUF009
+    act: Layer = NO_LAYER
+    fc3: Layer = NO_LAYER
+    fc3_bias: ArrayField[NDArray[np.float32]] = ArrayField(NO_BIAS)  # noqa: RUF009
 
     @property
     def architecture(self) -> str:
         """A key of ARCHITECTURES."""
-        return "gru" if self.mid is NO_LAYER else "mlp"
+        memory = "gru" if self.mid is NO_LAYER else "mlp"
+        return memory if self.fc3 is NO_LAYER else memory + CRITIC
 
     @property
     def parts(self) -> Parts:

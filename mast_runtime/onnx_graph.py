@@ -7,7 +7,8 @@ back as `hidden`. A row without an available action gets action 0. The agent's o
 
 Where actions are continuous there is no avail_actions, A is the number of the agent's components, action [B,A] float32
 is in their units and so is last_action [B,A] float32: the middle of the range for none yet, else the last action, fed
-back. tanh, the bounds and a rate limit are in the graph.
+back. tanh, the bounds and a rate limit are in the graph; so is the search where actions are searched for
+(mast_runtime.onnx_search), and q [B,W] is then what it goes on from.
 
 An engine's graph (`agent` is None) has no avail_actions and no action unless asked to `choose`; with agent ids, an
 input agent_id [B] int64.
@@ -30,6 +31,8 @@ from mast_runtime.format import AgentInfo, Identity
 from mast_runtime.head import manifest_of
 from mast_runtime.inputs import STATISTICS, Bounds
 from mast_runtime.network import Contract, Network
+from mast_runtime.onnx_nodes import Graph
+from mast_runtime.onnx_search import add_search
 from mast_runtime.version import __version__
 
 if TYPE_CHECKING:
@@ -58,23 +61,26 @@ def build_model(
     """
     from onnx import helper
 
-    graph = _Graph(sparse)
+    graph = Graph(sparse)
     bounds = None
     if contract.head is not None and agent is not None:
         bounds = contract.head.bounds(agent.index)
         add_scaled_input(graph, bounds)
-    size = contract.n_actions if bounds is None else len(bounds.low)
+    searches = contract.head is not None and contract.head.search is not None
+    size = network.fc2.outputs if bounds is None or searches else len(bounds.low)
     _first_layer(graph, contract, network, agent, bounds)
-    state = _gru(graph, network) if network.architecture == "gru" else _mid(graph, network)
+    state = (_mid if "mid" in network.parts.layers else _gru)(graph, network)
     weights = graph.matrix("fc2", network.fc2.dense().T[:, :size])
     graph.node("Gemm", state, weights, graph.constant("fc2.bias", network.fc2_bias[:size]), to="q")
     choose = choose or agent is not None
     if contract.head is not None and bounds is not None:
-        add_head(graph, bounds, contract.head.rate_limit)
+        search = contract.head.search
+        found = "" if search is None else add_search(graph, search, network, len(bounds.low))
+        add_head(graph, bounds, contract.head.rate_limit, found)
     elif choose:
         lowest = graph.constant("unavailable", np.float32(-np.inf))
         graph.node("ArgMax", graph.node("Where", "avail_actions", "q", lowest), to="action", axis=1, keepdims=0)
-    inputs, outputs = _signature(contract, network.hidden, choose, contract.agent_id and agent is None, bounds)
+    inputs, outputs = _signature(contract, network, choose, contract.agent_id and agent is None, bounds)
     proto = helper.make_graph(graph.nodes, "mast", inputs, outputs, graph.initialisers)
     opset = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(
@@ -102,7 +108,7 @@ def open_session(model: bytes | str) -> InferenceSession:
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def add_scaled_input(graph: _Graph, bounds: Bounds) -> None:
+def add_scaled_input(graph: Graph, bounds: Bounds) -> None:
     """scaled = last_action from its bounds to [-1, 1]."""
     low, high = np.array(bounds.low), np.array(bounds.high)
     scale, offset = 2.0 / (high - low), (low + high) / (low - high)
@@ -112,10 +118,11 @@ def add_scaled_input(graph: _Graph, bounds: Bounds) -> None:
     graph.node("Clip", total, *ends, to="scaled")
 
 
-def add_head(graph: _Graph, bounds: Bounds, rate_limit: float | None) -> None:
-    """action = tanh(q), near to the last action where there is a limit, from [-1, 1] to the bounds."""
+def add_head(graph: Graph, bounds: Bounds, rate_limit: float | None, found: str = "") -> None:
+    """action = tanh(q), or what was found; near to the last action where there is a limit; from [-1, 1] to the
+    bounds."""
     low, high = np.array(bounds.low), np.array(bounds.high)
-    squashed = graph.node("Tanh", "q")
+    squashed = found or graph.node("Tanh", "q")
     if rate_limit is not None:
         step = graph.constant("head.step", np.float32(2.0 * rate_limit))
         squashed = graph.node("Max", squashed, graph.node("Sub", "scaled", step))
@@ -124,45 +131,8 @@ def add_head(graph: _Graph, bounds: Bounds, rate_limit: float | None) -> None:
     graph.node("Add", product, graph.constant("head.middle", (0.5 * (low + high)).astype(np.float32)), to="action")
 
 
-class _Graph:
-    """Nodes and initialisers in the making."""
-
-    def __init__(self, sparse: bool) -> None:
-        self.sparse = sparse
-        self.nodes: list[onnx.NodeProto] = []
-        self.initialisers: list[onnx.TensorProto] = []
-
-    def node(self, operator: str, *inputs: str, to: str = "", **attributes: Any) -> str:
-        """Append a node with one output, named `to` or after its place; returns that name."""
-        from onnx import helper
-
-        to = to or f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [to], to, **attributes))
-        return to
-
-    def constant(self, name: str, array: NDArray | np.floating) -> str:
-        """An initialiser."""
-        from onnx import numpy_helper
-
-        self.initialisers.append(numpy_helper.from_array(np.asarray(array, order="C"), name))
-        return name
-
-    def matrix(self, name: str, array: NDArray[np.float32]) -> str:
-        """Weights: sparse if that was asked for and is smaller, else an initialiser."""
-        from onnx import helper, numpy_helper
-
-        flat = np.ravel(array)
-        indices = np.flatnonzero(flat).astype(np.int64)
-        if not self.sparse or indices.size * (indices.itemsize + flat.itemsize) > flat.nbytes:
-            return self.constant(name, array)
-        values = numpy_helper.from_array(flat[indices], name)
-        tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(indices, f"{name}.indices"), array.shape)
-        self.nodes.append(helper.make_node("Constant", [], [name], name, sparse_value=tensor))
-        return name
-
-
 def _first_layer(
-    graph: _Graph, contract: Contract, network: Network, agent: AgentInfo | None, bounds: Bounds | None = None
+    graph: Graph, contract: Contract, network: Network, agent: AgentInfo | None, bounds: Bounds | None = None
 ) -> None:
     """fc1_out = relu(fc1 x + b1), x = obs ++ onehot(last_action) [++ onehot(agent_id)].
 
@@ -190,14 +160,14 @@ def _first_layer(
     graph.node("Relu", graph.node("Gemm", seen, graph.matrix("fc1.obs", obs), total), to="fc1_out")
 
 
-def _mid(graph: _Graph, network: Network) -> str:
+def _mid(graph: Graph, network: Network) -> str:
     """relu(mid fc1_out + b), and hidden as it was: its name."""
     graph.node("Identity", "hidden", to="next_hidden")
     weights = graph.matrix("mid", network.mid.dense().T)
     return graph.node("Relu", graph.node("Gemm", "fc1_out", weights, graph.constant("mid.bias", network.mid_bias)))
 
 
-def _gru(graph: _Graph, network: Network) -> str:
+def _gru(graph: Graph, network: Network) -> str:
     """next_hidden = n + z (hidden - n); r, z and n as in mast_runtime.network, from fc1_out and hidden."""
 
     def product(of: str, name: str, rows: NDArray, addend: str) -> str:
@@ -217,8 +187,12 @@ def _gru(graph: _Graph, network: Network) -> str:
     return graph.node("Add", new, kept, to="next_hidden")
 
 
-def _signature(contract: Contract, hidden: int, choose: bool, ids: bool, bounds: Bounds | None) -> tuple[list, list]:
+def _signature(
+    contract: Contract, network: Network, choose: bool, ids: bool, bounds: Bounds | None
+) -> tuple[list, list]:
     from onnx import TensorProto, helper
+
+    hidden, width = network.hidden, network.fc2.outputs
 
     def value(name: str, dtype: int, *width: int) -> onnx.ValueInfoProto:
         return helper.make_tensor_value_info(name, dtype, ["batch", *width])
@@ -227,9 +201,11 @@ def _signature(contract: Contract, hidden: int, choose: bool, ids: bool, bounds:
     if bounds is not None:
         size = len(bounds.low)
         inputs = [value("obs", real, contract.obs_dim), value("last_action", real, size), value("hidden", real, hidden)]
-        return inputs, [value("q", real, size), value("action", real, size), value("next_hidden", real, hidden)]
+        searched = contract.head is not None and contract.head.search is not None
+        outputs = [value("q", real, width if searched else size), value("action", real, size)]
+        return inputs, [*outputs, value("next_hidden", real, hidden)]
     inputs = [value("obs", real, contract.obs_dim), value("last_action", whole)]
-    outputs = [value("q", real, contract.n_actions)]
+    outputs = [value("q", real, width)]
     if choose:
         inputs.append(value("avail_actions", TensorProto.BOOL, contract.n_actions))
         outputs.append(value("action", whole))

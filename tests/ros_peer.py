@@ -1,4 +1,4 @@
-"""A robot's other processes, as a policy node sees them. Runs in an environment with rclpy.
+"""A robot's other processes, as a policy node sees them; `continuous`: actions are. Runs in an environment with rclpy.
 
 Commands and answers are lines of JSON. {"publish": values, "topic": ..., "type": ..., "field": ..., "age": s}: one;
 {"listen": seconds}: what comes in that time; {"call": service}: std_srvs/Trigger; {"transition": id}: of the lifecycle.
@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
 from rclpy.duration import Duration
 from rclpy.qos import qos_profile_sensor_data
-from std_msgs.msg import Int32
+from std_msgs.msg import Float32MultiArray, Int32
 from std_srvs.srv import Trigger
 
 NAMES = {
@@ -29,11 +29,13 @@ class Peer:
     def __init__(self):
         self.node = rclpy.create_node("peer")
         self.actions, self.diagnosed, self.publishers = [], [], {}
-        self.node.create_subscription(Int32, "action", self.hear, 100)
+        kind = Float32MultiArray if "continuous" in sys.argv else Int32
+        self.node.create_subscription(kind, "action", self.hear, 100)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self.diagnose, 100)
 
     def hear(self, message):
-        self.actions.append((time.monotonic(), message.data))
+        data = message.data
+        self.actions.append((time.monotonic(), data if isinstance(data, int) else list(data)))
 
     def diagnose(self, message):
         self.diagnosed += [(ord(s.level), s.message, {v.key: v.value for v in s.values}) for s in message.status]

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 from cli import app
 from mast_export.errors import ExportError
 from mast_export.export import export_run
-from mast_export.extract import extract
 from mast_runtime import load, save
 from mast_runtime.selftest.replay import replay
 from mast_train.commands.evaluate import networks_policy
@@ -171,12 +170,6 @@ def short_run(folder, algorithm):
     folder.mkdir()
     run(Run(config(algorithm, "mast", **{"train.total_steps": 256, "net.hidden": 8, "train.eval_episodes": 8}), folder))
     return next((folder / "snapshots").iterdir())
-
-
-def test_agents_that_search_are_refused_in_one_line(tmp_path):
-    words = "comix's agents search for their action, which the runtime cannot yet; mast eval plays the run"
-    with pytest.raises(ExportError, match=re.escape(words)):
-        extract(short_run(tmp_path / "r", "comix"))
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "i8"])

@@ -12,13 +12,14 @@ import sys
 import time
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bounded import bounded_bundle
 from networks import random_bundle
 
 from mast_runtime import RuntimeFault, save
-from mast_runtime.control import STOP, Counts, Rounds, Supervisor
+from mast_runtime.control import STOP, ControlLoop, Counts, Rounds, Supervisor
 from mast_runtime.notify import Notifier
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,9 +118,55 @@ def test_a_rate_or_an_age_that_cannot_be_is_one_line(bundle):
 
 
 @pytest.mark.parametrize("backend", ["auto", "reference"])
-def test_a_policy_that_does_not_choose_is_refused(backend):
-    with pytest.raises(RuntimeFault, match="actions are continuous; this loop is for policies that choose"):
-        Supervisor(bounded_bundle().agent(0, backend=backend))
+def test_a_stop_of_continuous_actions_is_the_users_and_the_policy_knows_of_it(backend):
+    """Of the rate limit, which counts from what was executed: 0.1 of the range of 7 around the stop's 4.5."""
+    bundle, stop = bounded_bundle(rate_limit=0.1), (0.0, 4.5, 0.0)
+    obs = [0.3] * bundle.contract.obs_dim
+    agent: Any = bundle.agent(0, backend)
+    other: Any = bundle.agent(0, backend)
+    supervisor = Supervisor(agent, stop_action=stop)
+    assert supervisor.decide() == stop and supervisor.kind == "missing"
+    supervisor.observe(obs)
+    assert supervisor.decide().tolist() == other.act(obs).tolist() and not supervisor.kind
+    supervisor.observe([math.nan] * len(obs))
+    assert supervisor.decide() == stop and supervisor.kind == "refused"
+    assert agent.last_action.tolist() == pytest.approx(stop)
+    supervisor.observe(obs)
+    decided = supervisor.decide()
+    assert 4.5 - decided[1] == pytest.approx(0.7, abs=1e-5)
+    other.executed(stop)
+    assert decided.tolist() == other.act(obs).tolist(), "the memory is that of two decisions"
+    supervisor.reset()
+    assert supervisor.decide() == stop, "before the first decision there is no last action to replace"
+    assert Supervisor(bundle.agent(0)).decide() == STOP
+
+
+@pytest.mark.parametrize(
+    "wrong", [(0.0,), (0.0, 0.0, 0.0, 0.0), (9.0, 0.0, 0.0), (math.nan, 0.0, 0.0), ("fast", 0.0, 0.0), 0.0]
+)
+def test_a_stop_that_is_no_action_is_one_line(bundle, wrong):
+    with pytest.raises(RuntimeFault, match=r"stop_action .*: expected (a list of )?3 (components|numbers)"):
+        Supervisor(bounded_bundle().agent(0), stop_action=wrong)
+    with pytest.raises(RuntimeFault, match="this policy chooses among actions, whose stop is -1"):
+        Supervisor(bundle.agent(0), stop_action=wrong)
+
+
+def test_a_loop_drives_continuous_actions_and_stops_the_robot_by_its_own_stop():
+    agent, told = bounded_bundle().agent(2), []
+
+    class Robot:
+        def sense(self):
+            return [0.3 if len(told) < 2 else math.nan] * agent.contract.obs_dim, None
+
+        def drive(self, action):
+            told.append(action.tolist())
+
+        def stop(self):
+            told.append("stop")
+
+    counts = ControlLoop(agent, Robot(), 1000.0, report=lambda line: None, stop_action=[3.5, 0.0]).run(4)
+    assert [len(action) for action in told[:2]] == [2, 2] and told[2:] == ["stop"] * 3
+    assert counts.decisions == 2 and counts.refused == 2
 
 
 class Process:

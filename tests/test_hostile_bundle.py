@@ -137,7 +137,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "no producer": (lambda m, t: m.pop("producer"), "manifest: malformed .'producer'"),
     "another architecture": (
         manifest(architecture="lstm"),
-        "manifest: architecture 'lstm', this runtime runs 'gru' and 'mlp'; update",
+        "manifest: architecture 'lstm', this runtime runs 'gru', 'mlp', 'gru-critic', 'mlp-critic'; update",
     ),
     "architecture a list": (manifest(architecture=["gru"]), r"manifest: architecture \['gru'\]"),
     "said to have no memory": (manifest(architecture="mlp"), "manifest: malformed .'mid'"),

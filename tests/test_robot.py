@@ -15,6 +15,7 @@ from types import ModuleType
 
 import pytest
 import typer
+from bounded import bounded_bundle
 from networks import random_bundle
 
 import cli
@@ -48,6 +49,15 @@ def test_the_loop_runs_as_a_command_for_a_while_or_until_a_signal(policy):
     assert endless.returncode == 0 and " decisions" in out and not errors
 
 
+def test_the_loop_runs_continuous_actions_and_refuses_a_stop_that_is_none(tmp_path):
+    save(bounded_bundle(obs_dim=4, hidden=8), tmp_path / "arm.mast")
+    options = "--agent", "2", "--rate", "200", "--seconds", "0.05"
+    out, errors = robot_loop(tmp_path / "arm.mast", *options, "--stop-action", "3.5", "0").communicate(timeout=20)
+    assert " at 200 a second: 10 decisions" in out and not errors
+    refused = robot_loop(tmp_path / "arm.mast", *options, "--stop-action", "0", "0").communicate(timeout=20)[1]
+    assert "expected 2 components, one within each of [3, 4] [-1, 1]" in refused
+
+
 def parameters():
     tree = ast.parse((PACKAGE / "mast_policy" / "node.py").read_text())
     table = next(
@@ -60,7 +70,8 @@ def test_the_file_of_parameters_has_every_default():
     text = (PACKAGE / "config" / "policy.yaml").read_text()
     given = dict(re.findall(r"^    (\w+): +(\S+)", text, re.M))
     expected = {
-        name: str(value).lower() if isinstance(value, bool) else str(value) for name, (value, _) in parameters().items()
+        name: str(value).lower() if isinstance(value, bool) else str(value) or '""'
+        for name, (value, _) in parameters().items()
     }
     assert given == expected
 

@@ -11,8 +11,10 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from bounded import bounded_bundle
 from networks import random_bundle
 from test_control import FAKETIME, set_clock
 
@@ -45,8 +47,8 @@ def bundle():
 class Peer:
     """The sensors and motors, in a process of their own."""
 
-    def __init__(self):
-        self.process = start([str(ROOT / "tests" / "ros_peer.py")])
+    def __init__(self, *kind):
+        self.process = start([str(ROOT / "tests" / "ros_peer.py"), *kind])
 
     def __call__(self, **command):
         assert self.process.stdin and self.process.stdout
@@ -69,8 +71,8 @@ class Peer:
 
 
 @pytest.fixture
-def peer():
-    peer = Peer()
+def peer(request):
+    peer = Peer(*request.param) if hasattr(request, "param") else Peer()
     yield peer
     peer.process.kill()
     peer.process.communicate()
@@ -162,12 +164,45 @@ def test_the_lifecycle_and_a_policy_replaced_by_it(launch, peer, tmp_path):
     assert code == 0 and "cannot be configured" in log and "Traceback" not in log
 
 
+@pytest.mark.parametrize("peer", [["continuous"]], indirect=True)
+def test_continuous_actions_are_numbers_in_their_units_and_so_is_their_stop(launch, peer, tmp_path):
+    bundle, stop = bounded_bundle(obs_dim=4, hidden=8), [3.5, 0.5]
+    save(bundle, tmp_path / "arm.mast")
+    node, agent = launch(policy=tmp_path / "arm.mast", agent=2, stop_action="[3.5, 0.5]"), cast(Any, bundle.agent(2))
+    peer.until(lambda action: action == stop)
+    peer(publish=GOOD)
+    heard = peer.actions(0.4)
+    decided = [action for action in heard if action != stop]
+    assert decided and decided == [agent.act(GOOD).tolist() for _ in decided], "the bits of the agent"
+    peer(publish=[math.nan, 0.0, 0.0, 0.0])
+    assert peer.actions(0.4)[-1] == stop
+    log, code = ended(node)
+    assert code == 0 and "Traceback" not in log and peer.actions(0.3)[-1] == stop, "the last message"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (None, "which action stops the robot is yours to say, one within [3, 4] [-1, 1]"),
+        ("[3.5]", "expected 2 components, one within each of [3, 4] [-1, 1]"),
+        ("[0.0, 0.0]", "expected 2 components, one within each of [3, 4] [-1, 1]"),
+        ("rest", "expected a list of 2 numbers"),
+    ],
+)
+def test_a_robot_of_continuous_actions_does_not_start_without_its_stop(launch, tmp_path, given, said):
+    save(bounded_bundle(obs_dim=4, hidden=8), tmp_path / "arm.mast")
+    parameters = {} if given is None else {"stop_action": given}
+    log, _ = (node := launch(policy=tmp_path / "arm.mast", agent=2, **parameters)).communicate(timeout=20)
+    assert node.returncode == 2 and said in log and log.count("\n") == 1, log
+
+
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
         ({"policy": "none.mast"}, "none.mast: no such policy file"),
         ({"rate": "fast"}, "parameter rate is 'fast', expected a number"),
         ({"observation_field": "layout"}, "has no such sequence"),
+        ({"stop_action": "[0.0]"}, "this policy chooses among actions"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(launch, parameters, said):

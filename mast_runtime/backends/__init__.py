@@ -63,20 +63,21 @@ def find_backend(name: str) -> tuple[str, Backend]:
 
 
 def compile_network(contract: Contract, network: Network, backend: str) -> tuple[str, Step]:
-    """The named backend and its step for one network, which `new_agent` takes. Raises BackendError."""
+    """The named backend and its step for one network, which `new_agent` takes with it. Raises BackendError."""
     name, chosen = find_backend(backend)
     return name, chosen.compile(inner_contract(contract), inner_network(contract, network))
 
 
-def new_agent(contract: Contract, step: Step, index: int, backend: str) -> Agent:
-    """A fresh agent on what `compile_network` returned: many agents may share one step."""
-    return outer_agent(contract, backend_of(backend).agent(inner_contract(contract), step, index, backend), index)
+def new_agent(contract: Contract, network: Network, step: Step, index: int, backend: str) -> Agent:
+    """A fresh agent on what `compile_network` made of the network: many agents may share one step."""
+    inner = backend_of(backend).agent(inner_contract(contract), step, index, backend)
+    return outer_agent(contract, network, inner, index)
 
 
 def make_agent(contract: Contract, network: Network, index: int, backend: str) -> Agent:
     """A fresh agent that runs `network` under the one-hot id `index`. Raises BackendError."""
     name, step = compile_network(contract, network, backend)
-    return new_agent(contract, step, index, name)
+    return new_agent(contract, network, step, index, name)
 
 
 def make_team(contract: Contract, networks: Sequence[Network], agent_ids: Sequence[int], n: int, backend: str) -> Team:
@@ -84,22 +85,23 @@ def make_team(contract: Contract, networks: Sequence[Network], agent_ids: Sequen
     name, chosen = find_backend(backend)
     inner = {id(network): inner_network(contract, network) for network in networks}
     team = chosen.team(inner_contract(contract), [inner[id(x)] for x in networks], agent_ids, n, name)
-    return outer_team(contract, team, agent_ids)
+    return outer_team(contract, networks, team, agent_ids)
 
 
-def outer_agent(contract: Contract, inner: Any, index: int) -> Any:
+def outer_agent(contract: Contract, network: Network, inner: Any, index: int) -> Any:
     """What a caller gets of an agent that a backend made: itself, or one that gives continuous actions."""
     if contract.head is None:
         return inner
     from mast_runtime.continuous import ContinuousAgent
 
-    return ContinuousAgent(contract, inner, index)
+    return ContinuousAgent(contract, network, inner, index)
 
 
-def outer_team(contract: Contract, inner: Any, agent_ids: Sequence[int]) -> Any:
+def outer_team(contract: Contract, networks: Sequence[Network], inner: Any, agent_ids: Sequence[int]) -> Any:
     """Likewise of a team."""
     if contract.head is None:
         return inner
     from mast_runtime.continuous import ContinuousTeam
 
-    return ContinuousTeam(contract, inner, [*agent_ids] * (inner.n // len(agent_ids)))
+    copies = inner.n // len(agent_ids)
+    return ContinuousTeam(contract, [*networks] * copies, inner, [*agent_ids] * copies)

@@ -73,7 +73,8 @@ class Matrix:
 class AgentCounts:
     """One agent's network; `gru` is [3h, h + fc1 outputs]. `one_hots` are the parts of fc1 that read a one-hot.
 
-    squashed: the outputs are actions, by tanh and their bounds; else one is chosen. Without a memory (recurrent false)
+    squashed: the outputs are actions, by tanh and their bounds; else one is chosen. valued: the layers that read an
+    action, once for each of `candidates`, where actions are searched for. Without a memory (recurrent false)
     `gru` is the layer in its place, [h, fc1 outputs], and a ReLU.
     """
 
@@ -83,6 +84,8 @@ class AgentCounts:
     one_hots: tuple[Matrix, ...] = ()
     recurrent: bool = True
     squashed: bool = False
+    valued: tuple[Matrix, ...] = ()
+    candidates: int = 0
 
     @property
     def hidden(self) -> int:
@@ -95,16 +98,18 @@ class AgentCounts:
 
     @property
     def paper_flops(self) -> float:
-        return self.fc1.paper_flops + self.gru.paper_flops + self.fc2.paper_flops
+        each = sum(layer.paper_flops for layer in self.valued)
+        return self.fc1.paper_flops + self.gru.paper_flops + self.fc2.paper_flops + self.candidates * each
 
     @property
     def paper_parameters(self) -> int:
-        return self.fc1.nnz + self.gru.nnz + self.fc2.nnz
+        return self.fc1.nnz + self.gru.nnz + self.fc2.nnz + sum(layer.nnz for layer in self.valued)
 
     @property
     def counted_parameters(self) -> int:
         """Connections and biases: fc1, the GRU's four (b_r, b_z, b_nx, b_nh), fc2."""
-        return self.paper_parameters + self.fc1.outputs + self._biases + self.fc2.outputs
+        last = self.valued[-1].outputs if self.valued else 0
+        return self.paper_parameters + self.fc1.outputs + self._biases + self.fc2.outputs + last
 
     @property
     def counted_flops(self) -> float:
@@ -117,14 +122,18 @@ class AgentCounts:
         each = 2 * SIGMOID + TANH + GRU_ELEMENTWISE if self.recurrent else 1
         activations = self.fc1.outputs + self.hidden * each
         decision = self.fc2.outputs * (TANH + 2) if self.squashed else 2 * self.fc2.outputs - 1
+        if self.valued:  # a candidate: its components, both layers, a ReLU, and its place among the others
+            each = 3 * self.valued[0].inputs + sum(2 * layer.nnz for layer in self.valued) + 2 * self.fc2.outputs + 1
+            decision = self.candidates * each
         return matrices + one_hots + activations + decision
 
     def dense(self) -> AgentCounts:
         """The same shape with every connection."""
         one_hots = tuple(part.dense() for part in self.one_hots)
         return AgentCounts(
-            self.fc1.dense(), self.gru.dense(), self.fc2.dense(), one_hots, self.recurrent, self.squashed
-        )
+            self.fc1.dense(), self.gru.dense(), self.fc2.dense(), one_hots, self.recurrent, self.squashed,
+            tuple(layer.dense() for layer in self.valued), self.candidates,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -172,11 +181,17 @@ def network_counts(contract: Contract, network: Network) -> AgentCounts:
             one_hots.append(Matrix(fc1.outputs, width, int(per_input[start : start + width].sum())))
         start += width
     nnz = {name: layer.nnz for name, layer in network.layers().items()}
-    if network.architecture == "mlp":
+    search = None if contract.head is None else contract.head.search
+    outputs = contract.n_actions if search is None else search.width
+    if "mid" in network.parts.layers:
         first, mid, last = (Matrix(x.outputs, x.inputs, x.nnz) for x in (fc1, network.mid, network.fc2))
-        return AgentCounts(first, mid, last, tuple(one_hots), False, not chosen)
-    counts = agent_counts(fc1.inputs, contract.n_actions, network.hidden, fc1.outputs, nnz, tuple(one_hots))
-    return replace(counts, squashed=not chosen)
+        counts = AgentCounts(first, mid, last, tuple(one_hots), False)
+    else:
+        counts = agent_counts(fc1.inputs, outputs, network.hidden, fc1.outputs, nnz, tuple(one_hots))
+    if search is None:
+        return replace(counts, squashed=not chosen)
+    act, fc3 = (Matrix(x.outputs, x.inputs, x.nnz) for x in (network.act, network.fc3))
+    return replace(counts, valued=(act, fc3), candidates=search.iterations * search.candidates)
 
 
 def bundle_cost(bundle: Bundle) -> tuple[Cost, Cost]:

@@ -107,7 +107,7 @@ def _native_agent(level: str) -> Maker:
     def make(contract: Contract, network: Network, index: int) -> Act:
         inner = inner_contract(contract)
         step = NativeStep(inner, inner_network(contract, network), level)
-        return _single(outer_agent(contract, new_agent(inner, step, index), index))
+        return _single(outer_agent(contract, network, new_agent(inner, step, index), index))
 
     return make
 
@@ -117,7 +117,7 @@ def _native_team(level: str) -> Maker:
 
     def make(contract: Contract, network: Network, index: int) -> Act:
         inner = make_team(inner_contract(contract), [inner_network(contract, network)], [index], TOGETHER, level)
-        team = outer_team(contract, inner, [index])
+        team = outer_team(contract, [network], inner, [index])
 
         def act(step: Step) -> list:
             if step.start:

@@ -91,13 +91,14 @@ def make_models(bundle: Bundle, agent: int | None, backend: str) -> tuple[dict[s
         name, step = steps[info.network]
         seen = bundle.networks[info.network].inputs
         names = tuple(map(str, range(contract.obs_dim))) if seen is None or not seen.names else seen.names
-        fresh = partial(new_agent, contract, step, info.index, name)
+        fresh = partial(new_agent, contract, bundle.networks[info.network], step, info.index, name)
         about = f"agent_{i}", info
         if head is None:
             return Model(*about, inputs, outputs, fresh, bundle.identity, names)
         size = (len(head.low[info.index]),)
         taken = inputs[0], TensorSpec("executed_action", "FP32", size, optional=True)
-        given = TensorSpec("action", "FP32", size), TensorSpec("q", "FP32", size)
+        width = size if head.search is None else (head.search.width,)
+        given = TensorSpec("action", "FP32", size), TensorSpec("q", "FP32", width)
         return Model(*about, taken, given, fresh, bundle.identity, names, head)
 
     return {f"agent_{i}": model(i) for i in chosen}, next(iter(steps.values()))[0]

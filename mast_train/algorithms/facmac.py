@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from mast_train.networks.build import agent_nets, critic_nets, encoded
 from mast_train.networks.heads import greedy, squashed
 from mast_train.networks.mixers import MonotonicMixer, UnrestrictedMixer
 
+_JUDGES = ("critics", "mixer"), ("twin_critics", "twin_mixer")
+
 
 class FACMAC(Algorithm):
     """Every agent has an actor, which is all that acts, and a critic Q_i(tau_i, u_i); a mixer makes the critics' values
@@ -28,13 +30,18 @@ class FACMAC(Algorithm):
     Gumbel-softmax, straight through (Jang et al. 2017); decisions and targets take the most preferred.
     """
 
-    copies: ClassVar[Mapping[str, str]] = {
-        "target_agents": "agents",
-        "target_critics": "critics",
-        "target_mixer": "mixer",
-    }
     actions = "discrete", "continuous"
     in_torch = "critics of given actions (algorithm facmac)"
+
+    @property
+    def judges(self) -> Sequence[tuple[str, str]]:
+        """Names of critics and of the mixer of their values: one pair, or two that learn alike from other weights."""
+        return _JUDGES if self.config.facmac.twin else _JUDGES[:1]
+
+    @property
+    def copies(self) -> Mapping[str, str]:  # type: ignore[override]
+        names = ["agents", *(name for pair in self.judges for name in pair)]
+        return {f"target_{name}": name for name in names}
 
     @property
     def rate_shares(self) -> Mapping[str, float]:
@@ -46,24 +53,40 @@ class FACMAC(Algorithm):
 
     def networks(self, spec: EnvSpec) -> dict[str, nn.Module]:
         critics = critic_nets(self.config, spec)
-        return {"agents": agent_nets(self.config, spec), "critics": critics, "mixer": self.mixer(spec)}
+        found = {"agents": agent_nets(self.config, spec), "critics": critics, "mixer": self.mixer(spec)}
+        for critics, mixer in self.judges[1:]:
+            found |= {critics: critic_nets(self.config, spec), mixer: self.mixer(spec)}
+        return found
 
     def wanted(self, evolving: bool) -> dict[str, Wanted]:
-        return {
-            "agents": Wanted(learning=True, dense_gradients=evolving, now=True, outputs=True),
-            "critics": Wanted(learning=True, dense_gradients=evolving, now=True),
-            "target_agents": Wanted(after=True),
-            "target_critics": Wanted(after=True),
-        }
+        wanted = {"agents": Wanted(learning=True, dense_gradients=evolving, now=True, outputs=True)}
+        wanted |= {critics: Wanted(learning=True, dense_gradients=evolving, now=True) for critics, _ in self.judges}
+        targets = ("agents", *(critics for critics, _ in self.judges))
+        return wanted | {f"target_{name}": Wanted(after=True) for name in targets}
 
     def next_value(self, seen: Seen) -> Tensor:
-        """The mixed target critics at the target actors' actions. Nothing is reduced over actions: `target.operator`
-        and `target.double_q` have nothing to say."""
+        """The mixed target critics at the target actors' actions; of two, the lesser value (Fujimoto et al. 2018).
+        Nothing is reduced over actions: `target.operator` and `target.double_q` have nothing to say."""
         actions = encoded(seen.spec, decision(seen.spec, seen.after("target_agents"), seen.avail_after))
-        return seen.mix_after("target_mixer", seen.value("target_critics", seen.after("target_critics"), actions))
+        if self.config.facmac.smoothing:
+            actions = self._smoothed(seen, actions)
+        found = [
+            seen.mix_after(f"target_{mixer}", seen.value(f"target_{critics}", seen.after(f"target_{critics}"), actions))
+            for critics, mixer in self.judges
+        ]
+        return torch.stack(found).amin(0)
+
+    def _smoothed(self, seen: Seen, actions: Tensor) -> Tensor:
+        """Actions with normal noise, cut at 2.5 deviations and at the bounds."""
+        if seen.spec.box is None:
+            return actions
+        uniform = seen.uniform(seen.spec.n_agents, seen.spec.n_actions).clamp(min=1e-7)
+        noise = self.config.facmac.smoothing * torch.special.ndtri(uniform).clamp(-2.5, 2.5)
+        return (actions + noise).clamp(-1.0, 1.0).masked_fill(~seen.avail_after, 0.0)
 
     def fits(self, seen: Seen, y: Tensor) -> list[Fit]:
-        return [Fit("mixer", "critics", {"loss": Goal(y)})]
+        pairs = zip(self.judges, ("loss", "twin_loss"), strict=False)
+        return [Fit(mixer, critics, {name: Goal(y)}) for (critics, mixer), name in pairs]
 
     def ascents(self, seen: Seen) -> list[Ascent]:
         noise = None if seen.spec.box else seen.uniform(seen.spec.n_agents, seen.spec.n_actions)
@@ -82,8 +105,10 @@ class FACMAC(Algorithm):
 
     def passes(self, n_agents: int, n_actions: int) -> Passes:
         """Actors: online 1 + backward 2 + target 1. Critics and mixer: the fit's 3, the target's 1, and the climb's
-        forward 1 and backward to the actions 1. The climb reads the fit's memory again: counted as a whole pass."""
-        return Passes(agents=4, critics=6, mixer=6, reduced=0)
+        forward 1 and backward to the actions 1. The climb reads the fit's memory again: counted as a whole pass. Twins
+        are not climbed."""
+        twin = 4 if self.config.facmac.twin else 0
+        return Passes(agents=4, critics=6, mixer=6, twin_critics=twin, twin_mixer=twin, reduced=0)
 
 
 def decision(spec: EnvSpec, out: Tensor, avail: Tensor) -> Tensor:

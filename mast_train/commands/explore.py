@@ -57,7 +57,11 @@ def explore(target: Target, where: EnvConfig, seed: int, backend: str, output: P
         raise UserError("a random team has no network to show; name a run or a .mast file")
     bundle, name = _bundle(target)
     if bundle.contract.head is not None or bundle.networks[0].architecture != "gru":
-        raise UserError(f"{output}: a page shows networks with a memory that choose among actions; write a .gif")
+        kind = "agents have no memory" if bundle.contract.head is None else "actions are continuous"
+        raise UserError(
+            f"{output}: this policy's {kind}, and a page shows networks with a memory that choose among actions; write "
+            f"a .gif: -o {output.with_suffix('.gif')}"
+        )
     find_compiler()  # before the episode, which takes longer
     torch.set_num_threads(1)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []

@@ -135,10 +135,13 @@ class Model:
     central_agents: Sequence[AgentCounts | PlainCounts | CriticCounts] = ()
     central_mixer: Counts | None = None
     critics: Sequence[AgentCounts | PlainCounts | CriticCounts] = ()
+    twin_critics: Sequence[AgentCounts | PlainCounts | CriticCounts] = ()
+    twin_mixer: Counts | None = None
 
     def groups(self) -> tuple[Sequence[Counts], ...]:
-        """A, M, UA, UM, and the critics."""
-        return self.agents, _one(self.mixer), self.central_agents, _one(self.central_mixer), self.critics
+        """A, M, UA, UM, the critics, and their twins with their mixer."""
+        values = self.agents, _one(self.mixer), self.central_agents, _one(self.central_mixer)
+        return *values, self.critics, self.twin_critics, _one(self.twin_mixer)
 
     def dense(self) -> Model:
         return Model(
@@ -147,6 +150,8 @@ class Model:
             [agent.dense() for agent in self.central_agents],
             self.central_mixer and self.central_mixer.dense(),
             [critic.dense() for critic in self.critics],
+            [critic.dense() for critic in self.twin_critics],
+            self.twin_mixer and self.twin_mixer.dense(),
         )
 
 
@@ -169,6 +174,8 @@ class Passes:
     central_agents: int = 0
     central_mixer: int = 0
     critics: int = 0
+    twin_critics: int = 0
+    twin_mixer: int = 0
     searched: int = 0
     reduced: int | None = None
     hypernetworks: int | None = None
@@ -229,7 +236,8 @@ def training_cost(passes: Passes, model: Model, schedule: Schedule) -> TrainingC
              weight, weights / (interval batch).
     """
     reduced = len(model.agents) * model.agents[0].fc2.outputs if passes.reduced is None else passes.reduced
-    times = passes.agents, passes.mixer, passes.central_agents, passes.central_mixer, passes.critics
+    p = passes
+    times = p.agents, p.mixer, p.central_agents, p.central_mixer, p.critics, p.twin_critics, p.twin_mixer
     groups = model.groups()
     parameters = _parameters(groups)
     copied = _parameters(groups[2:] if model.central_agents else groups)

@@ -119,6 +119,10 @@ class CriticNets(GroupedNets):
         states, hidden = self._stepped(x, hidden)
         return self._from_groups(states, 1, b, n)[0], hidden
 
+    def from_memory(self, states: Tensor) -> Tensor:
+        """What fc2 makes of h [R,N,H], of one seed's networks -> [R,N,H]."""
+        return _apart(states, self.fc2_weight[..., : self.hidden]) + self.fc2_bias
+
     def value(self, states: Tensor, actions: Tensor, sizes: Sequence[int]) -> Tensor:
         """h [R,N,H], actions [R,N,A] or [J,R,N,A] -> [R,N] or [J,R,N]; sizes: how many of the R are each seed's."""
         own, parts = self.groups // self.seeds, []

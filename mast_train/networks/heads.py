@@ -88,4 +88,6 @@ class Search:
     def __call__(self, states: Tensor, avail: Tensor) -> Tensor:
         seeds = self._agents.seeds
         sizes: Sequence[int] = [len(states) // seeds] * seeds
-        return cross_entropy(lambda u: self._agents.value(states, u, sizes), avail, self._settings).best
+        return cross_entropy(
+            lambda u: self._agents.value(states, u.to(states.dtype), sizes), avail, self._settings
+        ).best

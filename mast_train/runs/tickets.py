@@ -34,7 +34,7 @@ def ticket(config: Config) -> tuple[Config, dict[str, Tensor]]:
 
 SHAPE = (
     "algorithm", "env.normalise", "net.hidden", "net.shared", "net.last_action", "net.recurrent",
-    "facmac.mixer", "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
+    "facmac.mixer", "facmac.twin", "comix.twin", "mixer.embed", "mixer.hypernet_hidden", "wqmix.embed",
     "sparse.agent_sparsity", "sparse.mixer_sparsity",
     "sparse.block.fc1", "sparse.block.gru", "sparse.block.fc2", "sparse.block.mixer",
 )  # fmt: skip

@@ -86,6 +86,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "facmac.actor_rate": (0.0, 1e3),
     "facmac.action_penalty": (0.0, 1e6),
     "facmac.temperature": (1e-3, 1e3),
+    "facmac.smoothing": (0.0, 2.0),
     "comix.candidates": (2, 65_536),
     "comix.elites": (1, 65_536),
     "comix.iterations": (1, 100),

@@ -25,19 +25,24 @@ class ResConfig:
 class FacmacConfig:
     """facmac (Peng et al. 2021). `mixer`: of the critics' values, monotonic or unrestricted. `actor_rate`: the actors'
     learning rate as a share of `train.lr`. `action_penalty`: on the squares of the actors' outputs. `temperature`: of
-    the Gumbel-softmax, where actions are choices."""
+    the Gumbel-softmax, where actions are choices. `twin`: a second set of critics and mixer, and targets of the lesser
+    value. `smoothing`: deviation of the noise on targets' continuous actions (TD3, Fujimoto et al. 2018)."""
 
     mixer: str = "monotonic"
     actor_rate: float = 1.0
     action_penalty: float = 1e-3
     temperature: float = 1.0
+    twin: bool = False
+    smoothing: float = 0.0
 
 
 @dataclass(frozen=True)
 class ComixConfig:
     """comix: the cross-entropy method's joint work per decision: `iterations` of `candidates` actions, of which the
-    best `elites` make the next ones' mean and spread."""
+    best `elites` make the next ones' mean and spread. `twin`: a second set of networks and mixer, and targets of the
+    lesser value."""
 
     candidates: int = 64
     elites: int = 6
     iterations: int = 3
+    twin: bool = False

@@ -4,6 +4,7 @@ ros2 run mast_policy policy_node --ros-args -p policy:=policy.mast -p agent:=0 -
 
 Subscribes observation and available_actions (std_msgs/UInt8MultiArray, optional: all are), publishes action
 (std_msgs/Int32; -1: stop) and /diagnostics, and offers reset (std_srvs/Trigger), to be called at an episode's start.
+Continuous actions are std_msgs/Float32MultiArray in the units of their bounds, and a stop is the parameter stop_action.
 """
 
 import signal
@@ -21,11 +22,11 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.time import Time
-from std_msgs.msg import Int32, UInt8MultiArray
+from std_msgs.msg import Float32MultiArray, Int32, UInt8MultiArray
 from std_srvs.srv import Trigger
 
 import mast_runtime
-from mast_runtime.control import STOP, Counts, Rounds, Supervisor
+from mast_runtime.control import STOP, Counts, Rounds, Supervisor, checked_stop
 
 LOG_EVERY_S = 5.0
 PARAMETERS = {
@@ -35,6 +36,7 @@ PARAMETERS = {
     "max_age": (0.5, "seconds after which an observation is too old"),
     "observation_type": ("std_msgs/msg/Float32MultiArray", "the message of the topic observation"),
     "observation_field": ("data", "its field that holds the observation, a sequence of numbers"),
+    "stop_action": ("", "of continuous actions, which one stops the robot: a list of numbers in their units"),
     "autostart": (True, "whether the node configures and activates itself"),
     "diagnostics_period": (1.0, "seconds between two messages on /diagnostics"),
 }
@@ -77,12 +79,14 @@ class PolicyNode(LifecycleNode):
         agent = mast_runtime.load(self.setting("policy")).agent(self.setting("agent"))
         self.counts = Counts()
         self.rounds = Rounds(self.setting("rate"), self.counts)
-        self.supervisor = Supervisor(agent, self.setting("max_age"), self.counts)
+        self.stop = stop_of(agent, self.get_parameter("stop_action").value)
+        self.supervisor = Supervisor(agent, self.setting("max_age"), self.counts, stop_action=self.stop)
         self.available = None
         self.field = self.setting("observation_field")
         message = find_message(self.setting("observation_type"), self.field)
         self.stamped = hasattr(message(), "header")
-        self.actions = self.create_publisher(Int32, "action", 1)
+        self.action = Int32 if self.stop is None else Float32MultiArray
+        self.actions = self.create_publisher(self.action, "action", 1)
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 1)
         observations = self.create_subscription(message, "observation", self.see, qos_profile_sensor_data)
         available = self.create_subscription(UInt8MultiArray, "available_actions", self.allow, qos_profile_sensor_data)
@@ -137,7 +141,7 @@ class PolicyNode(LifecycleNode):
         if self.active:
             self.active = False
             self.timer.cancel()
-            self.actions.publish(Int32(data=STOP))
+            self.publish(STOP if self.stop is None else self.stop)
             self.actions.wait_for_all_acked(Duration(seconds=0.5))
 
     def see(self, message):
@@ -166,11 +170,14 @@ class PolicyNode(LifecycleNode):
     def decide(self):
         """One decision, or a stop."""
         self.rounds.begin()
-        action = self.supervisor.decide(self.available)
-        self.actions.publish(Int32(data=action))
-        if action == STOP:
+        self.publish(self.supervisor.decide(self.available))
+        if self.supervisor.kind:
             self.complain(self.supervisor.kind, f"stopped: {self.supervisor.trouble}")
         self.rounds.end()
+
+    def publish(self, action):
+        """An action's number, or its components."""
+        self.actions.publish(self.action(data=action if self.action is Int32 else array("f", action)))
 
     def complain(self, kind, text):
         """Log a kind of trouble at once, and again every LOG_EVERY_S while it lasts."""
@@ -205,6 +212,23 @@ class PolicyNode(LifecycleNode):
             )
         ]
         self.diagnostics.publish(array)
+
+
+def stop_of(agent, given):
+    """What stops a robot of continuous actions; None where actions are choices.
+
+    given: a list, one number, or numbers as text. Raises ValueError, RuntimeFault.
+    """
+    numbers = given.split() if isinstance(given, str) else [given] if isinstance(given, (int, float)) else list(given)
+    if agent.contract.head is None:
+        if numbers:
+            raise ValueError(f"parameter stop_action is {given!r}: this policy chooses among actions; its stop is -1")
+        return None
+    if not numbers:
+        low, high = agent.contract.head.bounds(agent.index)
+        bounds = " ".join(f"[{a:g}, {b:g}]" for a, b in zip(low, high, strict=True))
+        raise ValueError(f"parameter stop_action: which action stops the robot is yours to say, one within {bounds}")
+    return checked_stop(agent, numbers)
 
 
 def find_message(name, field):
