@@ -49,7 +49,7 @@ def export_run(
     path = output or folder / chosen.file_name(agent, dtype)
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
-    _check_kind(format_, bundle, rate_limit)
+    _check_limit(bundle, rate_limit)
     if bundle.contract.head is not None:
         limited = replace(bundle.contract.head, rate_limit=rate_limit)
         bundle = replace(bundle, contract=replace(bundle.contract, head=limited))
@@ -76,24 +76,11 @@ def _check_version(version: str) -> None:
         )
 
 
-def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
-    """Raises ExportError for a format without continuous actions or networks without a memory, and for a limit that
-    cannot be."""
-    head = bundle.contract.head
-    able = [name for name in FORMATS if find_format(name).every_kind]
-    if bundle.networks[0].architecture != "gru" and format_ not in able:
-        raise ExportError(
-            f"--format {format_}: the agents have no memory (net.recurrent = false), and "
-            f"{find_format(format_).description} exports are of a GRU; use --format {', '.join(able)}"
-        )
-    if head is not None and format_ not in able:
-        raise ExportError(
-            f"--format {format_}: the policy's actions are continuous, and {find_format(format_).description} exports "
-            f"choose among actions; use --format {', '.join(able)}"
-        )
+def _check_limit(bundle: Bundle, rate_limit: float | None) -> None:
+    """Raises ExportError for a limit that cannot be."""
     if rate_limit is None:
         return
-    if head is None:
+    if bundle.contract.head is None:
         raise ExportError(f"--rate-limit {rate_limit:g}: it is for continuous actions; this policy chooses among some")
     if not 0.0 < rate_limit <= 1.0:
         raise ExportError(f"--rate-limit {rate_limit:g}: expected a share of the range, above 0 and at most 1")

@@ -104,8 +104,11 @@ def fix(contract: Contract, network: Network, trace: Trace) -> Fixed:
     """The float32 network of one agent, without agent id, in integers for what the trace (N = 1) recorded.
 
     Of the roundings that RIDGES give, the first that takes the most of the recorded actions. Raises ExportError for
-    weights that integers cannot hold.
+    weights that integers cannot hold, continuous actions, and networks without a memory.
     """
+    if contract.head is not None or network.architecture != "gru":
+        what = "continuous actions" if contract.head is not None else "networks without a memory"
+        raise ExportError(f"fixed point (--format c --dtype i8) has no {what}; use --dtype f32 or f16")
     best, most = None, -1
     for ridge in RIDGES:
         candidate = _fix(contract, network, trace, ridge)

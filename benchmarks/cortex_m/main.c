@@ -36,9 +36,16 @@ __attribute__((noinline)) static uint32_t unused(const uint32_t *from)
     return 4u * count;
 }
 
+#ifdef POLICY_CONTINUOUS
+static float action_taken[POLICY_ACTIONS];
+#endif
+
+/* A decision: an action, or 0 where it has components; below 0 it is a refusal. */
 __attribute__((noinline)) static int decide(policy_state *state, int t)
 {
-#ifdef INTEGERS
+#if defined(POLICY_CONTINUOUS)
+    return policy_act(state, policy_trace_obs[t], action_taken);
+#elif defined(INTEGERS)
     return policy_act_i16(state, policy_trace_obs_i16[t], policy_trace_avail[t]);
 #else
     return policy_act(state, policy_trace_obs[t], policy_trace_avail[t]);
@@ -65,6 +72,47 @@ static void print_figure(const char *name, uint32_t value)
     print_text("\n");
 }
 
+static void executed(policy_state *state, int t)
+{
+#ifdef POLICY_CONTINUOUS
+    for (int k = 0; k < POLICY_ACTIONS; k++)
+        state->last_action[k] = policy_trace_last_action[t][k];
+#else
+    policy_executed(state, policy_trace_last_action[t]);
+#endif
+}
+
+/* Was the runtime's action taken? */
+static int as_recorded(int action, int t)
+{
+#ifdef POLICY_CONTINUOUS
+    for (int k = 0; k < POLICY_ACTIONS; k++) {
+        const float off = action_taken[k] - policy_trace_action[t][k], most = policy_trace_tolerance[k];
+        if (action != 0 || !(off <= most && -off <= most))
+            return 0;
+    }
+    return 1;
+#else
+    return action == policy_trace_action[t];
+#endif
+}
+
+static void print_bits(int action, const policy_state *state)
+{
+    print_number(action);
+#ifdef POLICY_CONTINUOUS
+    for (int k = 0; k < POLICY_ACTIONS; k++)
+        print_word(bits_of(action_taken[k]));
+#endif
+    for (int a = 0; a < POLICY_ACTIONS; a++)
+        print_word(bits_of(state->q[a]));
+#ifdef POLICY_HIDDEN
+    for (int i = 0; i < POLICY_HIDDEN; i++)
+        print_word(bits_of(state->hidden[i]));
+#endif
+    print_text("\n");
+}
+
 int main(void)
 {
     uint64_t total = 0;
@@ -73,17 +121,12 @@ int main(void)
     policy_reset(&state);
     const uint64_t idle = ticks(), overhead = ticks() - idle;
     for (int t = 0; t < POLICY_TRACE_STEPS; t++) {
-        policy_executed(&state, policy_trace_last_action[t]);
+        executed(&state, t);
         const uint64_t before = ticks();
         const int action = decide(&state, t);
         total += ticks() - before - overhead;
-        failures += action != policy_trace_action[t];
-        print_number(action);
-        for (int a = 0; a < POLICY_ACTIONS; a++)
-            print_word(bits_of(state.q[a]));
-        for (int i = 0; i < POLICY_HIDDEN; i++)
-            print_word(bits_of(state.hidden[i]));
-        print_text("\n");
+        failures += !as_recorded(action, t);
+        print_bits(action, &state);
     }
     print_figure("instructions per step: ", instructions(total / POLICY_TRACE_STEPS));
     print_figure("bytes of stack: ", stack_of_a_step());

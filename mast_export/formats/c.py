@@ -85,27 +85,31 @@ def _name(prefix: str, k: int | None) -> str:
 def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: list[str], how: Written) -> Exported:
     trace = trace.agent(k, bundle.networks[bundle.agents[k].network].hidden).first(STEPS)
     source = generate(bundle, k, trace, how.prefix, how.fixed)
-    for name, text in library(source.files, how.prefix, bundle.agents[k].name, bundle.info).items():
+    continuous = bundle.contract.head is not None
+    for name, text in library(source.files, how.prefix, bundle.agents[k].name, bundle.info, continuous).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, text.encode())
-    report = _fixed_report(source, trace, k) if source.fixed else None
+    report = _fixed_report(source, k) if source.fixed else None
     if compiler:
         number = np.int32 if source.fixed else np.float32
-        found = run_test(compiler, folder, bundle.contract.n_actions, number)
-        report = _same_bits(source, trace, found, report) if report else _report(bundle, trace, found, k)
+        found = run_test(compiler, folder, source.trace.q.shape[-1], number, continuous)
+        report = _same_bits(source, found, report) if report else _report(bundle, source.trace, found, k)
     unit, unverified = "bytes of constant tables", "no C compiler here"
     return Exported(folder, source.table_bytes, report, k, unit, unverified)
 
 
 def _report(bundle: Bundle, trace: Trace, found: tuple, k: int) -> Parity:
     actions, q, hidden = found
+    if not hidden.size:  # no memory
+        hidden = np.zeros_like(trace.hidden[:, 0])
     report = compare(trace, q[:, None], hidden[:, None], actions[:, None], weights_dtype(bundle))
     return report.require(f"the C policy of agent {k}")
 
 
-def _fixed_report(source: Source, trace: Trace, k: int) -> Parity:
+def _fixed_report(source: Source, k: int) -> Parity:
     """The integers, as numpy computes them, beside the trained network. Raises ExportError."""
     assert source.fixed is not None
+    trace = source.trace
     actions, q, hidden = source.fixed.play(trace)
     real = (q * source.fixed.unit)[:, None], (hidden / MEMORY)[:, None]
     report = compare(trace, *real, actions[:, None], "i8")
@@ -120,12 +124,12 @@ def _fixed_report(source: Source, trace: Trace, k: int) -> Parity:
     return report
 
 
-def _same_bits(source: Source, trace: Trace, found: tuple, report: Parity) -> Parity:
+def _same_bits(source: Source, found: tuple, report: Parity) -> Parity:
     """The report, where what the compiled policy computes is what numpy did. Raises ExportError."""
     assert source.fixed is not None
-    if not all(np.array_equal(*pair) for pair in zip(found, source.fixed.play(trace), strict=True)):
+    if not all(np.array_equal(*pair) for pair in zip(found, source.fixed.play(source.trace), strict=True)):
         raise ExportError("the compiled fixed-point policy computes other numbers than its reference; report this")
     return report
 
 
-FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True, every_kind=False)}
+FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True)}
