@@ -52,7 +52,9 @@ HEADER = {
 extern const float @prefix@_low[@PREFIX@_ACTIONS], @prefix@_high[@PREFIX@_ACTIONS];
 """,
     "Q_IS": "the network's outputs, before tanh,",
-    "LAST_FIELD": "float last_action[@PREFIX@_ACTIONS]; /* carried out last, from -1 (low) to 1 (high); 0: none */",
+    "LAST_FIELD": (
+        "float last_action[@PREFIX@_ACTIONS]; /* carried out last, from -1 (low) to 1 (high); 0: none yet */"
+    ),
     "REFUSAL": "@PREFIX@_ACTION_NOT_FINITE = -2, /* likewise what was carried out */",
     "ACT_API": """\
 /* 0, and in `action` its @PREFIX@_ACTIONS components, each within its bounds; or one of the refusals above, `action`
@@ -74,15 +76,14 @@ FLOAT = {
     "ACT_TO": "float *action",
     "LAST_ACTION": "    copy(x + OBS, state->last_action, ACTIONS);\n",
     "DECISION": """\
-    @KEEP_HIDDEN@
-    copy(state->q, q, ACTIONS);
+@KEEP_HIDDEN@    copy(state->q, q, ACTIONS);
     squash(state, action);
     return 0;""",
 }
 """Of the float code; LAST_ACTION where it is an input."""
 
 TEST = {
-    "ACTION_IS": "action's components",
+    "ACTION_IS": "result and action",
     "SAME_LAST": "!memcmp(a->last_action, b->last_action, sizeof a->last_action)",
     "ACTION_BITS": """\
 static void print_action(int result, const float *action)

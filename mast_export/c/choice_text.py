@@ -42,11 +42,10 @@ FLOAT = {
 """,
     "DECISION": """\
     const int action = best_action(q, avail);
-    if (action >= 0) {
-        @KEEP_HIDDEN@
-        copy(state->q, q, ACTIONS);
-        state->last_action = action;
-    }
+    if (action < 0)
+        return action;
+@KEEP_HIDDEN@    copy(state->q, q, ACTIONS);
+    state->last_action = action;
     return action;""",
 }
 """Of the float code; LAST_ACTION where it is an input."""

@@ -144,7 +144,7 @@ MEMORY = {
     gru(gates, state->hidden);
 """,
         "MIDDLE_FAULT": "!all_finite(gates, HIDDEN) || ",
-        "KEEP_HIDDEN": "copy(state->hidden, gates, HIDDEN);",
+        "KEEP_HIDDEN": "    copy(state->hidden, gates, HIDDEN);\n",
     },
     "mlp": {
         "RESET_HIDDEN": "",
