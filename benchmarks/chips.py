@@ -64,10 +64,10 @@ def dense_integers(source: Source) -> dict[str, str]:
     assert fixed is not None
     inputs = len(fixed.fc1.weights)
     rows = [*fixed.fc1.weights]
-    for i, row in enumerate(fixed.gates.weights):
+    for i, row in enumerate(fixed.middle.weights):
         rows.append((row, row, row[:inputs], row[inputs:])[i % 4])
     rows += [*fixed.fc2.weights]
-    shifts = np.concatenate([part.shifts - part.shifts.min() for part in (fixed.fc1, fixed.gates, fixed.fc2)])
+    shifts = np.concatenate([part.shifts - part.shifts.min() for part in (fixed.fc1, fixed.middle, fixed.fc2)])
     heads = np.array([len(row) << 2 for row in rows]) + shifts.astype(int)
     tables = [Table("int16_t", "connections", np.concatenate(rows).astype(int)), Table("uint16_t", "rows", heads)]
     text = files["policy.c"]

@@ -192,16 +192,6 @@ def test_a_wrong_table_fails_the_tests(tmp_path):
             assert passed == (not old), (old, program)
 
 
-def test_fixed_point_of_them_is_refused_in_one_line(tmp_path):
-    bundle = bounded_bundle(3, hidden=16)
-    with pytest.raises(ExportError, match=r"has no continuous actions; use --dtype f32 or f16$"):
-        export_c(bundle, tmp_path / "c", 0, traced(bundle, 20), "i8")
-    bundle = random_bundle(3, memory=False, hidden=16)
-    with pytest.raises(ExportError, match=r"has no networks without a memory; use --dtype f32 or f16$"):
-        export_c(bundle, tmp_path / "c", 0, record(bundle, 20), "i8")
-    assert not (tmp_path / "c").exists()
-
-
 @bare
 @pytest.mark.parametrize("name", ["limited", "mlp"])
 def test_on_a_bare_chip(name, tmp_path):

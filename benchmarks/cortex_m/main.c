@@ -4,10 +4,8 @@
 #include "policy.h"
 #include "policy_trace.h"
 
-#ifdef POLICY_FIXED_POINT
-static uint32_t bits_of(int32_t value) { return (uint32_t)value; }
-#else
-static uint32_t bits_of(float value)
+#if !defined(POLICY_FIXED_POINT) || defined(POLICY_CONTINUOUS)
+static uint32_t float_bits(float value)
 {
     const union {
         float value;
@@ -15,6 +13,11 @@ static uint32_t bits_of(float value)
     } word = {value};
     return word.bits;
 }
+#endif
+#ifdef POLICY_FIXED_POINT
+static uint32_t bits_of(int32_t value) { return (uint32_t)value; }
+#else
+static uint32_t bits_of(float value) { return float_bits(value); }
 #endif
 
 /* Words below the stack are painted before a step; those that are not as they were after it were used. */
@@ -36,19 +39,26 @@ __attribute__((noinline)) static uint32_t unused(const uint32_t *from)
     return 4u * count;
 }
 
+#ifdef INTEGERS
+typedef int16_t component;
+#define OBS policy_trace_obs_i16
+#define ACT policy_act_i16
+#else
+typedef float component;
+#define OBS policy_trace_obs
+#define ACT policy_act
+#endif
 #ifdef POLICY_CONTINUOUS
-static float action_taken[POLICY_ACTIONS];
+static component action_taken[POLICY_ACTIONS];
 #endif
 
 /* A decision: an action, or 0 where it has components; below 0 it is a refusal. */
 __attribute__((noinline)) static int decide(policy_state *state, int t)
 {
-#if defined(POLICY_CONTINUOUS)
-    return policy_act(state, policy_trace_obs[t], action_taken);
-#elif defined(INTEGERS)
-    return policy_act_i16(state, policy_trace_obs_i16[t], policy_trace_avail[t]);
+#ifdef POLICY_CONTINUOUS
+    return ACT(state, OBS[t], action_taken);
 #else
-    return policy_act(state, policy_trace_obs[t], policy_trace_avail[t]);
+    return ACT(state, OBS[t], policy_trace_avail[t]);
 #endif
 }
 
@@ -82,12 +92,24 @@ static void executed(policy_state *state, int t)
 #endif
 }
 
+#ifdef POLICY_CONTINUOUS
+static float in_units(int k)
+{
+#ifdef INTEGERS
+    const float low = policy_low[k], high = policy_high[k];
+    return 0.5f * (low + high) + (float)action_taken[k] * (0.5f * (high - low) / 32768.0f);
+#else
+    return action_taken[k];
+#endif
+}
+#endif
+
 /* Was the runtime's action taken? */
 static int as_recorded(int action, int t)
 {
 #ifdef POLICY_CONTINUOUS
     for (int k = 0; k < POLICY_ACTIONS; k++) {
-        const float off = action_taken[k] - policy_trace_action[t][k], most = policy_trace_tolerance[k];
+        const float off = in_units(k) - policy_trace_action[t][k], most = policy_trace_tolerance[k];
         if (action != 0 || !(off <= most && -off <= most))
             return 0;
     }
@@ -102,7 +124,7 @@ static void print_bits(int action, const policy_state *state)
     print_number(action);
 #ifdef POLICY_CONTINUOUS
     for (int k = 0; k < POLICY_ACTIONS; k++)
-        print_word(bits_of(action_taken[k]));
+        print_word(float_bits(in_units(k)));
 #endif
     for (int a = 0; a < POLICY_ACTIONS; a++)
         print_word(bits_of(state->q[a]));

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mast_export.c.matrices import initialiser
+from mast_export.fixed import MEMORY, Fixed, whole
 from mast_export.verify import Trace
 from mast_runtime.continuous import Bounded
 from mast_runtime.head import Head
@@ -46,10 +47,44 @@ def selftest_words(
         "float actions[STEPS][@PREFIX@_ACTIONS]": actions,
         "float action_tolerance[]": _tolerance(head, near),
     }
+    return _selftest_tables(tables, f"{near:.3e}f")
+
+
+def fixed_rows(fixed: Fixed, trace: Trace) -> dict[str, NDArray]:
+    """Tables of the host's test of a policy in fixed point."""
+    assert fixed.head is not None
     return {
-        "SELFTEST_STEPS": str(len(obs)),
+        "int16_t @prefix@_trace_last_action[][@PREFIX@_ACTIONS]": whole(trace.last_actions[:, 0]).astype(np.int64),
+        "float @prefix@_trace_action[][@PREFIX@_ACTIONS]": fixed.in_units(fixed.play(trace)[0]),
+        "float @prefix@_trace_tolerance[]": _tolerance(fixed.head, 0.0),
+    }
+
+
+def fixed_selftest_words(
+    fixed: Fixed, obs: NDArray[np.int64], real: NDArray[np.float32], hidden: NDArray
+) -> dict[str, str]:
+    """What replaces the self-test's @NAMES@: obs [T,O], which stand for `real`, and its own decisions on them."""
+    last, found = np.zeros((1, len(fixed.fc2.weights))), []
+    for row in real[:, None]:
+        q, hidden = fixed.step(row, last, hidden)
+        action = fixed.squash(q, last)
+        found.append((q[0], action[0]))
+        last = action / MEMORY
+    q, actions = (np.array(part) for part in zip(*found, strict=True))
+    tables = {
+        "int16_t obs[STEPS][@PREFIX@_OBS]": obs,
+        "int32_t q[STEPS][@PREFIX@_ACTIONS]": q,
+        "int16_t actions[STEPS][@PREFIX@_ACTIONS]": actions,
+    }
+    return _selftest_tables(tables, "0")
+
+
+def _selftest_tables(tables: dict[str, NDArray], tolerance: str) -> dict[str, str]:
+    (steps, *_), *_ = (x.shape for x in tables.values())
+    return {
+        "SELFTEST_STEPS": str(steps),
         "SELFTEST_TABLES": "".join(f"static const {name} = {initialiser(x)};\n" for name, x in tables.items()),
-        "SELFTEST_TOLERANCE": f"{near:.3e}f",
+        "SELFTEST_TOLERANCE": tolerance,
     }
 
 

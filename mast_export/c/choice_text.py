@@ -50,6 +50,57 @@ FLOAT = {
 }
 """Of the float code; LAST_ACTION where it is an input."""
 
+ANY_AVAILABLE = """\
+static int any_available(const uint8_t *avail)
+{
+    int a = 0;
+    while (avail != NULL && a < ACTIONS && !avail[a]) {
+        a++;
+    }
+    return a < ACTIONS;
+}
+"""
+
+FIXED = {
+    "RESET_LAST": "    state->last_action = -1;",
+    "DECIDE_TO": ", const uint8_t *avail",
+    "AVAILABLE": """\
+    if (!any_available(avail)) {
+        return @PREFIX@_NO_ACTION;
+    }
+""",
+    "LAST_ACTION": """\
+    for (int a = 0; a < ACTIONS; a++) {
+        x[OBS + a] = a == state->last_action ? 16384 : 0;
+    }""",
+    "DECISION": """\
+    state->last_action = best_action(state->q, avail);
+    return state->last_action;""",
+    "INTEGER_API": "int @prefix@_act_i16(@prefix@_state *state, const int16_t *obs, const uint8_t *avail);",
+    "ACT": """\
+int @prefix@_act(@prefix@_state *state, const float *obs, const uint8_t *avail)
+{
+    int16_t x[INPUTS];
+@CONVERT_OBS@
+    return decide(state, x, avail);
+}
+
+int @prefix@_act_i16(@prefix@_state *state, const int16_t *obs, const uint8_t *avail)
+{
+    int16_t x[INPUTS];
+@COPY_OBS@
+    return decide(state, x, avail);
+}
+""",
+    "BEFORE_ACT": "        @prefix@_state twin = state;\n",
+    "AFTER_ACT": """\
+        expect(@prefix@_act_i16(&twin, @prefix@_trace_obs_i16[t], avail) == action && same(&twin, &state),
+               "integers and floats differ", t);
+""",
+    "SELFTEST_ACT": "        const int action = @prefix@_act_i16(&state, obs[t], NULL);",
+}
+"""Of the code in fixed point and its tests; LAST_ACTION where it is an input."""
+
 TEST = {
     "ACTION_IS": "action",
     "SAME_LAST": "a->last_action == b->last_action",

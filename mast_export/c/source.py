@@ -55,7 +55,7 @@ def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: 
     """
     info, fixed = bundle.agents[k], fixed or weights_dtype(bundle) == "i8"
     contract, network, trace = alone(bundle, k, trace)
-    words = _common_words(info, contract, network, prefix) | _identity_words(bundle.identity)
+    words = _common_words(info, contract, network, prefix, fixed) | _identity_words(bundle.identity)
     integers = fix(contract, network, trace) if fixed else None
     if integers:
         code, own, table_bytes = _fixed(contract, network, integers, prefix)
@@ -84,12 +84,12 @@ def makefile(prefix: str, source: str = "src/", test: str = "test/") -> str:
     return _fill(test_text.MAKEFILE, words | {"prefix": prefix, "PREFIX": prefix.upper()})
 
 
-def _common_words(info: AgentInfo, contract: Contract, network: Network, prefix: str) -> dict[str, str]:
+def _common_words(info: AgentInfo, contract: Contract, network: Network, prefix: str, fixed: bool) -> dict[str, str]:
     """What replaces the @NAMES@ of every policy."""
     kind, memory = (choice_text, bounded_text)[contract.head is not None], network.architecture
     words = kind.HEADER | kind.TEST | text.MEMORY[memory] | test_text.MEMORY[memory]
     if contract.head is not None:
-        words |= bounded_text.words(contract.head)
+        words |= bounded_text.words(contract.head, fixed)
     return words | {
         "prefix": prefix,
         "PREFIX": prefix.upper(),
@@ -131,7 +131,8 @@ def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict
     parts += [float_text.SIGMOID] if recurrent else []
     parts += [float_text.HALF] if wide else []
     parts += [*dict.fromkeys(kernel(layer.kind) for layer in layers.values())]
-    parts += [bounded_text.CODE if contract.head else choice_text.CODE, float_text.COPY, float_text.RELU]
+    parts += [bounded_text.WITHIN, bounded_text.CODE] if contract.head else [choice_text.CODE]
+    parts += [float_text.COPY, float_text.RELU]
     parts += [float_text.GRU] if recurrent else []
     size = sum(table.size_bytes for table in (*tables, *public))
     return "\n".join([*parts, float_text.ACT]), _float_words(contract, network, layers), size
@@ -180,15 +181,17 @@ def _calls(layers: dict[str, Matrix]) -> dict[str, str]:
 
 def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> tuple[str, dict[str, str], int]:
     """The code in fixed point, the words it is filled with, and the bytes of its tables."""
-    tables, public = fixed_source.tables(fixed), fixed_source.obs_bits(fixed, prefix)
-    parts = [text.SOURCE_START, *(table.text() for table in tables)]
-    parts += [public.text(public=True)] if public else []
-    parts += [choice_text.CODE, fixed_text.CODE]
+    tables, obs_bits = fixed_source.tables(fixed), fixed_source.obs_bits(fixed, prefix)
+    own = fixed_source.words(fixed, tables)
+    public, ranges = bounded_text.tables(contract.head, prefix, MEMORY) if contract.head else ([], [])
+    public, tables = [*([obs_bits] if obs_bits else []), *public], [*tables, *ranges]
+    parts = [text.SOURCE_START, *(table.text() for table in tables), *(table.text(public=True) for table in public)]
+    parts += fixed_source.code(fixed)
     h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
     summary = f"{_connections(network)}; weights have 10 bits, the step computes in integers."
     words = {
         "SUMMARY": summary,
-        "STATE": f"{2 * h + 4 * actions + 4:,}",
+        "STATE": f"{2 * fixed.hidden + 4 * actions + (2 * actions if contract.head else 4):,}",
         "STACK": f"{2 * (contract.input_dim + fc1 + h):,}",
         "HIDDEN_TYPE": "int16_t",
         "HIDDEN_UNIT": f", times {MEMORY}",
@@ -196,8 +199,7 @@ def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> t
         "Q_UNIT": f", times {prefix.upper()}_Q_UNIT",
         "OVERFLOW": "never: what is too large is cut to what fits",
     }
-    table_bytes = sum(table.size_bytes for table in (*tables, *([public] if public else [])))
-    return "\n".join(parts), words | fixed_source.words(fixed, tables), table_bytes
+    return "\n".join(parts), words | own, sum(table.size_bytes for table in (*tables, *public))
 
 
 def _connections(network: Network) -> str:

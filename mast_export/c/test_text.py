@@ -103,14 +103,6 @@ int main(int argc, char **argv)
 }
 """
 
-FIXED_BEFORE = """\
-        @prefix@_state twin = state;
-"""
-FIXED_AFTER = """\
-        expect(@prefix@_act_i16(&twin, @prefix@_trace_obs_i16[t], avail) == action && same(&twin, &state),
-               "integers and floats differ", t);
-"""
-
 MAKEFILE = """\
 # make test   the recorded episode through the policy, on this machine
 # make bits   the same with every bit printed; with CFLAGS="-O2 -ffp-contract=off" they are equal on every IEEE machine
@@ -168,9 +160,6 @@ SELFTEST_FLOAT = """\
         for (int i = 0; i < @PREFIX@_OBS; i++)
             values[i] = (float)obs[t][i] * @SELFTEST_SCALE@;
         const int @RESULT@ = @prefix@_act(&state, values, @ACT_GIVEN@);"""
-
-SELFTEST_FIXED = """\
-        const int action = @prefix@_act_i16(&state, obs[t], NULL);"""
 
 MEMORY = {
     "gru": {

@@ -65,16 +65,15 @@ def fixed_trials(fixed: Fixed, trace: Trace) -> Trials:
     """Beside the integers themselves: nothing may differ."""
     memory = np.zeros((1, fixed.hidden), np.int64)
     q, hidden = _play(fixed.step, trace.obs, trace.last_actions, memory)
-    obs = fixed.observation(trace.obs[:, 0]).astype(np.int64)
-    short = _selftest(fixed.step, trace.obs[:SELFTEST_STEPS, 0], memory)
-    words = {
-        "BEFORE_ACT": test_text.FIXED_BEFORE,
-        "AFTER_ACT": test_text.FIXED_AFTER,
-        "SELFTEST_ACT": test_text.SELFTEST_FIXED,
-    }
-    rows = _chosen(trace, q) | {"int16_t @prefix@_trace_obs_i16[][@PREFIX@_OBS]": obs}
-    header = _header(trace, q, hidden[-1], (0.0, 0.0), rows)
-    return Trials(header, words | _selftest_words(obs[:SELFTEST_STEPS], short, "int32_t", "0"))
+    obs, first = fixed.observation(trace.obs[:, 0]).astype(np.int64), trace.obs[:SELFTEST_STEPS, 0]
+    if fixed.head is None:
+        rows = _chosen(trace, q)
+        words = _selftest_words(obs[:SELFTEST_STEPS], _selftest(fixed.step, first, memory), "int32_t", "0")
+    else:
+        rows = bounded_trials.fixed_rows(fixed, trace)
+        words = bounded_trials.fixed_selftest_words(fixed, obs[:SELFTEST_STEPS], first, memory)
+    rows |= {"int16_t @prefix@_trace_obs_i16[][@PREFIX@_OBS]": obs}
+    return Trials(_header(trace, q, hidden[-1] if fixed.recurrent else None, (0.0, 0.0), rows), words)
 
 
 def _play(step, obs: NDArray, last_actions: NDArray, hidden: NDArray) -> tuple[NDArray, NDArray]:
