@@ -76,8 +76,8 @@ def _compact_mlp(network: Network, fold: bool) -> Compacted:
     weight["mid"][~weight["fc2"].any(0)] = 0.0
     mid_bias, from_fc1 = _fold(weight, "fc1", network.fc1_bias, "mid", network.mid_bias, fold)
     fc2_bias, from_mid = _fold(weight, "mid", mid_bias, "fc2", network.fc2_bias, fold)
-    hidden = np.flatnonzero(_whole_groups(weight["fc2"].any(0), network.mid.block))
-    fc1 = np.flatnonzero(_whole_groups(weight["mid"][hidden].any(0), network.fc1.block))
+    hidden = np.flatnonzero(_whole_groups(np.any(weight["fc2"], axis=0), network.mid.block))
+    fc1 = np.flatnonzero(_whole_groups(np.any(weight["mid"][hidden], axis=0), network.fc1.block))
     compacted = replace(
         network,
         fc1=_part(network.fc1, weight["fc1"], fc1, np.arange(network.fc1.inputs)),

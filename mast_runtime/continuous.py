@@ -48,11 +48,12 @@ class Bounded:
         self.acted[:] = True
 
     def packed(self) -> NDArray[np.float32]:
-        """What the native agents' `bounded` reads of a single agent: low, high, middle and half of its range, and how
-        far a component may move; 4 is as far as it likes."""
-        low, high, half = (side[0, : self.sizes[0]] for side in (self._low, self._high, self._half))
-        step = np.array([4.0 if self._step is None else self._step])
-        return np.concatenate([low, high, 0.5 * (low + high), half, step]).astype(np.float32)
+        """What the native kernels' squash reads, [5,n,A]: low, high, middle and half of each range, and how far a
+        component may move in a decision, 4 being as far as it likes. All 0 where an agent has no such component.
+        """
+        reach = np.full_like(self._low, 4.0 if self._step is None else self._step)
+        parts = self._low, self._high, 0.5 * (self._low + self._high), self._half, reach
+        return (np.stack(parts) * self.has).astype(np.float32)
 
     def actions(self) -> NDArray[np.float32]:
         """The last actions [n,A] in their units; 0 where an agent has no such component."""
@@ -87,34 +88,101 @@ class Bounded:
         return last
 
 
-class ContinuousTeam:
-    """mast_runtime.agent.Team of continuous actions, on a team that a backend made for `inner.inner_contract`.
+class _Continuous:
+    """What an agent and a team share, on an agent or a team that a backend made for `inner.inner_contract`."""
+
+    def __init__(self, contract: Contract, inner: Any, indices: Sequence[int], single: bool) -> None:
+        """single: of one agent, who has one row of everything, and of a row its own components."""
+        assert contract.head is not None
+        self.contract, self.backend, self._inner = contract, inner.backend, inner
+        x = np.zeros((len(indices), contract.obs_dim + contract.n_actions * contract.last_action), np.float32)
+        last = x[:, contract.obs_dim :] if contract.last_action else None
+        self._bounded = Bounded(contract.head, indices, contract.n_actions, last)
+        self._size = self._bounded.sizes[0] if single else contract.n_actions
+        self._x, self._last = (x[0], self._bounded.last[0]) if single else (x, self._bounded.last)
+        self._obs, self._acted = self._x[..., : contract.obs_dim], self._bounded.acted
+        self._shape = self._obs.shape
+        self._row = 0 if single else slice(None)
+        self._action = np.empty_like(self._last[..., : self._size])
+        self._native = getattr(inner, "bounded", None)
+        self._packed = self._bounded.packed()[:, self._row, ..., : self._size].ravel()
+        self._take()
+
+    def _take(self) -> None:
+        self._action[...] = self._bounded.actions()[self._row, ..., : self._size]
+
+    def act(self, obs: ArrayLike | Rows, avail_actions: None = None) -> NDArray[np.float32]:
+        """The action [A] for obs [O], or the actions [n,A] for obs [n,O], in their units.
+
+        Raises ObservationError; the state is then as it was.
+        """
+        if avail_actions is not None:
+            raise ObservationError("avail_actions was given, but continuous actions are not chosen; leave it out")
+        if not (type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == self._shape):
+            obs = self._checked(obs)
+        self._obs[...] = obs
+        if self._native is not None:
+            self._native(self._x, self._last, self._packed, self._action)
+            self._acted[...] = True
+        else:
+            self._inner.act(self._x)
+            self._bounded.decide(self._inner.q)
+            self._take()
+        return self._action.copy()
+
+    def _checked(self, obs: Any) -> NDArray[np.float32]:
+        if len(self._shape) == 1:
+            return checked_obs([obs], (1, *self._shape))[0]
+        return checked_obs(obs, (self._shape[0], self._shape[1]))
+
+    @property
+    def last_action(self) -> NDArray[np.float32]:
+        """The last action [A] or actions [n,A], decided or executed; the middle of the range before the first of an
+        episode."""
+        return self._action.copy()
+
+    @property
+    def scaled(self) -> NDArray[np.float32]:
+        """The same in [-1, 1]."""
+        return self._last[..., : self._size].copy()
+
+    @property
+    def q(self) -> NDArray[np.float32]:
+        """What the network gave last [A], or the networks [n,A], before tanh."""
+        return self._inner.q[..., : self._size]
+
+    @property
+    def hidden(self) -> NDArray[np.float32]:
+        """Recurrent state [H] or [n,H]."""
+        return self._inner.hidden
+
+    @property
+    def out_of_range(self) -> int:
+        """Inputs so far that lay outside the range that training saw."""
+        return self._inner.out_of_range
+
+    @property
+    def out_of_range_counts(self) -> NDArray[np.int64]:
+        """The same for each input [O], or each agent and input [n,O]."""
+        return self._inner.out_of_range_counts[..., : self.contract.obs_dim]
+
+
+class ContinuousTeam(_Continuous):
+    """mast_runtime.agent.Team of continuous actions.
 
     q [n,A] float32 is what the networks gave, before tanh. An agent that has fewer components than A has zeros for the
     others in its actions.
     """
 
     def __init__(self, contract: Contract, inner: Any, indices: Sequence[int]) -> None:
-        assert contract.head is not None
-        self.contract, self.backend, self.n, self._inner = contract, inner.backend, inner.n, inner
-        self._bounded = Bounded(contract.head, indices, contract.n_actions)
-        width = contract.obs_dim + contract.n_actions * contract.last_action
-        self._x = np.zeros((self.n, width), np.float32)
+        super().__init__(contract, inner, indices, single=False)
+        self.n = inner.n
 
     def reset(self, which: ArrayLike | None = None) -> None:
         """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
         self._inner.reset(which)
         self._bounded.reset(slice(None) if which is None else np.asarray(which) if np.size(which) else slice(0))
-
-    def act(self, obs: Rows, avail_actions: None = None) -> NDArray[np.float32]:
-        """Actions [n,A] in their units for obs [n,O]. Raises ObservationError; the state is then as it was."""
-        no_availability(avail_actions)
-        self._x[:, : self.contract.obs_dim] = checked_obs(obs, (self.n, self.contract.obs_dim))
-        if self.contract.last_action:
-            self._x[:, self.contract.obs_dim :] = self._bounded.last
-        self._inner.act(self._x)
-        self._bounded.decide(self._inner.q)
-        return self._bounded.actions()
+        self._take()
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.
@@ -129,77 +197,21 @@ class ContinuousTeam:
             raise ObservationError(f"executed actions of {len(given)} agents, expected {self.n}")
         rows = [self._bounded.executed(i, row, scaled, f" of agent {i}", True) for i, row in enumerate(given)]
         self._bounded.last[:] = rows
-
-    @property
-    def last_action(self) -> NDArray[np.float32]:
-        """The last actions [n,A], decided or executed; the middle of their range before the first of an episode."""
-        return self._bounded.actions()
-
-    @property
-    def scaled(self) -> NDArray[np.float32]:
-        """The last actions [n,A] in [-1, 1]."""
-        return self._bounded.last.copy()
-
-    @property
-    def q(self) -> NDArray[np.float32]:
-        """What the networks gave last [n,A], before tanh."""
-        return self._inner.q
-
-    @property
-    def hidden(self) -> NDArray[np.float32]:
-        """Recurrent state [n,H]."""
-        return self._inner.hidden
-
-    @property
-    def out_of_range(self) -> int:
-        """Inputs so far that lay outside the range that training saw."""
-        return self._inner.out_of_range
-
-    @property
-    def out_of_range_counts(self) -> NDArray[np.int64]:
-        """The same for each agent and input [n,O]."""
-        return self._inner.out_of_range_counts[:, : self.contract.obs_dim]
-
-
-class ContinuousAgent:
-    """mast_runtime.agent.Agent of continuous actions, on an agent that a backend made for `inner.inner_contract`."""
-
-    def __init__(self, contract: Contract, inner: Any, index: int) -> None:
-        assert contract.head is not None
-        self.contract, self.index, self.backend, self._inner = contract, index, inner.backend, inner
-        self._x = np.zeros(contract.obs_dim + contract.n_actions * contract.last_action, np.float32)
-        last = self._x[None, contract.obs_dim :] if contract.last_action else None
-        self._bounded = Bounded(contract.head, [index], contract.n_actions, last)
-        self._obs_dim, self._size = contract.obs_dim, self._bounded.sizes[0]
-        self._shape, self._acted = (self._obs_dim,), self._bounded.acted
-        self._native = getattr(inner, "bounded", None)
-        self._last, self._packed = self._bounded.last[0], self._bounded.packed()
-        self._action = np.empty(self._size, np.float32)
         self._take()
 
-    def _take(self) -> None:
-        self._action[:] = self._bounded.actions()[0, : self._size]
+
+class ContinuousAgent(_Continuous):
+    """mast_runtime.agent.Agent of continuous actions."""
+
+    def __init__(self, contract: Contract, inner: Any, index: int) -> None:
+        super().__init__(contract, inner, [index], single=True)
+        self.index = index
 
     def reset(self) -> None:
         """Forget the episode: zero memory, no last action."""
         self._inner.reset()
         self._bounded.reset()
         self._take()
-
-    def act(self, obs: ArrayLike, avail_actions: None = None) -> NDArray[np.float32]:
-        """The action [A] in its units for obs [O]. Raises ObservationError; the state is then as it was."""
-        no_availability(avail_actions)
-        if not (type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == self._shape):
-            obs = checked_obs([obs], (1, self._obs_dim))[0]
-        self._x[: self._obs_dim] = obs
-        if self._native is not None:
-            self._native(self._x, self._last, self._packed, self._action)
-            self._acted[0] = True
-        else:
-            self._inner.act(self._x)
-            self._bounded.decide(self._inner.q[None])
-            self._take()
-        return self._action.copy()
 
     def executed(self, action: ArrayLike, scaled: bool = False) -> None:
         """What was done in place of the last decision [A], in its units: the last action of the next one.
@@ -208,39 +220,3 @@ class ContinuousAgent:
         """
         self._bounded.last[0] = self._bounded.executed(0, action, scaled)
         self._take()
-
-    @property
-    def last_action(self) -> NDArray[np.float32]:
-        """The last action [A], decided or executed; the middle of its range before the first of an episode."""
-        return self._action.copy()
-
-    @property
-    def scaled(self) -> NDArray[np.float32]:
-        """The last action [A] in [-1, 1]."""
-        return self._bounded.last[0, : self._size].copy()
-
-    @property
-    def q(self) -> NDArray[np.float32]:
-        """What the network gave last [A], before tanh."""
-        return self._inner.q[: self._size]
-
-    @property
-    def hidden(self) -> NDArray[np.float32]:
-        """Recurrent state [H]."""
-        return self._inner.hidden
-
-    @property
-    def out_of_range(self) -> int:
-        """Inputs so far that lay outside the range that training saw."""
-        return self._inner.out_of_range
-
-    @property
-    def out_of_range_counts(self) -> NDArray[np.int64]:
-        """The same for each input [O]."""
-        return self._inner.out_of_range_counts[: self._obs_dim]
-
-
-def no_availability(given: object) -> None:
-    """Raises ObservationError unless None."""
-    if given is not None:
-        raise ObservationError("avail_actions was given, but continuous actions are not chosen; leave it out")

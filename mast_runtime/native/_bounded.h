@@ -1,22 +1,5 @@
 /* One agent's continuous action, from what its network gives. Part of _agent.h. */
 
-#include <math.h>
-
-/* The agent's own components of q squashed into `last` [size] in [-1, 1], and into `out` [size] in their units. bounds: low,
- * high, middle and half of the range [4][size], and how far `last` may move. */
-static void squash(const float *q, const float *bounds, uint32_t size, float *last, float *out)
-{
-    const float *const low = bounds, *const high = low + size, *const middle = high + size, *const half = middle + size;
-    const float step = half[size];
-    for (uint32_t k = 0; k < size; k++) {
-        float u = tanhf(q[k]);
-        u = u < last[k] - step ? last[k] - step : u > last[k] + step ? last[k] + step : u;
-        const float action = middle[k] + u * half[k];
-        last[k] = u;
-        out[k] = action < low[k] ? low[k] : action > high[k] ? high[k] : action;
-    }
-}
-
 /* A writable buffer of floats [columns], or of 1 to `-columns` floats. */
 static int writable_floats(PyObject *object, Py_buffer *view, Py_ssize_t columns)
 {
@@ -29,8 +12,8 @@ static int writable_floats(PyObject *object, Py_buffer *view, Py_ssize_t columns
     return 0;
 }
 
-/* bounded(x [obs], last [actions], bounds [4 size + 1], out [size]): a decision on x, all float32; last and out are written,
- * the first `size` components of last. x may end in last. */
+/* bounded(x [obs], last [actions], bounds [5 size], out [size]): a decision on x, all float32; last and out are written, the
+ * first `size` components of last. x may end in last. See mast_kernels.squash. */
 static PyObject *agent_bounded(PyObject *object, PyObject *const *args, Py_ssize_t given)
 {
     Agent *self = (Agent *)object;
@@ -45,10 +28,10 @@ static PyObject *agent_bounded(PyObject *object, PyObject *const *args, Py_ssize
     if (writable_floats(args[1], &last, n->actions)) {
         if (writable_floats(args[3], &out, -(Py_ssize_t)n->actions)) {
             const Py_ssize_t size = out.len / 4;
-            if (plain_buffer(args[2], &bounds, 'f', 1, 0, 4 * size + 1)) {
+            if (plain_buffer(args[2], &bounds, 'f', 1, 0, 5 * size)) {
                 taken = agent_decide(self, x.buf, NULL);
                 if (taken >= 0)
-                    squash(self->state.q, bounds.buf, (uint32_t)size, last.buf, out.buf);
+                    self->network->kernels->squash(self->state.q, bounds.buf, (uint32_t)size, last.buf, out.buf);
                 taken = taken < 0 ? taken : 1;
                 PyBuffer_Release(&bounds);
             }

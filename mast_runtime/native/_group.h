@@ -15,7 +15,7 @@ typedef struct {
     Py_ssize_t n, n_groups, width;
     uint32_t obs, actions;
     Group *groups;
-    float *q, *next_q;
+    float *q, *next_q, *squashed; /* [n][actions] */
     uint64_t *outside, total_outside; /* [n][obs] */
     int32_t *id, *last_action, *next_action;
     size_t weights;
