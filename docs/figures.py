@@ -103,6 +103,19 @@ def decisions() -> str:
     return table(head, [[text, *(cell(*column, name) for column in columns)] for name, text in names.items()])
 
 
+def continuous() -> str:
+    """runtime.md: decisions of continuous actors."""
+    ways = {"agent 0 in C": "agent 0, in C", "agent 1 in C": "agent 1, in C", "agent 0 act": "agent 0, `act`",
+            "agent 1 act": "agent 1, `act`", "team": "both, `team.act`"}  # fmt: skip
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in measured("continuous")["rows"]:
+        actor = f"{row['architecture'].upper()}, hidden {row['hidden']}"
+        gain = "" if row["weights"] == "dense" else f", {times(row['over_dense'])}"
+        rows.setdefault((actor, row["weights"]), {})[row["what"]] = digits(row["median_ns"] / 1000) + gain
+    found = [[*names, *(of[way] for way in ways)] for names, of in rows.items()]
+    return table(["actor", "weights", *ways.values()], found)
+
+
 def break_even() -> str:
     """runtime.md: the density from which a layout no longer pays, from the kernels' own tables."""
     layouts = {"MAST_PERMUTED": "windows", "MAST_SLICES": "slices", "MAST_BLOCKS8": "8x1", "MAST_BLOCKS16": "16x1",

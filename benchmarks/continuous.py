@@ -1,0 +1,131 @@
+"""A decision of continuous actors, 95 % sparse beside dense on the same kernels, agent by agent.
+
+    python benchmarks/continuous.py [--rounds 201] [--json FILE]
+
+HalfCheetah-2x3's two agents (12 observations, 3 components), FACMAC's actors with and without a memory, hidden 64 and
+256, random weights. Each agent has a network of its own, and its own rows. "in C" is the network alone, looped in C;
+"act" is `agent.act` as a robot calls it, tanh and the action's units included; "team" is one `team.act` for both.
+All rows are measured in turn, a fifth of a millisecond at a time, so that few turns are interrupted; a figure is the
+median over the rounds, a ratio the median of the rounds' ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from native import Row, in_c, in_python, row
+from networks import random_bundle
+
+from mast_runtime import Bundle, Network
+from mast_runtime.backends import outer_agent, outer_team
+from mast_runtime.head import Head
+from mast_runtime.inner import inner_contract
+from mast_runtime.measure.machine import describe_machine
+from mast_runtime.native import NativeStep, default_level, make_team, new_agent
+
+AGENTS, OBS, COMPONENTS = 2, 12, 3
+SPARSITY = 0.95
+HIDDEN = (64, 256)
+MEMORY = {"gru": True, "mlp": False}
+BLOCKS = {"unstructured": {}, "16x1": {"mid": 16, "weight_ih": 16, "weight_hh": 16}}
+"""Of the layers in the middle, where nearly all connections are."""
+TURN = 0.02
+"""Of the ten milliseconds that native.py's rows take."""
+
+
+def bundle_of(architecture: str, hidden: int, kind: str) -> Bundle:
+    """A team as --env mamujoco:HalfCheetah-2x3 trains it: without a memory it does not read its last action."""
+    memory = MEMORY[architecture]
+    blocks = BLOCKS.get(kind, {})
+    bundle = random_bundle(1, AGENTS, OBS, COMPONENTS, hidden=hidden, sparsity=SPARSITY, memory=memory, blocks=blocks)
+    networks = bundle.networks if memory else tuple(map(_without_last_action, bundle.networks))
+    if kind == "dense":
+        networks = tuple(network.densified() for network in networks)
+    bound = ((1.0,) * COMPONENTS,) * AGENTS
+    head = Head(tuple(tuple(-x for x in row) for row in bound), bound)
+    return replace(bundle, contract=replace(bundle.contract, last_action=memory, head=head), networks=networks)
+
+
+def _without_last_action(network: Network) -> Network:
+    from mast_export.c.matrices import first_columns
+
+    return replace(network, fc1=first_columns(network.fc1, OBS))
+
+
+def rows_of(name: str, bundle: Bundle) -> list[Row]:
+    """Every way in which one team's decisions are measured."""
+    contract, inner = bundle.contract, inner_contract(bundle.contract)
+    obs = np.random.default_rng(1).standard_normal((AGENTS, OBS)).astype(np.float32)
+    x = np.zeros((AGENTS, inner.obs_dim), np.float32)
+    x[:, :OBS] = obs
+    found = []
+    for k, network in enumerate(bundle.networks):
+        step = NativeStep(inner, network)
+        player = outer_agent(contract, new_agent(inner, step, k), k)
+        found += [
+            row(f"{name} agent {k} in C", in_c(new_agent(inner, step, k), x[k]), weights=step.compiled.stored_weights),
+            row(f"{name} agent {k} act", in_python(_call(player.act, obs[k]))),
+        ]
+    team = outer_team(contract, make_team(inner, bundle.networks, [0, 1], AGENTS), [0, 1])
+    return [*found, row(f"{name} team", in_python(_call(team.act, obs)))]
+
+
+def _call(act: Callable[[np.ndarray], object], obs: np.ndarray) -> Callable[[], object]:
+    return lambda: act(obs)
+
+
+def measure(rounds: int) -> list[dict[str, object]]:
+    """A row for each architecture, size, kind of weights and way of calling."""
+    rows = {
+        (architecture, hidden, kind): rows_of(kind, bundle_of(architecture, hidden, kind))
+        for architecture in MEMORY
+        for hidden in HIDDEN
+        for kind in ("dense", *BLOCKS)
+    }
+    each = [(key, one) for key, own in rows.items() for one in own]
+    times: dict[int, list[float]] = {i: [] for i in range(len(each))}
+    for turn in range(rounds):
+        for i in range(len(each)):
+            at = (i + turn) % len(each)
+            one = each[at][1]
+            calls = max(1, int(TURN * one.calls))
+            times[at].append(one.measure(calls) / calls * 1e9)
+    ns = {(*key, one.name.partition(" ")[2]): np.array(times[i]) for i, (key, one) in enumerate(each)}
+    found = []
+    for (architecture, hidden, kind, what), own in ns.items():
+        dense = ns[architecture, hidden, "dense", what]
+        found.append({
+            "architecture": architecture, "hidden": hidden, "weights": kind, "what": what,
+            "median_ns": round(float(np.median(own)), 1), "over_dense": round(float(np.median(dense / own)), 2),
+        })  # fmt: skip
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=201)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    rows = measure(options.rounds)
+    print(f"HalfCheetah-2x3, {SPARSITY:.0%} sparse, {default_level()}: ns a decision, times faster than dense")
+    for one in rows:
+        name = f"{one['architecture']} {one['hidden']} {one['weights']}"
+        print(f"  {name:24s}{one['what']:16s}{one['median_ns']:10,.0f}{one['over_dense']:8.1f}x")
+    machine = describe_machine()
+    if machine.warning:
+        print(f"note: {machine.warning}")
+    if options.json:
+        result = {"machine": asdict(machine), "rounds": options.rounds, "sparsity": SPARSITY, "rows": rows}
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
