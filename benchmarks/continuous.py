@@ -3,8 +3,9 @@
     python benchmarks/continuous.py [--rounds 201] [--json FILE]
 
 HalfCheetah-2x3's two agents (12 observations, 3 components), FACMAC's actors with and without a memory, hidden 64 and
-256, random weights. Each agent has a network of its own, and its own rows. "in C" is the network alone, looped in C;
-"act" is `agent.act` as a robot calls it, tanh and the action's units included; "team" is one `team.act` for both.
+256, random weights, connections allotted to the layers as in training. Each agent has a network of its own, and its own
+rows. "in C" is the network alone, looped in C; "act" is `agent.act` as a robot calls it, tanh and the action's units
+included; "team" is one `team.act` for both.
 All rows are measured in turn, a fifth of a millisecond at a time, so that few turns are interrupted; a figure is the
 median over the rounds, a ratio the median of the rounds' ratios.
 """
@@ -22,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from native import Row, in_c, in_python, row
-from networks import random_bundle
+from networks import random_bundle, random_layer
 
 from mast_runtime import Bundle, Network
 from mast_runtime.backends import outer_agent, outer_team
@@ -30,6 +31,7 @@ from mast_runtime.head import Head
 from mast_runtime.inner import inner_contract
 from mast_runtime.measure.machine import describe_machine
 from mast_runtime.native import NativeStep, default_level, make_team, new_agent
+from mast_train.sparse.allocation import erdos_renyi
 
 AGENTS, OBS, COMPONENTS = 2, 12, 3
 SPARSITY = 0.95
@@ -44,20 +46,27 @@ TURN = 0.02
 def bundle_of(architecture: str, hidden: int, kind: str) -> Bundle:
     """A team as --env mamujoco:HalfCheetah-2x3 trains it: without a memory it does not read its last action."""
     memory = MEMORY[architecture]
-    blocks = BLOCKS.get(kind, {})
-    bundle = random_bundle(1, AGENTS, OBS, COMPONENTS, hidden=hidden, sparsity=SPARSITY, memory=memory, blocks=blocks)
-    networks = bundle.networks if memory else tuple(map(_without_last_action, bundle.networks))
-    if kind == "dense":
-        networks = tuple(network.densified() for network in networks)
     bound = ((1.0,) * COMPONENTS,) * AGENTS
     head = Head(tuple(tuple(-x for x in row) for row in bound), bound)
-    return replace(bundle, contract=replace(bundle.contract, last_action=memory, head=head), networks=networks)
+    bundle = random_bundle(1, AGENTS, OBS, COMPONENTS, hidden=hidden, sparsity=None, memory=memory)
+    contract = replace(bundle.contract, last_action=memory, head=head)
+    networks = [_allocated(network, contract.input_dim, BLOCKS.get(kind, {})) for network in bundle.networks]
+    if kind == "dense":
+        networks = [network.densified() for network in networks]
+    return replace(bundle, contract=contract, networks=tuple(networks))
 
 
-def _without_last_action(network: Network) -> Network:
-    from mast_export.c.matrices import first_columns
-
-    return replace(network, fc1=first_columns(network.fc1, OBS))
+def _allocated(network: Network, inputs: int, blocks: dict[str, int]) -> Network:
+    """Of `inputs` and no more, and sparse, with as many connections in each layer as training gives it."""
+    rng = np.random.default_rng(2)
+    sizes = {name: (layer.outputs, layer.inputs) for name, layer in network.layers().items()}
+    sizes["fc1"] = network.fc1.outputs, inputs
+    densities = erdos_renyi([(1, *size) for size in sizes.values()], SPARSITY)
+    layers = {
+        name: random_layer(rng, name, *size, 1.0 - density, blocks.get(name, 1), 1.5 / (size[1] * density) ** 0.5)
+        for (name, size), density in zip(sizes.items(), densities, strict=True)
+    }
+    return replace(network, **layers)
 
 
 def rows_of(name: str, bundle: Bundle) -> list[Row]:

@@ -135,17 +135,17 @@ def instructions() -> str:
     return table(["network", "instructions a decision", "code and tables, bytes"], found)
 
 
-def chips() -> str:
-    """c.md: a run's policy on small chips."""
-    rows, order = {}, ("Cortex-M0", "Cortex-M4F")
-    for row in measured("chips")["rows"]:
+def chips(of: str = "map", name: str = "chips") -> str:
+    """c.md: a run's policy, or an actor, on small chips."""
+    rows, order, keys = {}, ("Cortex-M0", "Cortex-M4F"), ("instructions", "flash_bytes", "ram_bytes")
+    for row in measured(name)["rows"]:
         rows.setdefault((row["map"], row["network"]), {})[row["chip"]] = row
     found = [
-        [*names, *(f"{of[chip][key]:,}" for key in ("instructions", "flash_bytes", "ram_bytes") for chip in order)]
-        for names, of in rows.items()
+        [*names, *(f"{on[chip][key]:,}" if chip in on else "" for key in keys for chip in order)]
+        for names, on in rows.items()
     ]
     head = [f"{what}, {chip.removeprefix('Cortex-')}" for what in ("instructions", "flash", "RAM") for chip in order]
-    return table(["map", "network", *head], found)
+    return table([of, "network", *head], found)
 
 
 def fixed_point() -> str:

@@ -132,8 +132,7 @@ def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict
     parts += [float_text.HALF] if wide else []
     parts += [*dict.fromkeys(kernel(layer.kind) for layer in layers.values())]
     parts += [bounded_text.WITHIN, bounded_text.CODE] if contract.head else [choice_text.CODE]
-    parts += [float_text.COPY, float_text.RELU]
-    parts += [float_text.GRU] if recurrent else []
+    parts += [float_text.COPY, *([float_text.GRU] if recurrent else [])]
     size = sum(table.size_bytes for table in (*tables, *public))
     return "\n".join([*parts, float_text.ACT]), _float_words(contract, network, layers), size
 
