@@ -13,6 +13,8 @@ from mast_runtime.errors import ObservationError
 from mast_runtime.head import Head
 from mast_runtime.network import Contract
 
+FLOAT32 = np.dtype(np.float32)
+
 
 class Bounded:
     """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
@@ -100,12 +102,17 @@ class _Continuous:
         self._bounded = Bounded(contract.head, indices, contract.n_actions, last)
         self._size = self._bounded.sizes[0] if single else contract.n_actions
         self._x, self._last = (x[0], self._bounded.last[0]) if single else (x, self._bounded.last)
-        self._obs, self._acted = self._x[..., : contract.obs_dim], self._bounded.acted
+        self._obs, self._all_acted = self._x[..., : contract.obs_dim], False
         self._shape = self._obs.shape
         self._row = 0 if single else slice(None)
         self._action = np.empty_like(self._last[..., : self._size])
         self._native = getattr(inner, "bounded", None)
         self._packed = self._bounded.packed()[:, self._row, ..., : self._size].ravel()
+        self._take()
+
+    def _forget(self, which: Any) -> None:
+        self._bounded.reset(which)
+        self._all_acted = False
         self._take()
 
     def _take(self) -> None:
@@ -118,12 +125,13 @@ class _Continuous:
         """
         if avail_actions is not None:
             raise ObservationError("avail_actions was given, but continuous actions are not chosen; leave it out")
-        if not (type(obs) is np.ndarray and obs.dtype == np.float32 and obs.shape == self._shape):
+        if not (type(obs) is np.ndarray and obs.dtype is FLOAT32 and obs.shape == self._shape):
             obs = self._checked(obs)
         self._obs[...] = obs
         if self._native is not None:
             self._native(self._x, self._last, self._packed, self._action)
-            self._acted[...] = True
+            if not self._all_acted:
+                self._bounded.acted[:] = self._all_acted = True
         else:
             self._inner.act(self._x)
             self._bounded.decide(self._inner.q)
@@ -181,8 +189,7 @@ class ContinuousTeam(_Continuous):
     def reset(self, which: ArrayLike | None = None) -> None:
         """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
         self._inner.reset(which)
-        self._bounded.reset(slice(None) if which is None else np.asarray(which) if np.size(which) else slice(0))
-        self._take()
+        self._forget(slice(None) if which is None else np.asarray(which) if np.size(which) else slice(0))
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.
@@ -210,8 +217,7 @@ class ContinuousAgent(_Continuous):
     def reset(self) -> None:
         """Forget the episode: zero memory, no last action."""
         self._inner.reset()
-        self._bounded.reset()
-        self._take()
+        self._forget(slice(None))
 
     def executed(self, action: ArrayLike, scaled: bool = False) -> None:
         """What was done in place of the last decision [A], in its units: the last action of the next one.
