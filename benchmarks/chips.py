@@ -1,7 +1,9 @@
 """Policies on emulated microcontrollers: instructions, flash, RAM and stack of a decision, by chip and kind of numbers.
 
     python benchmarks/chips.py RUN [RUN ...] [--agent 0] [--steps 20] [--json FILE]
+    python benchmarks/chips.py --actors [--json FILE]
 
+--actors: in place of runs, the continuous actors of continuous.py, unstructured, whose weights are random.
 RUN: a run's folder; its last snapshot's policy of one agent is written as C in each kind, dense (as trained, every
 weight stored) and sparse (compacted, as exported), and plays the first steps of the recorded episode under QEMU
 (benchmarks/cortex_m). Every row takes the runtime's actions. "dense, 16-bit integers" is what a plain GRU in C does on
@@ -21,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from continuous import HIDDEN, bundle_of
 from cortex import on_chip
 
 from mast_export.c import fixed_text
@@ -34,6 +37,7 @@ from mast_runtime import Bundle
 from mast_train.runs.folders import find_snapshot
 
 CHIPS = {"m0": "Cortex-M0", "m4f": "Cortex-M4F"}
+FLASH_BYTES = {"m0": 256_000, "m4f": 4_000_000}
 DENSE_LOOP = """\
     for (unsigned n = row >> 2; n > 0u; n--)
         sum += *connection++ * *x++;
@@ -64,10 +68,10 @@ def dense_integers(source: Source) -> dict[str, str]:
     assert fixed is not None
     inputs = len(fixed.fc1.weights)
     rows = [*fixed.fc1.weights]
-    for i, row in enumerate(fixed.gates.weights):
-        rows.append((row, row, row[:inputs], row[inputs:])[i % 4])
+    for i, row in enumerate(fixed.middle.weights):
+        rows.append((row, row, row[:inputs], row[inputs:])[i % 4] if fixed.recurrent else row)
     rows += [*fixed.fc2.weights]
-    shifts = np.concatenate([part.shifts - part.shifts.min() for part in (fixed.fc1, fixed.gates, fixed.fc2)])
+    shifts = np.concatenate([part.shifts - part.shifts.min() for part in (fixed.fc1, fixed.middle, fixed.fc2)])
     heads = np.array([len(row) << 2 for row in rows]) + shifts.astype(int)
     tables = [Table("int16_t", "connections", np.concatenate(rows).astype(int)), Table("uint16_t", "rows", heads)]
     text = files["policy.c"]
@@ -103,18 +107,56 @@ def shortened(files: dict[str, str], steps: int) -> dict[str, str]:
     return files | {"policy_trace.h": header}
 
 
-def measure(folder: Path, agent: int, steps: int) -> list[Row]:
-    """Every kind of a run's policy on every chip."""
-    snapshot, found = find_snapshot(folder, "last"), []
-    bundle, trace = extract(snapshot), record_trace(snapshot, folder / "trace.safetensors")
+def recorded(bundle: Bundle, steps: int = 200) -> Trace:
+    """Random observations, and what the reference makes of them."""
+    team, head = bundle.team(backend="reference"), bundle.contract.head
+    shape = steps, team.n, bundle.contract.obs_dim
+    obs, q, hidden = np.random.default_rng(0).standard_normal(shape).astype(np.float32), [], []
+    for row in obs:
+        team.act(row)
+        q.append(team.q.copy())
+        hidden.append(team.hidden.copy())
+    every = np.ones((*shape[:2], bundle.contract.n_actions), bool)
+    return Trace(obs, every, np.array(q), np.array(hidden), head=head, indices=tuple(range(team.n)))
+
+
+def of_run(folder: Path) -> tuple[str, Bundle, Trace]:
+    """Its map, its last policy, its recorded episode."""
+    snapshot = find_snapshot(folder, "last")
+    bundle = extract(snapshot)
+    return bundle.info["map"], bundle, record_trace(snapshot, folder / "trace.safetensors")
+
+
+def of_actors() -> list[tuple[str, Bundle, Trace]]:
+    """Continuous actors with and without a memory."""
+    found = []
+    for architecture in ("mlp", "gru"):
+        for hidden in HIDDEN:
+            bundle = bundle_of(architecture, hidden, "unstructured")
+            found.append((f"{architecture.upper()} {hidden}", bundle, recorded(bundle)))
+    return found
+
+
+def fits(files: dict[str, str], chip: str) -> bool:
+    """Has the chip room for the tables?"""
+    sizes = {"float": 4, "int32_t": 4, "int16_t": 2, "uint16_t": 2, "uint8_t": 1, "int8_t": 1}
+    tables = re.findall(r"const (\w+) \w+\[\] = \{\n(.*?)\n\};", files["policy.c"], re.DOTALL)
+    return sum(sizes[kind] * (1 + values.count(",")) for kind, values in tables) < FLASH_BYTES[chip]
+
+
+def measure(name: str, bundle: Bundle, trace: Trace, agent: int, steps: int) -> list[Row]:
+    """Every kind of a policy on every chip that has room for it."""
+    found = []
     connections = bundle.networks[bundle.agents[agent].network].nnz
     for kind, files in kinds(bundle, trace, agent).items():
         with tempfile.TemporaryDirectory() as scratch:
-            for name, text in shortened(files, steps).items():
-                Path(scratch, name).write_text(text)
+            for file, text in shortened(files, steps).items():
+                Path(scratch, file).write_text(text)
             for chip, title in CHIPS.items():
+                if not fits(files, chip):
+                    continue
                 figures = on_chip(Path(scratch), chip, kind.endswith("integers in"))
-                found.append(Row(bundle.info["map"], kind, connections, title, **figures))
+                found.append(Row(name, kind, connections, title, **figures))
                 print(f"{found[-1].map:6s}{kind:26s}{title:12s}{found[-1].instructions:12,} instructions"
                       f"{found[-1].flash_bytes:9,} flash{found[-1].ram_bytes:7,} RAM", flush=True)  # fmt: skip
     return found
@@ -122,12 +164,16 @@ def measure(folder: Path, agent: int, steps: int) -> list[Row]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
+    parser.add_argument("--actors", action="store_true", help="continuous actors in place of runs")
     parser.add_argument("--agent", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20, help="decisions")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    rows = [row for run in options.runs for row in measure(run, options.agent, options.steps)]
+    if bool(options.runs) == options.actors:
+        parser.error("name RUNs, or say --actors")
+    policies = of_actors() if options.actors else [of_run(run) for run in options.runs]
+    rows = [row for one in policies for row in measure(*one, options.agent, options.steps)]
     if options.json:
         compiler = subprocess.run(["arm-none-eabi-gcc", "-dumpversion"], capture_output=True, text=True).stdout.strip()
         listed = [asdict(row) | {"ram_bytes": row.ram_bytes} for row in rows]

@@ -103,6 +103,19 @@ def decisions() -> str:
     return table(head, [[text, *(cell(*column, name) for column in columns)] for name, text in names.items()])
 
 
+def continuous() -> str:
+    """runtime.md: decisions of continuous actors."""
+    ways = {"agent 0 in C": "agent 0, in C", "agent 1 in C": "agent 1, in C", "agent 0 act": "agent 0, `act`",
+            "agent 1 act": "agent 1, `act`", "team": "both, `team.act`"}  # fmt: skip
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in measured("continuous")["rows"]:
+        actor = f"{row['architecture'].upper()}, hidden {row['hidden']}"
+        gain = "" if row["weights"] == "dense" else f", {times(row['over_dense'])}"
+        rows.setdefault((actor, row["weights"]), {})[row["what"]] = digits(row["median_ns"] / 1000) + gain
+    found = [[*names, *(of[way] for way in ways)] for names, of in rows.items()]
+    return table(["actor", "weights", *ways.values()], found)
+
+
 def break_even() -> str:
     """runtime.md: the density from which a layout no longer pays, from the kernels' own tables."""
     layouts = {"MAST_PERMUTED": "windows", "MAST_SLICES": "slices", "MAST_BLOCKS8": "8x1", "MAST_BLOCKS16": "16x1",
@@ -122,17 +135,17 @@ def instructions() -> str:
     return table(["network", "instructions a decision", "code and tables, bytes"], found)
 
 
-def chips() -> str:
-    """c.md: a run's policy on small chips."""
-    rows, order = {}, ("Cortex-M0", "Cortex-M4F")
-    for row in measured("chips")["rows"]:
+def chips(of: str = "map", name: str = "chips") -> str:
+    """c.md: a run's policy, or an actor, on small chips."""
+    rows, order, keys = {}, ("Cortex-M0", "Cortex-M4F"), ("instructions", "flash_bytes", "ram_bytes")
+    for row in measured(name)["rows"]:
         rows.setdefault((row["map"], row["network"]), {})[row["chip"]] = row
     found = [
-        [*names, *(f"{of[chip][key]:,}" for key in ("instructions", "flash_bytes", "ram_bytes") for chip in order)]
-        for names, of in rows.items()
+        [*names, *(f"{on[chip][key]:,}" if chip in on else "" for key in keys for chip in order)]
+        for names, on in rows.items()
     ]
     head = [f"{what}, {chip.removeprefix('Cortex-')}" for what in ("instructions", "flash", "RAM") for chip in order]
-    return table(["map", "network", *head], found)
+    return table([of, "network", *head], found)
 
 
 def fixed_point() -> str:

@@ -8,6 +8,8 @@ What leaves, and why nothing changes:
   units; then h' = (1 - z) 0 + z 0. No other unit is constant: without inputs h_t = (1 - z) n + z h_{t-1} still moves.
 - Units from which no path of connections leads to an action value, cycles among such units included.
 
+Of a network without a memory the same of both layers: a constant of the second joins the biases of the action values.
+
 Column blocks are outputs side by side, so where a layer has blocks only whole groups of outputs leave.
 """
 
@@ -30,7 +32,7 @@ ROUNDING = 1e-5
 
 @dataclass(frozen=True, eq=False)
 class Compacted:
-    """A network, the trained units it keeps (increasing indices), and how many constant fc1 units were folded."""
+    """A network, the trained units it keeps (increasing indices), and how many constant units were folded."""
 
     network: Network
     fc1: NDArray[np.intp]
@@ -40,7 +42,8 @@ class Compacted:
 
 @dataclass(frozen=True)
 class Removed:
-    """What compaction took from one network: units of fc1 and of the GRU, out of the trained, and constants folded.
+    """What compaction took from one network: units of fc1 and of the layer after it, out of the trained, and constants
+    folded.
 
     label: the agent that runs it, or how many share it.
     """
@@ -62,18 +65,39 @@ class Removed:
 def compact(network: Network, fold: bool = True) -> Compacted:
     """The float32 network without units that cannot change an action; one unit of each layer always stays.
 
-    One without a memory stays as it is.
-
     fold: also fold positive constants into biases, which changes the rounding of sums. Without it every sum has the
-    same addends in the same order, less exact zeros.
+    same addends in the same order, less exact zeros. Networks whose actions are searched for stay whole.
     """
-    if network.architecture != "gru":
-        return _whole(network)
+    of_kind = {"gru": _compact_gru, "mlp": _compact_mlp}.get(network.architecture)
+    return of_kind(network, fold) if of_kind else _whole(network)
+
+
+def _compact_mlp(network: Network, fold: bool) -> Compacted:
+    weight = {name: layer.dense() for name, layer in network.layers().items()}
+    weight["mid"][~weight["fc2"].any(0)] = 0.0
+    mid_bias, from_fc1 = _fold(weight, "fc1", network.fc1_bias, "mid", network.mid_bias, fold)
+    fc2_bias, from_mid = _fold(weight, "mid", mid_bias, "fc2", network.fc2_bias, fold)
+    hidden = np.flatnonzero(_whole_groups(np.any(weight["fc2"], axis=0), network.mid.block))
+    fc1 = np.flatnonzero(_whole_groups(np.any(weight["mid"][hidden], axis=0), network.fc1.block))
+    compacted = replace(
+        network,
+        fc1=_part(network.fc1, weight["fc1"], fc1, np.arange(network.fc1.inputs)),
+        mid=_part(network.mid, weight["mid"], hidden, fc1),
+        fc2=_part(network.fc2, weight["fc2"], np.arange(network.fc2.outputs), hidden),
+        fc1_bias=network.fc1_bias[fc1],
+        mid_bias=mid_bias[hidden],
+        fc2_bias=fc2_bias,
+    )
+    return Compacted(compacted, fc1, hidden, from_fc1 + from_mid)
+
+
+def _compact_gru(network: Network, fold: bool) -> Compacted:
     weight = {name: layer.dense() for name, layer in network.layers().items()}
     bias, reads = network.gru_bias, _readable(weight["weight_ih"])
     constant = ~weight["fc1"].any(1)
     output = np.where(constant, np.maximum(network.fc1_bias, 0.0), 0.0)
-    if fold and (moved := _folded_bias(bias, weight["weight_ih"], output)) is not None:
+    change = (weight["weight_ih"].astype(np.float64) @ output).reshape(3, -1)
+    if fold and (moved := _moved(bias, np.concatenate([change, np.zeros_like(change[:1])]))) is not None:
         bias = moved
     else:
         constant &= output == 0.0
@@ -147,13 +171,27 @@ def _actions(bundle: Bundle, trace: Trace, backend: str) -> NDArray:
     return np.array([team.act(*step) for step in zip(trace.obs, trace.avail_actions, strict=True)])
 
 
-def _folded_bias(bias: NDArray, weight_ih: NDArray, output: NDArray) -> NDArray[np.float32] | None:
-    """gru_bias [4, hidden] with the constant fc1 outputs added; None where that overflows float32."""
-    moved = bias.astype(np.float64)
-    moved[:3] += (weight_ih.astype(np.float64) @ output).reshape(3, -1)
+def _moved(bias: NDArray, change: NDArray[np.float64]) -> NDArray[np.float32] | None:
+    """The bias with constants added; None where that overflows float32."""
     with np.errstate(over="ignore"):
-        narrow = moved.astype(np.float32)
+        narrow = (bias.astype(np.float64) + change).astype(np.float32)
     return narrow if np.isfinite(narrow).all() else None
+
+
+def _fold(
+    weight: dict[str, NDArray], layer: str, bias: NDArray, reader: str, reader_bias: NDArray, fold: bool
+) -> tuple[NDArray[np.float32], int]:
+    """Units of `layer` without inputs, whose output is constant, are read no more by `reader`, the layer after it: the
+    biases that take their place, and how many of them are in there.
+    """
+    constant = ~weight[layer].any(1)
+    output = np.where(constant, np.maximum(bias, 0.0), 0.0)
+    moved = _moved(reader_bias, weight[reader].astype(np.float64) @ output) if fold else None
+    if moved is None:
+        constant, moved = constant & (output == 0.0), reader_bias
+    folded = int((constant & (output > 0.0) & weight[reader].any(0)).sum())
+    weight[reader][:, constant] = 0.0
+    return moved, folded
 
 
 def _zero_units(weight: dict[str, NDArray], bias: NDArray) -> NDArray[np.bool_]:

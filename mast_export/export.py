@@ -79,24 +79,13 @@ def _check_version(version: str) -> None:
 
 
 def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
-    """Raises ExportError for a format without continuous actions or networks without a memory, and for a limit that
-    cannot be."""
+    """Raises ExportError for a format without a search for actions, and for a limit that cannot be."""
     head = bundle.contract.head
-    able = [name for name in FORMATS if find_format(name).every_kind]
+    able = [name for name in FORMATS if find_format(name).searches]
     if head is not None and head.search is not None and format_ not in able:
         raise ExportError(
             f"--format {format_}: the agents search for their action, which {find_format(format_).description} exports "
             f"do not; use --format {', '.join(able)}, or train actors with --algorithm facmac"
-        )
-    if bundle.networks[0].architecture != "gru" and format_ not in able:
-        raise ExportError(
-            f"--format {format_}: the agents have no memory (net.recurrent = false), and "
-            f"{find_format(format_).description} exports are of a GRU; use --format {', '.join(able)}"
-        )
-    if head is not None and format_ not in able:
-        raise ExportError(
-            f"--format {format_}: the policy's actions are continuous, and {find_format(format_).description} exports "
-            f"choose among actions; use --format {', '.join(able)}"
         )
     if rate_limit is None:
         return

@@ -22,7 +22,7 @@ class Bounded:
     """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
 
     last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component. It
-    is the given memory, changed in place. actions: the same in their units. sizes [n] int32: components of each agent.
+    is the given memory, changed in place. actions: the same in their units. sizes: components of each agent.
     networks: one for each agent. Raises BackendError where actions are searched for and there is no numpy.
     """
 
@@ -36,16 +36,12 @@ class Bounded:
     ) -> None:
         self.n_actions = n_actions
         self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
-        self.sizes = array("i", map(len, self._low))
+        self.sizes = [*map(len, self._low)]
         size = len(self.sizes) * n_actions
         self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
         self.acted = bytearray(len(self.sizes))
         self._step = ANYWHERE if head.rate_limit is None else 2.0 * head.rate_limit
         self.search = None if head.search is None else _searcher(head, networks, self.sizes, n_actions)
-        self._packed = [self.packed(row) for row in range(len(self.sizes))]
-        self._bounds = array("f")
-        for own in self._packed:
-            self._bounds += own + array("f", bytes(4 * (4 * n_actions + 1 - len(own))))
         self.actions = array("f", bytes(4 * size))
         self.reset(range(len(self.sizes)))
 
@@ -62,15 +58,8 @@ class Bounded:
         for k, (u, low, high) in enumerate(zip(last, self._low[row], self._high[row], strict=False), start):
             self.actions[k] = min(max(0.5 * (low + high) + u * 0.5 * (high - low), low), high)
 
-    def decide(self, q: Any) -> None:
-        """Squash the outputs, n x A float32, or search from them, n x H, and remember that as the last actions."""
-        if self.search is None:
-            squash(q, self.last, self._bounds, self.sizes, self.actions)
-        else:
-            self._search(self.search, q)
-        self.acted[:] = b"\1" * len(self.acted)
-
-    def _search(self, search: Searcher, q: Any) -> None:
+    def searched(self, search: Searcher, q: Any) -> None:
+        """Search for actions from the outputs, n x H float32, and remember them as the last actions."""
         import numpy as np
 
         found = search(np.frombuffer(q, np.float32).reshape(len(self.sizes), -1)).tolist()
@@ -79,11 +68,14 @@ class Bounded:
             moves = [min(max(u, a - self._step), a + self._step) for u, a in zip(own, last, strict=True)]
             self.put(row, array("f", moves))
 
-    def packed(self, row: int = 0) -> array[float]:
-        """What squash reads of an agent: low, high, middle and half of its range, and how far a component may move."""
-        pairs = list(zip(self._low[row], self._high[row], strict=True))
-        middle, half = [0.5 * (a + b) for a, b in pairs], [0.5 * (b - a) for a, b in pairs]
-        return array("f", [*self._low[row], *self._high[row], *middle, *half, self._step])
+    def packed(self, width: int) -> array[float]:
+        """What `squash` reads of n x `width` outputs: low, high, middle and half of each range, and how far a component
+        may move; all of them 0 where an agent has no such component."""
+        ranges = []
+        for low, high in zip(self._low, self._high, strict=True):
+            own = [(a, b, 0.5 * (a + b), 0.5 * (b - a), self._step) for a, b in zip(low, high, strict=True)]
+            ranges += own + [(0.0,) * 5] * (width - len(own))
+        return array("f", [value for part in zip(*ranges, strict=True) for value in part])
 
     def executed(self, row: int, given: Any, scaled: bool, who: str = "", padded: bool = False) -> array[float]:
         """Row `row` of the last actions [A] if this had been done. Raises ObservationError.
@@ -111,8 +103,60 @@ class Bounded:
         return array("f", [min(max(x, -1.0), 1.0) for x in action] + [0.0] * (self.n_actions - size))
 
 
-class ContinuousTeam:
-    """mast_runtime.agent.Team of continuous actions, on a team that a backend made for `inner.inner_contract`.
+class _Continuous:
+    """What an agent and a team share, on what a backend made for `inner.inner_contract`: n x A last actions, of which
+    `width` of each agent are shown."""
+
+    def __init__(self, contract: Contract, inner: Any, bounded: Bounded, width: int, rows: int) -> None:
+        """rows: of what is shown, 0: one agent's alone."""
+        self.contract, self.backend, self._inner, self._bounded = contract, inner.backend, inner, bounded
+        self._width, self._rows = width, rows
+        self._actions = memoryview(bounded.actions)[: max(rows, 1) * width]
+        self._packed = bounded.packed(width)
+        self._native = None if bounded.search else getattr(inner, "bounded", None)
+        self._all_acted = b"\1" * len(bounded.acted)
+
+    def _decide(self, x: Any) -> None:
+        """A decision on what the networks read."""
+        bounded = self._bounded
+        if self._native is not None:
+            self._native(x, bounded.last, self._packed, self._actions)
+        else:
+            self._inner.act(x)
+            q = self._inner.q_bytes
+            if bounded.search is None:
+                squash(memoryview(q)[: 4 * len(self._actions)], self._packed, bounded.last, self._actions)
+            else:
+                bounded.searched(bounded.search, q)
+        bounded.acted[:] = self._all_acted
+
+    def _shown(self, flat: Any, like: Any = None) -> Any:
+        return answer(bytearray(flat), "f", self._rows, self._width, like)
+
+    @property
+    def last_action(self) -> Any:
+        """The last action [A], or actions [n,A], decided or executed; the middle of the range before the first of an
+        episode."""
+        return self._shown(self._actions)
+
+    @property
+    def scaled(self) -> Any:
+        """The same in [-1, 1]."""
+        return self._shown(self._bounded.last[: len(self._actions)])
+
+    @property
+    def hidden(self) -> Any:
+        """Recurrent state [H] or [n,H]."""
+        return self._inner.hidden
+
+    @property
+    def out_of_range(self) -> int:
+        """Inputs so far that lay outside the range that training saw."""
+        return self._inner.out_of_range
+
+
+class ContinuousTeam(_Continuous):
+    """mast_runtime.agent.Team of continuous actions.
 
     q [n,A] float32 is what the networks gave, before tanh; [n,H] where their actions are searched for from it. An agent
     that has fewer components than A has zeros for the others in its actions.
@@ -120,11 +164,12 @@ class ContinuousTeam:
 
     def __init__(self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int]) -> None:
         assert contract.head is not None
-        self.contract, self.backend, self.n, self._inner = contract, inner.backend, inner.n, inner
-        self._bounded = Bounded(contract.head, networks, indices, contract.n_actions)
-        self._width = contract.obs_dim + contract.n_actions * contract.last_action
-        self._x = memoryview(array("f", bytes(4 * self.n * self._width)))
-        self._rows = self._x.cast("B").cast("f", (self.n, self._width))
+        bounded = Bounded(contract.head, networks, indices, contract.n_actions)
+        super().__init__(contract, inner, bounded, contract.n_actions, inner.n)
+        self.n = inner.n
+        self._inputs = contract.obs_dim + contract.n_actions * contract.last_action
+        self._x = memoryview(array("f", bytes(4 * self.n * self._inputs)))
+        self._read = self._x.cast("B").cast("f", (self.n, self._inputs))
 
     def reset(self, which: Any = None) -> None:
         """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
@@ -141,13 +186,12 @@ class ContinuousTeam:
             self._join(given)
         else:
             self._x[:] = given
-        self._inner.act(self._rows)
-        self._bounded.decide(self._inner.q_bytes)
-        return answer(bytearray(self._bounded.actions), "f", self.n, self.contract.n_actions, obs)
+        self._decide(self._read)
+        return self._shown(self._actions, obs)
 
     def _join(self, given: memoryview[float]) -> None:
         """Each agent's observation and last action, as its network reads them."""
-        x, width, size, more = self._x, self._width, self.contract.obs_dim, self.contract.n_actions
+        x, width, size, more = self._x, self._inputs, self.contract.obs_dim, self.contract.n_actions
         if self.n < size:
             for i in range(self.n):
                 x[i * width : i * width + size] = given[i * size : (i + 1) * size]
@@ -172,66 +216,34 @@ class ContinuousTeam:
         for i, last in enumerate(rows):
             self._bounded.put(i, last)
 
-    def _shown(self, flat: Any) -> Any:
-        return answer(bytearray(flat), "f", self.n, self.contract.n_actions)
-
-    @property
-    def last_action(self) -> Any:
-        """The last actions [n,A], decided or executed; the middle of their range before the first of an episode."""
-        return self._shown(self._bounded.actions)
-
-    @property
-    def scaled(self) -> Any:
-        """The last actions [n,A] in [-1, 1]."""
-        return self._shown(self._bounded.last)
-
     @property
     def q(self) -> Any:
         """What the networks gave last [n,A], before tanh or the search."""
         return self._inner.q
 
     @property
-    def hidden(self) -> Any:
-        """Recurrent state [n,H]."""
-        return self._inner.hidden
-
-    @property
-    def out_of_range(self) -> int:
-        """Inputs so far that lay outside the range that training saw."""
-        return self._inner.out_of_range
-
-    @property
     def out_of_range_counts(self) -> Any:
-        """The same for each agent and input [n,O]."""
+        """Inputs out of range of each agent and input [n,O]."""
         counts, size = self._inner.out_of_range_counts, self.contract.obs_dim
         return [row[:size] for row in counts] if isinstance(counts, list) else counts[:, :size]
 
 
-class ContinuousAgent:
-    """mast_runtime.agent.Agent of continuous actions, on an agent that a backend made for `inner.inner_contract`."""
+class ContinuousAgent(_Continuous):
+    """mast_runtime.agent.Agent of continuous actions."""
 
     def __init__(self, contract: Contract, network: Network, inner: Any, index: int) -> None:
         assert contract.head is not None
-        self.contract, self.index, self.backend, self._inner = contract, index, inner.backend, inner
         self._x = array("f", bytes(4 * (contract.obs_dim + contract.n_actions * contract.last_action)))
         self._obs = memoryview(self._x)[: contract.obs_dim]
         last = memoryview(self._x)[contract.obs_dim :] if contract.last_action else None
-        self._bounded = Bounded(contract.head, [network], [index], contract.n_actions, last)
-        self._obs_dim, self._size = contract.obs_dim, self._bounded.sizes[0]
-        self._acted = self._bounded.acted
-        self._native = None if self._bounded.search else getattr(inner, "bounded", None)
-        self._last, self._packed = self._bounded.last, self._bounded.packed()
-        self._action = array("f", bytes(4 * self._size))
-        self._take()
-
-    def _take(self) -> None:
-        self._action[:] = self._bounded.actions[: self._size]
+        bounded = Bounded(contract.head, [network], [index], contract.n_actions, last)
+        super().__init__(contract, inner, bounded, bounded.sizes[0], 0)
+        self.index = index
 
     def reset(self) -> None:
         """Forget the episode: zero memory, no last action."""
         self._inner.reset()
         self._bounded.reset([0])
-        self._take()
 
     def act(self, obs: Any, avail_actions: None = None) -> Any:
         """The action [A] float32 in its units for obs [O]: for numpy observations an array of numpy, for others
@@ -241,15 +253,9 @@ class ContinuousAgent:
         try:
             self._obs[:] = obs
         except (TypeError, ValueError):
-            self._obs[:] = read_obs(obs, 0, self._obs_dim)
-        if self._native is not None:
-            self._native(self._x, self._last, self._packed, self._action)
-            self._acted[0] = 1
-        else:
-            self._inner.act(self._x)
-            self._bounded.decide(self._inner.q_bytes)
-            self._take()
-        return answer(bytearray(self._action), "f", 0, self._size, obs)
+            self._obs[:] = read_obs(obs, 0, self.contract.obs_dim)
+        self._decide(self._x)
+        return self._shown(self._actions, obs)
 
     def executed(self, action: Any, scaled: bool = False) -> None:
         """What was done in place of the last decision [A], in its units: the last action of the next one.
@@ -257,37 +263,16 @@ class ContinuousAgent:
         What is outside the bounds counts as the bound. scaled: it is in [-1, 1]. Raises ObservationError.
         """
         self._bounded.put(0, self._bounded.executed(0, action, scaled))
-        self._take()
-
-    @property
-    def last_action(self) -> Any:
-        """The last action [A], decided or executed; the middle of its range before the first of an episode."""
-        return answer(bytearray(self._action), "f", 0, self._size)
-
-    @property
-    def scaled(self) -> Any:
-        """The last action [A] in [-1, 1]."""
-        return answer(bytearray(self._bounded.last[: self._size]), "f", 0, self._size)
 
     @property
     def q(self) -> Any:
         """What the network gave last [A], before tanh; [H] where the action is searched for from it."""
-        return self._inner.q[: self._size] if self._bounded.search is None else self._inner.q
-
-    @property
-    def hidden(self) -> Any:
-        """Recurrent state [H]."""
-        return self._inner.hidden
-
-    @property
-    def out_of_range(self) -> int:
-        """Inputs so far that lay outside the range that training saw."""
-        return self._inner.out_of_range
+        return self._inner.q[: self._width] if self._bounded.search is None else self._inner.q
 
     @property
     def out_of_range_counts(self) -> Any:
-        """The same for each input [O]."""
-        return self._inner.out_of_range_counts[: self._obs_dim]
+        """Inputs out of range, for each input [O]."""
+        return self._inner.out_of_range_counts[: self.contract.obs_dim]
 
 
 def _searcher(head: Head, networks: Sequence[Network], sizes: Sequence[int], n_actions: int) -> Searcher:

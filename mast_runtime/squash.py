@@ -1,4 +1,4 @@
-"""From what networks give to continuous actions: tanh, how far a component may move, and its bounds."""
+"""From what networks give to continuous actions, where the C kernels do not: tanh, how far a component may move, bounds."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ from array import array
 from math import tanh
 from typing import Any
 
-from mast_runtime import native
-
 ANYWHERE = 4.0
 """How far a component of [-1, 1] may move where no limit is set."""
 
 
-def squash(q: Any, last: Any, bounds: array[float], sizes: array[int], out: Any) -> None:
-    """Squash q into `last` in [-1, 1] and into `out` in its units, each n x A float32; sizes [n] int32.
+def squash(q: Any, bounds: array[float], last: Any, out: Any) -> None:
+    """Squash q into `last` in [-1, 1] and into `out` in its units, k float32 each.
 
-    bounds: n x (4 A + 1) float32, of which an agent of k components has 4 k + 1: low, high, middle and half of the
-    range, and how far `last` may move. Components that an agent does not have stay as they are.
+    bounds: 5 k float32: low, high, middle and half of each range, and how far `last` may move; all of them 0 for an
+    output that is nobody's.
     """
-    if not native.missing():
-        native.squash(q, last, bounds, sizes, out)
-        return
-    values, width = memoryview(q).cast("B").cast("f"), len(out) // len(sizes)
-    for row, size in enumerate(sizes):
-        own = bounds[row * (4 * width + 1) : (row + 1) * (4 * width + 1)]
-        low, high, middle, half, step = *(own[i * size : (i + 1) * size] for i in range(4)), own[4 * size]
-        for k, at in enumerate(range(row * width, row * width + size)):
-            u = last[at] = min(max(tanh(values[at]), last[at] - step), last[at] + step)
-            out[at] = min(max(middle[k] + u * half[k], low[k]), high[k])
+    values, k = memoryview(q).cast("B").cast("f"), len(out)
+    low, high, middle, half, reach = (bounds[i * k : (i + 1) * k] for i in range(5))
+    for i, value in enumerate(values):
+        u = last[i] = min(max(tanh(value), last[i] - reach[i]), last[i] + reach[i])
+        out[i] = min(max(middle[i] + u * half[i], low[i]), high[i])

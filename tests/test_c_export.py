@@ -134,16 +134,17 @@ def test_activations_keep_their_bound(tmp_path):
     folder = write(make("unstructured"), 0, tmp_path / "c")
     (folder / "bound.c").write_text(
         '#include "policy.c"\n#include <math.h>\n#include <stdio.h>\n'
-        "int main(void) {\n double t = 0, s = 0;\n"
+        "int main(void) {\n double t = 0, s = 0, r = 0;\n"
         " for (int i = -400000; i <= 400000; i++) {\n  const float x = (float)i * 5e-5f;\n"
         "  t = fmax(t, fabs((double)tanh_fit(x) - tanh((double)x)));\n"
+        "  r = fmax(r, i ? fabs((double)tanh_fit(x) / tanh((double)x) - 1) : 0);\n"
         "  s = fmax(s, fabs((double)sigmoid_fit(x) - 1 / (1 + exp(-(double)x))));\n }\n"
-        ' printf("%g %g\\n", t, s);\n}\n'
+        ' printf("%g %g %g\\n", t, s, r);\n}\n'
     )
     command = [*find_compiler(), "-std=c99", "-O2", "-o", tmp_path / "bound", folder / "bound.c", "-lm"]
     subprocess.run(command, check=True)
-    tanh, sigmoid = map(float, run(tmp_path / "bound").stdout.split())
-    assert tanh < 6e-7 and sigmoid < 4e-7
+    tanh, sigmoid, relative = map(float, run(tmp_path / "bound").stdout.split())
+    assert tanh < 6e-7 and sigmoid < 4e-7 and relative < 9e-7
 
 
 @compiler

@@ -16,7 +16,8 @@ from mast_export.c import fixed_source, trials
 from mast_export.c.build import build, find_compiler, parse_bits
 from mast_export.c.source import generate
 from mast_export.errors import ExportError
-from mast_export.fixed import LEVELS, MEMORY, Fixed, fix, tanh_table
+from mast_export.fixed import MEMORY, Fixed, fix, tanh_table
+from mast_export.fixed_rows import LEVELS
 from mast_export.formats import c as c_format
 from mast_export.formats.c import export_c
 from mast_export.quantise import quantise
@@ -128,7 +129,7 @@ def test_tanh_by_straight_lines():
 def test_weights_fit_and_connections_far_apart_are_reached():
     bundle = random_bundle(3, **CASES["far apart"])
     integers = fixed(bundle, record(bundle))
-    for rows in (integers.fc1, integers.gates, integers.fc2):
+    for rows in (integers.fc1, integers.middle, integers.fc2):
         assert np.abs(rows.weights).max() <= LEVELS and np.ptp(rows.shifts) <= 3 and rows.shifts.min() >= 0
     tables = {table.name: table for table in fixed_source.tables(integers)}
     rows, connections = tables["rows"].values, tables["connections"].values.tolist()

@@ -144,9 +144,9 @@ def test_an_export_plays_as_its_run_does_and_is_drawn(trained, tmp_path):
     assert slower["return_mean"] != pytest.approx(expected["return_mean"], abs=1e-4)
 
 
-@pytest.mark.parametrize("format_", ["onnx", "onnx-sparse"])
-def test_onnx_models_are_verified_with_a_limit_too(trained, tmp_path, format_):
-    for more in ([], ["--rate-limit", "0.02"]):
+@pytest.mark.parametrize("format_", ["onnx", "onnx-sparse", "c"])
+def test_other_formats_are_verified_with_a_limit_too(trained, tmp_path, format_):
+    for more in ([], ["--rate-limit", "0.02"], *([["--dtype", "i8"]] if format_ == "c" else [])):
         answer = call(trained, "export", "r", "--format", format_, "-o", str(tmp_path / "models"), *more)
         assert answer.exit_code == 0 and answer.output.count("of its range") == 2, answer.output
 
@@ -154,7 +154,6 @@ def test_onnx_models_are_verified_with_a_limit_too(trained, tmp_path, format_):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--format", "c"], "--format c: the policy's actions are continuous, and C exports choose among actions; use"),
         (["--rate-limit", "0"], "--rate-limit 0: expected a share of the range, above 0 and at most 1"),
         (["--rate-limit", "nan"], "--rate-limit nan: expected a share of the range"),
     ],
@@ -181,9 +180,8 @@ def test_agents_without_a_memory_are_exported_and_verified(tmp_path, dtype):
     assert {network.architecture for network in bundle.networks} == {"mlp"} and replay(bundle).passed
     if dtype == "f32":
         models = export_run(tmp_path / "r", snapshot, "onnx")
+        models += export_run(tmp_path / "r", snapshot, "c") + export_run(tmp_path / "r", snapshot, "c", dtype="i8")
         assert all(model.report is not None and model.report.passed for model in models)
-        with pytest.raises(ExportError, match=r"--format c: the agents have no memory .* use --format mast, onnx"):
-            export_run(tmp_path / "r", snapshot, "c")
 
 
 def test_a_policy_of_another_kind_or_other_bounds_is_refused_in_one_line(trained):

@@ -186,7 +186,7 @@ def test_the_native_agent_refuses_buffers_that_do_not_fit():
         inner_contract(bounded_bundle(1, hidden=8).contract), _native_step(bounded_bundle(1, hidden=8)), 0
     )
     x, last, out = np.zeros(23, np.float32), np.zeros(3, np.float32), np.zeros(2, np.float32)
-    bounds = np.array([-1, -2, 1, 2, 0, 0, 1, 2, 4], np.float32)
+    bounds = np.array([-1, -2, 1, 2, 0, 0, 1, 2, 4, 4], np.float32)
     agent.bounded(x, last, bounds, out)
     assert last[:2].any() and last[2] == 0 and out == pytest.approx(last[:2] * [1, 2])
     fixed = np.zeros(3, np.float32)

@@ -412,7 +412,7 @@ SANITIZED = """
 import sys
 import mast_runtime, pytest
 assert mast_runtime.__file__.startswith(sys.argv[2]), mast_runtime.__file__
-kept = "(as_reference and (-9- or -65-)) or density or refusals or other_kinds or half or checks or hostile"
+kept = "(as_reference and (-9- or -65-)) or density or refusals or other_kinds or half or checks or hostile or squash"
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[3:], sys.argv[1], "-k", kept]))
 """
 
@@ -443,7 +443,8 @@ def test_address_and_undefined_sanitizers(tmp_path):
     for name in ("networks.py", "handmade.py"):
         shutil.copy(tests / name, tmp_path)
     test, *more = (
-        shutil.copy(tests / f"test_{name}.py", tmp_path) for name in ("native", "native_checks", "hostile_bundle")
+        shutil.copy(tests / f"test_{name}.py", tmp_path)
+        for name in ("native", "native_checks", "hostile_bundle", "continuous_kernels")
     )
     environment = {
         "LD_PRELOAD": runtime,

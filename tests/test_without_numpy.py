@@ -17,7 +17,7 @@ from bounded import bounded_bundle, recorded
 from networks import observed, random_bundle
 
 from mast_export.quantise import quantise
-from mast_runtime import BackendError, backends, load, native, save, squash
+from mast_runtime import BackendError, backends, load, native, save
 from mast_runtime.given import chosen_agents
 from mast_runtime.measure.inspect import describe
 from mast_runtime.network import LAYERS
@@ -175,28 +175,11 @@ def test_numpy_in_numpy_out_and_other_kinds_otherwise():
         assert policy.agent(0, backend).act(obs[0].tolist()).typecode == "f"
 
 
-def test_squashing_in_python_is_that_in_c(monkeypatch):
+def test_squashing_in_python_is_that_in_c():
     bundle, rng = bounded_bundle(9, 0.05, hidden=8), np.random.default_rng(0)
-    obs = rng.standard_normal((20, 3, bundle.contract.obs_dim)).astype(np.float32)
-    team = bundle.team()
-    expected = [team.act(row) for row in obs]
-    monkeypatch.setattr(squash.native, "missing", lambda: "C")
-    team.reset()
-    np.testing.assert_allclose([team.act(row) for row in obs], expected, atol=1e-6)
-
-
-def test_squashing_refuses_memory_that_does_not_fit():
-    f, sizes = lambda n: np.zeros(n, np.float32), np.array([2, 1], np.int32)
-    good = [f(4).tobytes(), f(4), f(18), sizes, f(4)]
-    native.squash(*good)
-    fixed = f(4)
-    fixed.flags.writeable = False
-    wrong_sizes = [sizes[:1], sizes[:0], sizes + 1, sizes - 3, sizes.astype(np.int64)]
-    wrong = [[f(5), f(0)], [f(3), fixed, 1, f(4).astype(float)], [f(17), f(4)], wrong_sizes, [f(3), fixed, None]]
-    for at, others in enumerate(wrong):
-        for other in others:
-            with pytest.raises((TypeError, ValueError)):
-                native.squash(*good[:at], other, *good[at + 1 :])
+    team, plain = bundle.team(), bundle.team(backend="reference")
+    for row in rng.standard_normal((20, 3, bundle.contract.obs_dim)).astype(np.float32):
+        np.testing.assert_allclose(plain.act(row), team.act(row), atol=1e-5)
 
 
 def test_which_agents_are_meant():

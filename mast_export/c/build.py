@@ -36,9 +36,9 @@ def find_compiler() -> list[str]:
 
 
 def run_test(
-    compiler: list[str], folder: Path, n_actions: int, number: type = np.float32
-) -> tuple[NDArray[np.int64], NDArray, NDArray]:
-    """Build and run the test in `folder`, which must pass: its actions [T], q [T,A] and hidden [T,H] (see parse_bits).
+    compiler: list[str], folder: Path, n_actions: int, number: type = np.float32, continuous: bool = False
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Build and run the test in `folder`, which must pass: its actions, q [T,A] and hidden [T,H] (see parse_bits).
 
     Nothing stays in the folder. Raises ExportError.
     """
@@ -46,7 +46,7 @@ def run_test(
         program = Path(scratch, "policy_test")
         build(compiler, folder, program)
         _run([str(program)], "the C policy fails its own test")
-        return parse_bits(_run([str(program), "bits"], "the C policy fails"), n_actions, number)
+        return parse_bits(_run([str(program), "bits"], "the C policy fails"), n_actions, number, continuous)
 
 
 def build(compiler: list[str], folder: Path, program: Path, flags: tuple[str, ...] = FLAGS) -> None:
@@ -58,14 +58,20 @@ def build(compiler: list[str], folder: Path, program: Path, flags: tuple[str, ..
     _run(command, f"{compiler[0]} cannot build the C policy")
 
 
-def parse_bits(text: str, n_actions: int, number: type = np.float32) -> tuple[NDArray[np.int64], NDArray, NDArray]:
-    """What the test prints when it is given an argument: actions [T], q [T,A] and hidden [T,H].
+def parse_bits(
+    text: str, n_actions: int, number: type = np.float32, continuous: bool = False
+) -> tuple[NDArray, NDArray, NDArray]:
+    """What the test prints when it is given an argument: actions [T] int64, q [T,A] and hidden [T,H].
 
-    number: float32, or int32 of a policy in fixed point.
+    number: float32, or int32 of a policy in fixed point. continuous: actions are [T,A] float32, NaN where it refused.
     """
     rows = [line.split() for line in text.splitlines()]
-    actions = np.array([int(row[0]) for row in rows], np.int64)
-    values = np.array([[int(word, 16) for word in row[1:]] for row in rows], np.uint32).view(number)
+    actions: NDArray = np.array([int(row[0]) for row in rows], np.int64)
+    words = np.array([[int(word, 16) for word in row[1:]] for row in rows], np.uint32)
+    if continuous:
+        actions = np.where(actions[:, None] == 0, words[:, :n_actions].view(np.float32), np.float32("nan"))
+        words = words[:, n_actions:]
+    values = np.ascontiguousarray(words).view(number)
     return actions, values[:, :n_actions], values[:, n_actions:]
 
 

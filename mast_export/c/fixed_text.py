@@ -5,12 +5,12 @@ mast_export.fixed says what the numbers are, and computes the same bits. See tex
 
 API = """
 #define @PREFIX@_FIXED_POINT 1
-#define @PREFIX@_Q_UNIT @UNIT@f /* an action value in reals: q times this; the step does not need it */
+#define @PREFIX@_Q_UNIT @UNIT@f /* q in reals: q times this; the step does not need it */
 
 /* The same for an observation of integers: obs[i] * 2^OBS_BITS(i), rounded, within +-32767. A value of a larger size
  * than that holds is taken as the largest. @prefix@_act converts its floats so, without floating-point arithmetic. */
 @OBS_BITS@
-int @prefix@_act_i16(@prefix@_state *state, const int16_t *obs, const uint8_t *avail);
+@INTEGER_API@
 """
 
 OBS_BITS = """\
@@ -38,6 +38,12 @@ static int32_t scaled(int32_t x, unsigned bits)
     return (x + (int32_t)(((uint32_t)1 << bits) >> 1)) >> bits;
 }
 
+/* Its positive part. */
+static int16_t positive(int32_t x)
+{
+    return (int16_t)(x > 0 ? clamp(x, 32767) : 0);
+}
+
 /* A row of weights times x. `row`: how many connections, and 2 bits of shift beyond `shift`. A connection: the weight,
  * and 6 bits of distance to its input from the one before. */
 static int32_t sum_row(const int16_t *connection, const int16_t *x, unsigned row, unsigned shift)
@@ -58,7 +64,9 @@ static inline int32_t next_row(cursor *at, const int16_t *x, unsigned shift)
     at->connection += row >> 2;
     return sum_row(connection, x, row, shift);
 }
+"""
 
+TANH = """\
 /* tanh(u / 2^13) * 2^15, between the table's points a straight line. */
 static int32_t tanh_fixed(int32_t u)
 {
@@ -66,7 +74,9 @@ static int32_t tanh_fixed(int32_t u)
     const int16_t *const point = tanh_table + (at >> 9);
     return point[0] + (((point[1] - point[0]) * (at & 511)) >> 9);
 }
+"""
 
+GRU = """\
 /* sigmoid(x / 2^12) * 2^15 */
 static int32_t sigmoid_fixed(int32_t x)
 {
@@ -94,38 +104,24 @@ static void read_hidden(const int16_t *hidden, int16_t *x)
         x[i] = (int16_t)scaled(hidden[i], 3);
     }
 }
+"""
 
-static int any_available(const uint8_t *avail)
-{
-    int a = 0;
-    while (avail != NULL && a < ACTIONS && !avail[a]) {
-        a++;
-    }
-    return a < ACTIONS;
-}
-
+DECIDE = """\
 /* x: the observation, and room for the last action. */
-static int decide(@prefix@_state *state, int16_t *x, const uint8_t *avail)
+static int decide(@prefix@_state *state, int16_t *x@DECIDE_TO@)
 {
     cursor at = {connections, rows};
     int16_t y[FC1 + HIDDEN];
 
-    if (!any_available(avail)) {
-        return @PREFIX@_NO_ACTION;
-    }
-@LAST_ACTION@
+@AVAILABLE@@LAST_ACTION@
     for (int i = 0; i < FC1; i++) {
-        const int32_t sum = next_row(&at, x, FC1_SHIFT) + biases[i];
-        y[i] = (int16_t)(sum > 0 ? clamp(sum, 32767) : 0);
+        y[i] = positive(next_row(&at, x, FC1_SHIFT) + biases[i]);
     }
-    read_hidden(state->hidden, y + FC1);
-    gru(&at, y, state->hidden);
-    read_hidden(state->hidden, y + FC1);
+@MIDDLE@
     for (int a = 0; a < ACTIONS; a++) {
         state->q[a] = next_row(&at, y + FC1, Q_SHIFT) + q_biases[a];
     }
-    state->last_action = best_action(state->q, avail);
-    return state->last_action;
+@DECISION@
 }
 
 /* value * 2^bits, rounded, halves away from zero, within +-32767, from the bits of an IEEE float; 0: not finite. */
@@ -156,37 +152,45 @@ static int to_fixed(float value, int bits, int16_t *to)
 
 void @prefix@_reset(@prefix@_state *state)
 {
-    for (int i = 0; i < HIDDEN; i++) {
-        state->hidden[i] = 0;
-    }
-    for (int a = 0; a < ACTIONS; a++) {
+@RESET_HIDDEN@    for (int a = 0; a < ACTIONS; a++) {
         state->q[a] = 0;
     }
-    state->last_action = -1;
+@RESET_LAST@
 }
 
-int @prefix@_act(@prefix@_state *state, const float *obs, const uint8_t *avail)
-{
-    int16_t x[INPUTS];
+@ACT@"""
+
+OBSERVATION = {
+    "CONVERT_OBS": """\
     for (int i = 0; i < OBS; i++) {
         if (!to_fixed(obs[i], @PREFIX@_OBS_BITS(i), &x[i])) {
             return @PREFIX@_OBS_NOT_FINITE;
         }
-    }
-    return decide(state, x, avail);
-}
-
-int @prefix@_act_i16(@prefix@_state *state, const int16_t *obs, const uint8_t *avail)
-{
-    int16_t x[INPUTS];
+    }""",
+    "COPY_OBS": """\
     for (int i = 0; i < OBS; i++) {
         x[i] = obs[i];
-    }
-    return decide(state, x, avail);
+    }""",
 }
-"""
 
-LAST_ACTION = """\
-    for (int a = 0; a < ACTIONS; a++) {
-        x[OBS + a] = a == state->last_action ? 16384 : 0;
-    }"""
+MEMORY = {
+    "gru": {
+        "RESET_HIDDEN": """\
+    for (int i = 0; i < HIDDEN; i++) {
+        state->hidden[i] = 0;
+    }
+""",
+        "MIDDLE": """\
+    read_hidden(state->hidden, y + FC1);
+    gru(&at, y, state->hidden);
+    read_hidden(state->hidden, y + FC1);""",
+    },
+    "mlp": {
+        "RESET_HIDDEN": "",
+        "MIDDLE": """\
+    for (int i = 0; i < HIDDEN; i++) {
+        y[FC1 + i] = positive(next_row(&at, y, MID_SHIFT) + biases[FC1 + i]);
+    }""",
+    },
+}
+"""Architecture -> its part of the code."""

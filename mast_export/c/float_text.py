@@ -1,6 +1,6 @@
 """The code of a policy in float (mast_export.c.source fills it in): scalar, no libc. See text for its header."""
 
-ACTIVATIONS = """\
+FINITE = """\
 typedef union {
     float value;
     uint32_t bits;
@@ -20,14 +20,16 @@ static int all_finite(const float *values, int size)
             return 0;
     return 1;
 }
+"""
 
+TANH = """\
 /* x within +-limit; NaN stays NaN. */
 static float clamp(float x, float limit)
 {
     return x > limit ? limit : x < -limit ? -limit : x;
 }
 
-/* Rational fits, off by less than 6e-7 (tanh) and 4e-7 (sigmoid). */
+/* A rational fit, off by less than 6e-7 and by less than 9e-7 of the value. */
 static float tanh_fit(float x)
 {
     x = clamp(x, 7.9f);
@@ -37,7 +39,10 @@ static float tanh_fit(float x)
         (((2.457241237e-07f * u + 2.383954416e-04f) * u + 2.380351350e-02f) * u + 4.625580609e-01f) * u + 1.0f;
     return x * above / below;
 }
+"""
 
+SIGMOID = """\
+/* Likewise, off by less than 4e-7. */
 static float sigmoid_fit(float x)
 {
     x = clamp(x, 15.8f);
@@ -60,13 +65,15 @@ static float from_half(uint16_t half)
 }
 """
 
-ACT = """\
+COPY = """\
 static void copy(float *to, const float *from, int size)
 {
     for (int i = 0; i < size; i++)
         to[i] = from[i];
 }
+"""
 
+GRU = """\
 /* gates: n's input part, r, z, n's recurrent part. The new recurrent state takes the first one's place. */
 static void gru(float *gates, const float *hidden)
 {
@@ -76,19 +83,19 @@ static void gru(float *gates, const float *hidden)
         gates[i] = n + z * (hidden[i] - n);
     }
 }
+"""
 
+ACT = """\
 void @prefix@_reset(@prefix@_state *state)
 {
-    for (int i = 0; i < HIDDEN; i++)
-        state->hidden[i] = 0.0f;
-    for (int a = 0; a < ACTIONS; a++)
+@RESET_HIDDEN@    for (int a = 0; a < ACTIONS; a++)
         state->q[a] = 0.0f;
-    state->last_action = -1;
+@RESET_LAST@
 }
 
-int @prefix@_act(@prefix@_state *state, const float *obs, const uint8_t *avail)
+int @prefix@_act(@prefix@_state *state, const float *obs, @ACT_TO@)
 {
-    float x[INPUTS], y[@Y_SIZE@], gates[@GATES_SIZE@], q[@Q_SIZE@];
+    float x[INPUTS], y[@Y_SIZE@], @GATES@[@GATES_SIZE@], q[@Q_SIZE@];
 
     for (int i = 0; i < OBS; i++) {
         if (!finite_value(obs[i]))
@@ -103,27 +110,45 @@ int @prefix@_act(@prefix@_state *state, const float *obs, const uint8_t *avail)
     for (int i = 0; i < FC1; i++)
         y[i] = y[i] > 0.0f ? y[i] : 0.0f;
 
+@MIDDLE@
+    copy(q, fc2_bias, @Q_SIZE@);
+    @FC2_CALL@
+    if (@MIDDLE_FAULT@!all_finite(q, ACTIONS))
+        return @PREFIX@_OVERFLOW;
+
+@DECISION@
+}
+"""
+
+MEMORY = {
+    "gru": {
+        "RESET_HIDDEN": """\
+    for (int i = 0; i < HIDDEN; i++)
+        state->hidden[i] = 0.0f;
+""",
+        "GATES": "gates",
+        "MIDDLE": """\
     copy(gates, gru_bias, @GATES_SIZE@);
     @WEIGHT_IH_CALL@
     @WEIGHT_HH_CALL@
     gru(gates, state->hidden);
-
-    copy(q, fc2_bias, @Q_SIZE@);
-    @FC2_CALL@
-    if (!all_finite(gates, HIDDEN) || !all_finite(q, ACTIONS))
+""",
+        "MIDDLE_FAULT": "!all_finite(gates, HIDDEN) || ",
+        "KEEP_HIDDEN": "    copy(state->hidden, gates, HIDDEN);\n",
+    },
+    "mlp": {
+        "RESET_HIDDEN": "",
+        "GATES": "z",
+        "MIDDLE": """\
+    copy(z, mid_bias, @GATES_SIZE@);
+    @MID_CALL@
+    if (!all_finite(z, HIDDEN))
         return @PREFIX@_OVERFLOW;
-
-    const int action = best_action(q, avail);
-    if (action >= 0) {
-        copy(state->hidden, gates, HIDDEN);
-        copy(state->q, q, ACTIONS);
-        state->last_action = action;
-    }
-    return action;
+    for (int i = 0; i < HIDDEN; i++)
+        z[i] = z[i] > 0.0f ? z[i] : 0.0f;
+""",
+        "MIDDLE_FAULT": "",
+        "KEEP_HIDDEN": "",
+    },
 }
-"""
-
-LAST_ACTION = """\
-    for (int a = 0; a < ACTIONS; a++)
-        x[OBS + a] = a == state->last_action ? 1.0f : 0.0f;
-"""
+"""Architecture -> its part of the code."""

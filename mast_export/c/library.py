@@ -81,7 +81,7 @@ version=@version@
 author=mast export
 maintainer=mast export
 sentence=@sentence@
-paragraph=A recurrent neural network, sparse, without heap and without libraries. See @prefix@.h.
+paragraph=A neural network, sparse, without heap and without libraries. See @prefix@.h.
 category=Device Control
 url=https://pypi.org/project/mast-marl/
 architectures=@architectures@
@@ -114,14 +114,25 @@ void setup()
 void loop()
 {
     readSensors();
+@decision@
+    delay(100);
+}
+"""
+
+CHOICE = """\
     const int action = @prefix@_act(&state, obs, NULL);
     if (action < 0)
         Serial.println("no action: stop");
     else
-        Serial.println(action);
-    delay(100);
-}
-"""
+        Serial.println(action);"""
+
+CONTINUOUS = """\
+    float action[@PREFIX@_ACTIONS];
+    if (@prefix@_act(&state, obs, action) != 0)
+        Serial.println("no action: stop");
+    else
+        for (int i = 0; i < @PREFIX@_ACTIONS; i++)
+            Serial.println(action[i]);"""
 
 TEXTS = {
     "CMakeLists.txt": CMAKE,
@@ -133,9 +144,15 @@ TEXTS = {
 }
 
 
-def library(files: Mapping[str, str], prefix: str, agent: str, info: Mapping[str, Any]) -> dict[str, str]:
-    """The files of source.generate in their places, and what each build system reads, by path in the folder."""
+def library(
+    files: Mapping[str, str], prefix: str, agent: str, info: Mapping[str, Any], continuous: bool = False
+) -> dict[str, str]:
+    """The files of source.generate in their places, and what each build system reads, by path in the folder.
+
+    continuous: its actions are.
+    """
     words = {
+        "decision": CONTINUOUS if continuous else CHOICE,
         "tab": "\t",
         "prefix": prefix,
         "PREFIX": prefix.upper(),

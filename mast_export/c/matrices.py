@@ -79,12 +79,20 @@ def literals(values: NDArray) -> list[str]:
     return [str(value) for value in values.ravel()]
 
 
+def initialiser(values: NDArray) -> str:
+    """Values of one or two dimensions between braces."""
+    if values.ndim == 1:
+        return "{" + ", ".join(literals(values)) + "}"
+    return "{\n" + ",\n".join(initialiser(row) for row in values) + "}"
+
+
 def matrices(network: Network) -> dict[str, Matrix]:
-    """fc1, weight_ih, weight_hh, fc2. weight_ih's gates are in the order n, r, z, so that [n input, r, z, n recurrent]
+    """The network's layers by name. weight_ih's gates are in the order n, r, z, so that [n input, r, z, n recurrent]
     is one array to which weight_ih adds from its start and weight_hh (r, z, n) from its second gate on.
     """
     layers = network.layers()
-    layers["weight_ih"] = _last_segment_first(layers["weight_ih"])
+    if "weight_ih" in layers:
+        layers["weight_ih"] = _last_segment_first(layers["weight_ih"])
     return {name: _matrix(name, layer) for name, layer in layers.items()}
 
 
@@ -96,6 +104,18 @@ def first_columns(layer: Layer, n: int) -> Layer:
     row = np.repeat(np.arange(layer.block_rows), layer.counts)
     counts = np.bincount(row[kept], minlength=layer.block_rows).astype(np.int32)
     return replace(layer, inputs=n, values=layer.values[kept], counts=counts, columns=layer.columns[kept])
+
+
+def first_rows(layer: Layer, n: int) -> Layer:
+    """The layer, of one segment, without its outputs from n on."""
+    scale = None if layer.scale is None else layer.scale[:n]
+    if layer.columns is None or layer.counts is None:
+        return replace(layer, outputs=n, values=layer.values[:n], scale=scale)
+    counts = layer.counts[: -(-n // layer.block)]
+    kept = int(counts.sum())
+    values = layer.values[:kept].copy()
+    values[kept - int(counts[-1]) :, n - layer.block * (len(counts) - 1) :] = 0
+    return replace(layer, outputs=n, values=values, counts=counts, columns=layer.columns[:kept], scale=scale)
 
 
 def _last_segment_first(layer: Layer) -> Layer:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mast_export.c import fixed_source, fixed_text, float_text, test_text, text, trials
-from mast_export.c.matrices import Matrix, Table, first_columns, kernel, matrices
+from mast_export.c import bounded_text, choice_text, fixed_source, fixed_text, float_text, test_text, text, trials
+from mast_export.c.matrices import Matrix, Table, kernel, matrices
+from mast_export.c.own import alone
 from mast_export.errors import ExportError
 from mast_export.fixed import MEMORY, Fixed, fix
 from mast_export.verify import ERROR_LIMIT, Trace, weights_dtype
@@ -25,10 +26,14 @@ TAKEN = ("stdint", "stddef", "stdio", "string", "test", "main")
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one agent's folder, and the bytes of its constant tables. fixed: the integers that it computes."""
+    """The files of one agent's folder, and the bytes of its constant tables.
+
+    trace: what its test plays, of its own components where actions are continuous. fixed: the integers it computes.
+    """
 
     files: dict[str, str]
     table_bytes: int
+    trace: Trace
     fixed: Fixed | None = None
 
 
@@ -49,14 +54,14 @@ def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: 
     and trace give the same text. Raises ExportError for a network that integers cannot hold.
     """
     info, fixed = bundle.agents[k], fixed or weights_dtype(bundle) == "i8"
-    contract, network = _without_id(bundle.contract, bundle.networks[info.network], info.index)
-    words = _common_words(info, contract, network, prefix) | _identity_words(bundle.identity)
+    contract, network, trace = alone(bundle, k, trace)
+    words = _common_words(info, contract, network, prefix, fixed) | _identity_words(bundle.identity)
     integers = fix(contract, network, trace) if fixed else None
     if integers:
         code, own, table_bytes = _fixed(contract, network, integers, prefix)
         tried = trials.fixed_trials(integers, trace)
     else:
-        code, own, table_bytes = _float(contract, network)
+        code, own, table_bytes = _float(contract, network, prefix)
         tried = trials.float_trials(contract, network, trace, max(TEST_TOLERANCE, ERROR_LIMIT * trace.noise_of("f32")))
     words |= {"TABLES": f"{table_bytes:,}"} | own | tried.words
     names = {
@@ -66,7 +71,8 @@ def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: 
         f"{prefix}_test.c": test_text.TEST,
         f"{prefix}_trace.h": tried.header,
     }
-    return Source({name: _fill(template, words) for name, template in names.items()}, table_bytes, integers)
+    files = {name: _fill(template, words) for name, template in names.items()}
+    return Source(files, table_bytes, trace, integers)
 
 
 def makefile(prefix: str, source: str = "src/", test: str = "test/") -> str:
@@ -78,18 +84,13 @@ def makefile(prefix: str, source: str = "src/", test: str = "test/") -> str:
     return _fill(test_text.MAKEFILE, words | {"prefix": prefix, "PREFIX": prefix.upper()})
 
 
-def _without_id(contract: Contract, network: Network, index: int) -> tuple[Contract, Network]:
-    """One agent's id is constant, so its column of fc1 joins the bias."""
-    if not contract.agent_id:
-        return contract, network
-    first = contract.obs_dim + contract.n_actions * contract.last_action
-    bias = network.fc1_bias + network.fc1.dense()[:, first + index]
-    return replace(contract, agent_id=False), replace(network, fc1=first_columns(network.fc1, first), fc1_bias=bias)
-
-
-def _common_words(info: AgentInfo, contract: Contract, network: Network, prefix: str) -> dict[str, str]:
+def _common_words(info: AgentInfo, contract: Contract, network: Network, prefix: str, fixed: bool) -> dict[str, str]:
     """What replaces the @NAMES@ of every policy."""
-    return {
+    kind, memory = (choice_text, bounded_text)[contract.head is not None], network.architecture
+    words = kind.HEADER | kind.TEST | text.MEMORY[memory] | test_text.MEMORY[memory]
+    if contract.head is not None:
+        words |= bounded_text.words(contract.head, fixed)
+    return words | {
         "prefix": prefix,
         "PREFIX": prefix.upper(),
         "AGENT": _comment(f"{info.name} ({info.type})"),
@@ -107,36 +108,48 @@ def _identity_words(identity: Identity) -> dict[str, str]:
     return {name: re.sub(r"[^\w .()+-]", "_", value, flags=re.ASCII) for name, value in named.items()}
 
 
-def _float(contract: Contract, network: Network) -> tuple[str, dict[str, str], int]:
+def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict[str, str], int]:
     """The code in float, the words it is filled with, and the bytes of its tables."""
-    layers = matrices(network)
-    biases: dict[str, tuple[NDArray, int]] = {
-        "fc1": (network.fc1_bias, layers["fc1"].surplus),
-        "gru": (network.gru_bias[[2, 0, 1, 3]].ravel(), layers["weight_hh"].surplus),
-        "fc2": (network.fc2_bias, layers["fc2"].surplus),
-    }
+    layers, recurrent = matrices(network), network.architecture == "gru"
+    biases: dict[str, tuple[NDArray, int]] = {"fc1": (network.fc1_bias, layers["fc1"].surplus)}
+    if recurrent:
+        biases["gru"] = network.gru_bias[[2, 0, 1, 3]].ravel(), layers["weight_hh"].surplus
+    else:
+        biases["mid"] = network.mid_bias, layers["mid"].surplus
+    biases["fc2"] = network.fc2_bias, layers["fc2"].surplus
     tables = [
         Table("float", f"{name}_bias", np.append(bias, np.zeros(surplus, np.float32)))
         for name, (bias, surplus) in biases.items()
     ]
     tables += [table for layer in layers.values() for table in layer.tables]
     wide = any(table.name.endswith("values") and table.ctype == "uint16_t" for table in tables)
-    parts = [text.SOURCE_START, *(table.text() for table in tables), float_text.ACTIVATIONS]
+    public, ranges = bounded_text.tables(contract.head, prefix) if contract.head else ([], [])
+    tables += ranges
+    parts = [text.SOURCE_START, *(table.text() for table in tables), *(table.text(public=True) for table in public)]
+    parts += [float_text.FINITE]
+    parts += [float_text.TANH] if recurrent or contract.head else []
+    parts += [float_text.SIGMOID] if recurrent else []
     parts += [float_text.HALF] if wide else []
-    parts += [*dict.fromkeys(kernel(layer.kind) for layer in layers.values()), text.CHOICE, float_text.ACT]
-    return "\n".join(parts), _float_words(contract, network, layers), sum(table.size_bytes for table in tables)
+    parts += [*dict.fromkeys(kernel(layer.kind) for layer in layers.values())]
+    parts += [bounded_text.WITHIN, bounded_text.CODE] if contract.head else [choice_text.CODE]
+    parts += [float_text.COPY, *([float_text.GRU] if recurrent else [])]
+    size = sum(table.size_bytes for table in (*tables, *public))
+    return "\n".join([*parts, float_text.ACT]), _float_words(contract, network, layers), size
 
 
 def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]) -> dict[str, str]:
     h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
-    arrays = {"FC1": (fc1, "fc1"), "4 * HIDDEN": (4 * h, "weight_hh"), "ACTIONS": (actions, "fc2")}
+    kind, memory = (choice_text, bounded_text)[contract.head is not None], network.architecture
+    middle = {"4 * HIDDEN": (4 * h, "weight_hh")} if memory == "gru" else {"HIDDEN": (h, "mid")}
+    arrays = {"FC1": (fc1, "fc1"), **middle, "ACTIONS": (actions, "fc2")}
     surplus = {name: layers[layer].surplus for name, (_, layer) in arrays.items()}
     sizes = [f"{name} + {extra}" if extra else name for name, extra in surplus.items()]
     stack = contract.input_dim + sum(size + surplus[name] for name, (size, _) in arrays.items())
     kinds = ", ".join(dict.fromkeys(layer.kind.value_name for layer in layers.values()))
+    last = actions if contract.head else 1
     return {
         "SUMMARY": f"{_connections(network)}; weights are stored as {kinds}, the step computes in float.",
-        "STATE": f"{4 * (h + actions + 1):,}",
+        "STATE": f"{4 * (h * (memory == 'gru') + actions + last):,}",
         "STACK": f"{4 * stack:,}",
         "HIDDEN_TYPE": "float",
         "HIDDEN_UNIT": "",
@@ -145,25 +158,39 @@ def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]
         "SHIFTS": "",
         "OVERFLOW": "observations so large that float overflows",
         **dict(zip(("Y_SIZE", "GATES_SIZE", "Q_SIZE"), sizes, strict=True)),
-        "LAST_ACTION": float_text.LAST_ACTION if contract.last_action else "",
-        "FC1_CALL": layers["fc1"].call("x", "y"),
-        "WEIGHT_IH_CALL": layers["weight_ih"].call("y", "gates"),
-        "WEIGHT_HH_CALL": layers["weight_hh"].call("state->hidden", "gates + HIDDEN"),
-        "FC2_CALL": layers["fc2"].call("gates", "q"),
+        **float_text.MEMORY[memory],
+        **kind.FLOAT,
+        "LAST_ACTION": kind.FLOAT["LAST_ACTION"] if contract.last_action else "",
+        **_calls(layers),
     }
+
+
+def _calls(layers: dict[str, Matrix]) -> dict[str, str]:
+    """The calls that multiply by each layer."""
+    middle = "gates" if "weight_ih" in layers else "z"
+    arrays = {
+        "fc1": ("x", "y"),
+        "weight_ih": ("y", "gates"),
+        "weight_hh": ("state->hidden", "gates + HIDDEN"),
+        "mid": ("y", "z"),
+        "fc2": (middle, "q"),
+    }
+    return {f"{name.upper()}_CALL": layer.call(*arrays[name]) for name, layer in layers.items()}
 
 
 def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> tuple[str, dict[str, str], int]:
     """The code in fixed point, the words it is filled with, and the bytes of its tables."""
-    tables, public = fixed_source.tables(fixed), fixed_source.obs_bits(fixed, prefix)
-    parts = [text.SOURCE_START, *(table.text() for table in tables)]
-    parts += [public.text(public=True)] if public else []
-    parts += [text.CHOICE, fixed_text.CODE]
+    tables, obs_bits = fixed_source.tables(fixed), fixed_source.obs_bits(fixed, prefix)
+    own = fixed_source.words(fixed, tables)
+    public, ranges = bounded_text.tables(contract.head, prefix, MEMORY) if contract.head else ([], [])
+    public, tables = [*([obs_bits] if obs_bits else []), *public], [*tables, *ranges]
+    parts = [text.SOURCE_START, *(table.text() for table in tables), *(table.text(public=True) for table in public)]
+    parts += fixed_source.code(fixed)
     h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
     summary = f"{_connections(network)}; weights have 10 bits, the step computes in integers."
     words = {
         "SUMMARY": summary,
-        "STATE": f"{2 * h + 4 * actions + 4:,}",
+        "STATE": f"{2 * fixed.hidden + 4 * actions + (2 * actions if contract.head else 4):,}",
         "STACK": f"{2 * (contract.input_dim + fc1 + h):,}",
         "HIDDEN_TYPE": "int16_t",
         "HIDDEN_UNIT": f", times {MEMORY}",
@@ -171,8 +198,7 @@ def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> t
         "Q_UNIT": f", times {prefix.upper()}_Q_UNIT",
         "OVERFLOW": "never: what is too large is cut to what fits",
     }
-    table_bytes = sum(table.size_bytes for table in (*tables, *([public] if public else [])))
-    return "\n".join(parts), words | fixed_source.words(fixed, tables), table_bytes
+    return "\n".join(parts), words | own, sum(table.size_bytes for table in (*tables, *public))
 
 
 def _connections(network: Network) -> str:

@@ -1,15 +1,18 @@
-"""Programs that try a policy in C: the host's test and its Makefile, and the self-test of a target."""
+"""Programs that try a policy in C: the host's test and its Makefile, and the self-test of a target.
+
+The words for an action are in choice_text and bounded_text.
+"""
 
 TEST = """\
-/* The recorded episode through the policy: `make test`. With an argument it prints every step's action, then q and the
- * recurrent state as the bits of their numbers, and checks nothing. */
+/* The recorded episode through the policy: `make test`. With an argument it prints every step's @ACTION_IS@, then
+ * @PRINTED_ARE@ as the bits of their numbers, and checks nothing. */
 #include "@prefix@.h"
 #include "@prefix@_trace.h"
 
 #include <stdio.h>
 #include <string.h>
 
-enum { STEPS = @PREFIX@_TRACE_STEPS, OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS, HIDDEN = @PREFIX@_HIDDEN };
+enum { STEPS = @PREFIX@_TRACE_STEPS, OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS };
 
 static int failures;
 
@@ -28,14 +31,12 @@ static unsigned long bits_of(@Q_TYPE@ value)
     return bits;
 }
 
-static void print_bits(int action, const @prefix@_state *state)
+@ACTION_BITS@
+static void print_state(const @prefix@_state *state)
 {
-    printf("%d", action);
     for (int a = 0; a < ACTIONS; a++)
         printf(" %08lx", bits_of(state->q[a]));
-    for (int i = 0; i < HIDDEN; i++)
-        printf(" %08lx", bits_of(state->hidden[i]));
-    printf("\\n");
+@PRINT_HIDDEN@    printf("\\n");
 }
 
 /* NaN is no difference that is allowed. */
@@ -53,40 +54,25 @@ static int near_q(const @Q_TYPE@ *q, const @Q_TYPE@ *expected)
     return 1;
 }
 
-static int near_hidden(const @HIDDEN_TYPE@ *hidden, const @HIDDEN_TYPE@ *expected)
+@NEAR_HIDDEN@static int same(const @prefix@_state *a, const @prefix@_state *b)
 {
-    for (int i = 0; i < HIDDEN; i++)
-        if (!near((double)hidden[i], (double)expected[i], @PREFIX@_TRACE_HIDDEN_TOLERANCE))
-            return 0;
-    return 1;
-}
-
-static int same(const @prefix@_state *a, const @prefix@_state *b)
-{
-    return !memcmp(a->hidden, b->hidden, sizeof a->hidden) && !memcmp(a->q, b->q, sizeof a->q) &&
-           a->last_action == b->last_action;
+    return @SAME_HIDDEN@!memcmp(a->q, b->q, sizeof a->q) &&
+           @SAME_LAST@;
 }
 
 /* What must be refused leaves the state as it was. */
 static void check_refusals(@prefix@_state *state)
 {
     static const uint32_t bad[] = {0x7fc00000u, 0x7f800000u, 0xff800000u};
-    static const uint8_t none[ACTIONS] = {0};
-    const @prefix@_state before = *state;
-    for (unsigned i = 0; i < 3u * OBS; i++) {
+@NONE_AVAILABLE@    const @prefix@_state before = *state;
+@ANY_ACTION@    for (unsigned i = 0; i < 3u * OBS; i++) {
         float obs[OBS];
         memcpy(obs, @prefix@_trace_obs[0], sizeof obs);
         memcpy(obs + i / 3, bad + i % 3, sizeof *obs);
-        const int refusal = @prefix@_act(state, obs, NULL);
+        const int refusal = @prefix@_act(state, obs, @ACT_ANY@);
         expect(refusal == @PREFIX@_OBS_NOT_FINITE, "accepts an observation that is not finite", 0);
     }
-    const int refusal = @prefix@_act(state, @prefix@_trace_obs[0], none);
-    expect(refusal == @PREFIX@_NO_ACTION, "acts where no action is available", 0);
-    expect(same(&before, state), "a refusal changes the state", 0);
-    @prefix@_executed(state, 0);
-    expect(state->last_action == 0, "is not told what was carried out", 0);
-    @prefix@_executed(state, ACTIONS);
-    expect(state->last_action == -1, "an action out of range was carried out", 0);
+@REFUSED@
 }
 
 int main(int argc, char **argv)
@@ -96,27 +82,19 @@ int main(int argc, char **argv)
     @prefix@_reset(&state);
     for (int t = 0; t < STEPS; t++) {
         const float *const obs = @prefix@_trace_obs[t];
-        const uint8_t *const avail = @prefix@_trace_avail[t];
         const @Q_TYPE@ *const q = @prefix@_trace_q[t];
-        const int expected = @prefix@_trace_action[t];
-        @prefix@_executed(&state, @prefix@_trace_last_action[t]);
-@BEFORE_ACT@
-        const int action = @prefix@_act(&state, obs, avail);
+@TRACED@
         if (argc > 1) {
-            print_bits(action, &state);
+            @PRINTED@;
+            print_state(&state);
             continue;
         }
-        expect(action >= 0 && action < ACTIONS, "no action", t);
-        if (action < 0 || action >= ACTIONS)
-            break;
-        expect((double)q[action] >= (double)q[expected] - @PREFIX@_TRACE_Q_TOLERANCE, "another action", t);
+@CHECKED@
         expect(near_q(state.q, q), "q differs", t);
-@AFTER_ACT@
-    }
+@AFTER_ACT@    }
     if (argc > 1)
         return 0;
-    expect(near_hidden(state.hidden, @prefix@_trace_hidden), "the recurrent state differs", STEPS - 1);
-    check_refusals(&state);
+@CHECK_HIDDEN@    check_refusals(&state);
 #ifdef @PREFIX@_SELFTEST
     expect(@prefix@_selftest() == 0, "the self-test fails", 0);
 #endif
@@ -124,12 +102,6 @@ int main(int argc, char **argv)
     return failures != 0;
 }
 """
-
-FIXED_BEFORE = """\
-        @prefix@_state twin = state;"""
-FIXED_AFTER = """\
-        expect(@prefix@_act_i16(&twin, @prefix@_trace_obs_i16[t], avail) == action && same(&twin, &state),
-               "integers and floats differ", t);"""
 
 MAKEFILE = """\
 # make test   the recorded episode through the policy, on this machine
@@ -175,11 +147,7 @@ int @prefix@_selftest(void)
     @prefix@_state state;
     @prefix@_reset(&state);
     for (int t = 0; t < STEPS; t++) {
-        const int expected = actions[t];
-@SELFTEST_ACT@
-        if (action < 0 || !near(state.q[action], q[t]) || !near(state.q[expected], q[t]))
-            return 1 + t;
-        @prefix@_executed(&state, expected);
+@SELFTEST_STEP@
     }
     return 0;
 }
@@ -191,7 +159,30 @@ SELFTEST_FLOAT = """\
         float values[@PREFIX@_OBS];
         for (int i = 0; i < @PREFIX@_OBS; i++)
             values[i] = (float)obs[t][i] * @SELFTEST_SCALE@;
-        const int action = @prefix@_act(&state, values, NULL);"""
+        const int @RESULT@ = @prefix@_act(&state, values, @ACT_GIVEN@);"""
 
-SELFTEST_FIXED = """\
-        const int action = @prefix@_act_i16(&state, obs[t], NULL);"""
+MEMORY = {
+    "gru": {
+        "PRINTED_ARE": "q and the recurrent state",
+        "PRINT_HIDDEN": """\
+    for (int i = 0; i < @PREFIX@_HIDDEN; i++)
+        printf(" %08lx", bits_of(state->hidden[i]));
+""",
+        "NEAR_HIDDEN": """\
+static int near_hidden(const @HIDDEN_TYPE@ *hidden, const @HIDDEN_TYPE@ *expected)
+{
+    for (int i = 0; i < @PREFIX@_HIDDEN; i++)
+        if (!near((double)hidden[i], (double)expected[i], @PREFIX@_TRACE_HIDDEN_TOLERANCE))
+            return 0;
+    return 1;
+}
+
+""",
+        "SAME_HIDDEN": "!memcmp(a->hidden, b->hidden, sizeof a->hidden) && ",
+        "CHECK_HIDDEN": """\
+    expect(near_hidden(state.hidden, @prefix@_trace_hidden), "the recurrent state differs", STEPS - 1);
+""",
+    },
+    "mlp": {"PRINTED_ARE": "q", "PRINT_HIDDEN": "", "NEAR_HIDDEN": "", "SAME_HIDDEN": "", "CHECK_HIDDEN": ""},
+}
+"""Architecture -> what the host's test does about the recurrent state."""

@@ -1,6 +1,7 @@
-"""What every policy in C shares: its header, the choice of an action (mast_export.c.source fills them in).
+"""What every policy in C shares: its header, the start of its code (mast_export.c.source fills them in).
 
-C99 and C++17, no libc. Names between @ signs are replaced.
+C99 and C++17, no libc. Names between @ signs are replaced; the words for a memory are here, those for an action in
+choice_text and bounded_text.
 """
 
 HEADER = """\
@@ -24,33 +25,28 @@ extern "C" {
 #define @PREFIX@_PRODUCER "@PRODUCER@"
 
 #define @PREFIX@_OBS @OBS@
-#define @PREFIX@_ACTIONS @ACTIONS@
-#define @PREFIX@_HIDDEN @HIDDEN@
-
+#define @PREFIX@_ACTIONS @ACTIONS@@ACTIONS_ARE@
+@HIDDEN_DEFINE@@BOUNDS@
 /* One agent's memory. */
 typedef struct {
-    @HIDDEN_TYPE@ hidden[@PREFIX@_HIDDEN]; /* recurrent state@HIDDEN_UNIT@ */
-    @Q_TYPE@ q[@PREFIX@_ACTIONS]; /* action values of the last decision@Q_UNIT@ */
-    int last_action; /* carried out last, -1: none yet */
+@HIDDEN_FIELD@    @Q_TYPE@ q[@PREFIX@_ACTIONS]; /* @Q_IS@ of the last decision@Q_UNIT@ */
+    @LAST_FIELD@
 } @prefix@_state;
 
-/* What @prefix@_act returns when it refuses. The state is as it was. */
+/* What is returned by a function that refuses. The state is as it was. */
 enum {
     @PREFIX@_OBS_NOT_FINITE = -1, /* an observation is NaN or infinite */
-    @PREFIX@_NO_ACTION = -2,      /* no action is available */
+    @REFUSAL@
     @PREFIX@_OVERFLOW = -3        /* @OVERFLOW@ */
 };
 
 /* Forget the episode: before the first decision, and at each new episode. */
 void @prefix@_reset(@prefix@_state *state);
 
-/* The available action with the largest value, the lowest of equals, or one of the refusals above.
- * obs has @PREFIX@_OBS values; avail has @PREFIX@_ACTIONS flags (not 0: available), or is NULL: all are. */
-int @prefix@_act(@prefix@_state *state, const float *obs, const uint8_t *avail);
+@ACT_API@
 @FIXED_API@
 /* Another action was carried out than the last decision's, say by a safety layer: the next decision is told of it.
- * An action out of range stands for none. */
-void @prefix@_executed(@prefix@_state *state, int action);
+@EXECUTED_API@
 
 #ifdef @PREFIX@_SELFTEST
 /* @SELFTEST_STEPS@ recorded steps, compiled in with -D@PREFIX@_SELFTEST: 0, or 1 + the first step that goes wrong. */
@@ -70,23 +66,14 @@ SOURCE_START = """\
 
 #include <stddef.h>
 
-enum { OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS, HIDDEN = @PREFIX@_HIDDEN, INPUTS = @INPUTS@, FC1 = @FC1@ };
+enum { OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS, HIDDEN = @HIDDEN@, INPUTS = @INPUTS@, FC1 = @FC1@ };
 @SHIFTS@"""
 
-CHOICE = """\
-static int best_action(const @Q_TYPE@ *q, const uint8_t *avail)
-{
-    int best = @PREFIX@_NO_ACTION;
-    for (int a = 0; a < ACTIONS; a++) {
-        if ((avail == NULL || avail[a]) && (best < 0 || q[a] > q[best])) {
-            best = a;
-        }
-    }
-    return best;
+MEMORY = {
+    "gru": {
+        "HIDDEN_DEFINE": "#define @PREFIX@_HIDDEN @HIDDEN@\n",
+        "HIDDEN_FIELD": "    @HIDDEN_TYPE@ hidden[@PREFIX@_HIDDEN]; /* recurrent state@HIDDEN_UNIT@ */\n",
+    },
+    "mlp": {"HIDDEN_DEFINE": "", "HIDDEN_FIELD": ""},
 }
-
-void @prefix@_executed(@prefix@_state *state, int action)
-{
-    state->last_action = action >= 0 && action < ACTIONS ? action : -1;
-}
-"""
+"""Architecture -> what the header says of the recurrent state."""

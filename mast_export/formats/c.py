@@ -12,7 +12,7 @@ from mast_export.c.library import library
 from mast_export.c.ranges import ranges
 from mast_export.c.source import PREFIX, Source, check_prefix, generate
 from mast_export.errors import ExportError
-from mast_export.fixed import MEMORY
+from mast_export.fixed import MEMORY, TANH_ERROR
 from mast_export.formats.base import Exported, Format, Request
 from mast_export.formats.folder import replaced, write_manifest
 from mast_export.quantise import quantise
@@ -101,30 +101,38 @@ def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: l
         network = bundle.networks[bundle.agents[k].network]
         bits = source.fixed.obs_bits if source.fixed else None
         files[f"{how.prefix}_ranges.h"] = ranges(network.inputs, how.prefix, bits)
-    for name, text in library(files, how.prefix, bundle.agents[k].name, bundle.info).items():
+    continuous = bundle.contract.head is not None
+    for name, text in library(files, how.prefix, bundle.agents[k].name, bundle.info, continuous).items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, text.encode())
-    report = _fixed_report(source, trace, k) if source.fixed else None
+    report = _fixed_report(source, k) if source.fixed else None
     if compiler:
         number = np.int32 if source.fixed else np.float32
-        found = run_test(compiler, folder, bundle.contract.n_actions, number)
-        report = _same_bits(source, trace, found, report) if report else _report(bundle, trace, found, k)
+        found = run_test(compiler, folder, source.trace.q.shape[-1], number, continuous)
+        report = _same_bits(source, found, report) if report else _report(bundle, source.trace, found, k)
     unit, unverified = "bytes of constant tables", "no C compiler here"
     return Exported(folder, source.table_bytes, report, k, unit, unverified)
 
 
 def _report(bundle: Bundle, trace: Trace, found: tuple, k: int) -> Parity:
     actions, q, hidden = found
+    if not hidden.size:  # no memory
+        hidden = np.zeros_like(trace.hidden[:, 0])
     report = compare(trace, q[:, None], hidden[:, None], actions[:, None], weights_dtype(bundle))
     return report.require(f"the C policy of agent {k}")
 
 
-def _fixed_report(source: Source, trace: Trace, k: int) -> Parity:
+def _fixed_report(source: Source, k: int) -> Parity:
     """The integers, as numpy computes them, beside the trained network. Raises ExportError."""
     assert source.fixed is not None
+    trace = source.trace
     actions, q, hidden = source.fixed.play(trace)
-    real = (q * source.fixed.unit)[:, None], (hidden / MEMORY)[:, None]
-    report = compare(trace, *real, actions[:, None], "i8")
+    if trace.head is not None:
+        actions = source.fixed.in_units(actions)
+    memory = hidden / MEMORY if source.fixed.recurrent else np.zeros_like(trace.hidden[:, 0])
+    report = compare(trace, (q * source.fixed.unit)[:, None], memory[:, None], actions[:, None], "i8")
+    if trace.head is not None:
+        report = replace(report, max_q_error=max(report.max_q_error, TANH_ERROR))
     # What it computes is checked to the bit against this reference, whose distance from the network is its noise.
     report = replace(report, noise=max(report.max_q_error, report.max_hidden_error, report.noise))
     if not report.passed or report.agreement < FIXED_AGREEMENT:
@@ -136,12 +144,15 @@ def _fixed_report(source: Source, trace: Trace, k: int) -> Parity:
     return report
 
 
-def _same_bits(source: Source, trace: Trace, found: tuple, report: Parity) -> Parity:
+def _same_bits(source: Source, found: tuple, report: Parity) -> Parity:
     """The report, where what the compiled policy computes is what numpy did. Raises ExportError."""
     assert source.fixed is not None
-    if not all(np.array_equal(*pair) for pair in zip(found, source.fixed.play(trace), strict=True)):
+    pairs = list(zip(found, source.fixed.play(source.trace), strict=True))
+    if source.trace.head is not None:
+        pairs = pairs[1:]  # the policy's test compares the actions, which it has in their units
+    if not all(np.array_equal(*pair) for pair in pairs):
         raise ExportError("the compiled fixed-point policy computes other numbers than its reference; report this")
     return report
 
 
-FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True, every_kind=False)}
+FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True, searches=False)}

@@ -137,11 +137,6 @@ def make_team(
     return _native.Team(contract=contract, backend=backend, agent_ids=ids, groups=tuple(groups))
 
 
-def squash(q: Any, last: Any, bounds: Any, sizes: Any, out: Any) -> None:
-    """mast_runtime.squash.squash in C."""
-    _native.squash(q, last, bounds, sizes, out)
-
-
 def _check_executed(action: Any, last_action: int | array[int], n_actions: int) -> int | array[int]:
     """A team's actions [n], or one agent's. Raises ObservationError."""
     from mast_runtime.executed import checked_action, checked_actions

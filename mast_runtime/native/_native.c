@@ -49,7 +49,6 @@ static PyObject *configure(PyObject *module, PyObject *args)
 static PyMethodDef module_methods[] = {{"configure", configure, METH_VARARGS, "Set the functions this module calls."},
                                        {"pack_windows", pack_windows, METH_VARARGS,
                                         "pack_windows(lengths, columns, values) -> counts, columns, picks, values"},
-                                       {"squash", squash_rows, METH_VARARGS, "squash(q, last, bounds, sizes, out)"},
                                        {"levels", levels, METH_NOARGS,
                                         "levels() -> ((name, dense_from, halves_from), ...): the instruction sets this "
                                         "machine runs,\nbest first; see mast_kernels."},

@@ -137,6 +137,20 @@ static PyObject *team_last_action(PyObject *object, void *unused)
     return last_actions((Team *)object, Py_None);
 }
 
+/* team_step, without the GIL where that is worth it. */
+static int team_decide(Team *self, const float *obs, const uint8_t *avail)
+{
+    int fault;
+    if (self->weights < WEIGHTS_WORTH_THE_GIL)
+        return team_step(self, obs, avail);
+    self->busy = 1;
+    Py_BEGIN_ALLOW_THREADS
+    fault = team_step(self, obs, avail);
+    Py_END_ALLOW_THREADS
+    self->busy = 0;
+    return fault;
+}
+
 static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t given, PyObject *names)
 {
     Team *self = (Team *)object;
@@ -149,16 +163,7 @@ static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t gi
         PyBuffer_Release(&obs_view);
         return NULL;
     }
-    int fault;
-    if (self->weights < WEIGHTS_WORTH_THE_GIL) {
-        fault = team_step(self, obs_view.buf, avail ? avail_view.buf : NULL);
-    } else {
-        self->busy = 1;
-        Py_BEGIN_ALLOW_THREADS
-        fault = team_step(self, obs_view.buf, avail ? avail_view.buf : NULL);
-        Py_END_ALLOW_THREADS
-        self->busy = 0;
-    }
+    const int fault = team_decide(self, obs_view.buf, avail ? avail_view.buf : NULL);
     PyBuffer_Release(&obs_view);
     if (avail)
         PyBuffer_Release(&avail_view);
@@ -225,6 +230,7 @@ static PyObject *team_reset(PyObject *object, PyObject *const *args, Py_ssize_t 
 }
 
 #include "_executed.h"
+#include "_team_bounded.h"
 
 static PyObject *team_q(PyObject *object, void *unused)
 {
@@ -265,6 +271,9 @@ static PyMethodDef team_methods[] = {
      "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
     {"executed", team_executed, METH_O,
      "executed(actions)\n\nWhat was done in place of the last decisions [n]. Raises ObservationError."},
+    {"bounded", (PyCFunction)(void (*)(void))team_bounded, METH_FASTCALL,
+     "bounded(x [n,obs], last [n actions], bounds [5 n actions], out [n actions])\n\nA decision on x; its squashed outputs, in "
+     "[-1, 1] and in their units, go into last and out. Raises\nObservationError."},
     {"measure", team_measure, METH_VARARGS,
      "measure(obs, rounds) -> seconds\n\nThat many decisions of the team on obs [n,O], without Python in between."},
     {0}};

@@ -131,4 +131,31 @@ static int choose(const float *q, const uint8_t *avail, uint32_t actions)
 }
 #endif
 
+/* n of 16 outputs; see mast_kernels.squash, whose arrays begin here, those of bounds `stride` apart. */
+INLINE void squash_some(const float *q, const float *bounds, size_t stride, uint32_t n, float *last, float *out)
+{
+    const float *const low = bounds, *const high = low + stride, *const middle = high + stride;
+    const float *const half = middle + stride, *const reach = half + stride;
+    float u[16] = {0.0f};
+    for (uint32_t k = 0; k < n; k++)
+        u[k] = q[k];
+    store16(u, max16(set16(-1.0f), min16(set16(1.0f), tanh16(load16(u)))));
+    for (uint32_t k = 0; k < n; k++) {
+        const float least = last[k] - reach[k], most = last[k] + reach[k];
+        const float limited = u[k] < least ? least : u[k] > most ? most : u[k];
+        const float action = middle[k] + limited * half[k];
+        last[k] = limited;
+        out[k] = action < low[k] ? low[k] : action > high[k] ? high[k] : action;
+    }
+}
+
+static void squash(const float *q, const float *bounds, uint32_t size, float *last, float *out)
+{
+    uint32_t i = 0;
+    for (; i + 16 <= size; i += 16)
+        squash_some(q + i, bounds + i, size, 16, last + i, out + i);
+    if (i < size)
+        squash_some(q + i, bounds + i, size, size - i, last + i, out + i);
+}
+
 #include "mast_lanes.h"

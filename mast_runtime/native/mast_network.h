@@ -117,6 +117,10 @@ typedef struct {
     int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
     /* Adds to counts [inputs] those below low or above high, all of them finite; returns how many. */
     uint32_t (*count_outside)(const float *obs, const float *low, const float *high, uint32_t inputs, uint64_t *counts);
+    /* Continuous actions: `size` outputs q squashed into `last` in [-1, 1], and into `out` in their units. bounds: low,
+     * high, middle and half of each range and how far `last` may move [5][size]; all of these are 0 for an output that is
+     * nobody's. */
+    void (*squash)(const float *q, const float *bounds, uint32_t size, float *last, float *out);
     /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
     int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
     /* Of each layout the density from which the dense kernel is faster, the lower of the two sizes that

@@ -1,0 +1,124 @@
+"""The native kernels' squashing: on every instruction set, one agent, a team and lanes, beside float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from networks import random_bundle, random_network
+
+from mast_runtime import Bundle, Contract, native
+from mast_runtime.continuous import ContinuousAgent, ContinuousTeam
+from mast_runtime.head import Head
+from mast_runtime.inner import inner_contract
+from mast_runtime.native import NativeStep, levels, make_team, new_agent
+
+pytestmark = pytest.mark.skipif(bool(native.missing()), reason=f"native backend: needs {native.missing()}")
+TANH_ERROR, RELATIVE = 6e-7, 9e-7
+"""MAST_TANH_ERROR of mast_network.h, and the same of small values."""
+OUTPUTS = np.concatenate(
+    [[0.0, -0.0, 1e-30, 3e-8, 1e-3, 7.9, -8.0, 20.0, -1e30], np.linspace(-10, 10, 1600), np.geomspace(1e-6, 2.0, 1600)]
+)
+LOW, HIGH = np.linspace(-9.0, 3.0, OUTPUTS.size), np.linspace(-8.0, 90.0, OUTPUTS.size)
+
+
+def constant(rate_limit: float | None = None) -> tuple[Contract, Any]:
+    """A policy whose outputs are OUTPUTS whatever it sees."""
+    head = Head((tuple(LOW.tolist()),), (tuple(HIGH.tolist()),), rate_limit)
+    contract = Contract(2, OUTPUTS.size, 1, last_action=False, head=head)
+    network = random_network(np.random.default_rng(0), contract, 3, sparsity=1.0, memory=False)
+    return contract, replace(network, fc2_bias=OUTPUTS.astype(np.float32))
+
+
+def players(level: str, contract: Contract, network) -> dict[str, Any]:
+    """One agent, a team of three, and forty in lanes."""
+    inner = inner_contract(contract)
+    teams = {n: make_team(inner, [network], [0], n, level) for n in (3, 40)}
+    agent = ContinuousAgent(contract, network, new_agent(inner, NativeStep(inner, network, level), 0), 0)
+    return {"agent": agent} | {str(n): ContinuousTeam(contract, [network] * n, team, [0] * n) for n, team in teams.items()}
+
+
+def three(seed: int, rate_limit: float | None = None, **network) -> Bundle:
+    """A team of agents with three, one and two components."""
+    bundle = random_bundle(seed, n_actions=3, **network)
+    head = Head(((-0.25, -2.0, 0.0), (-0.1,), (3.0, -1.0)), ((0.25, 5.0, 1.0), (0.3,), (4.0, 1.0)), rate_limit)
+    return replace(bundle, contract=replace(bundle.contract, head=head))
+
+
+@pytest.mark.parametrize("level", levels())
+def test_the_squashing_keeps_its_bound(level):
+    contract, network = constant()
+    exact, half = np.tanh(OUTPUTS.astype(np.float32).astype(np.float64)), 0.5 * (HIGH - LOW)
+    found = []
+    for player in players(level, contract, network).values():
+        actions = np.atleast_2d(player.act(np.zeros((*player.hidden.shape[:-1], 2), np.float32)))
+        scaled = np.atleast_2d(player.scaled).astype(np.float64)
+        off = np.abs(scaled - exact)
+        assert off.max() < TANH_ERROR and (off <= RELATIVE * np.abs(exact)).all() and np.abs(scaled).max() <= 1.0
+        rounding = 2.0 * np.spacing(np.maximum(np.abs(LOW), np.abs(HIGH)).astype(np.float32))
+        assert (np.abs(actions - (LOW + (exact + 1.0) * half)) <= 0.5 * TANH_ERROR * 2.0 * half + rounding).all()
+        assert (actions >= LOW.astype(np.float32)).all() and (actions <= HIGH.astype(np.float32)).all()
+        found.append((scaled[:1], actions[:1]))
+        assert (scaled == scaled[0]).all() and (actions == actions[0]).all()
+    for other in found[1:]:
+        assert all(np.array_equal(*pair) for pair in zip(other, found[0], strict=True)), "one set of bits for all"
+
+
+@pytest.mark.parametrize("level", levels())
+def test_a_rate_limit_moves_as_numpy_does(level):
+    contract, network = constant(0.15)
+    wanted, step = np.zeros(OUTPUTS.size), 0.3
+    everyone = players(level, contract, network)
+    for _ in range(9):
+        wanted = np.clip(np.tanh(OUTPUTS), wanted - step, wanted + step)
+        for player in everyone.values():
+            player.act(np.zeros((*player.hidden.shape[:-1], 2), np.float32))
+            scaled = np.atleast_2d(player.scaled)
+            np.testing.assert_allclose(scaled, wanted[None].repeat(len(scaled), 0), atol=2e-6)
+    assert np.abs(wanted).max() == 1.0
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_a_team_and_its_agents_take_the_references_actions_to_the_bound(memory):
+    """Over steps whose last actions are fed back; q differs by sums in another order, and actions by that and tanh."""
+    bundle = three(4, 0.3, hidden=24, memory=memory)
+    team: Any = bundle.team(60, "native")
+    oracle: Any = bundle.team(60, "reference")
+    agents: list[Any] = [bundle.agent(i, "native") for i in range(3)]
+    for obs in np.random.default_rng(0).standard_normal((12, 60, 20)).astype(np.float32):
+        given, expected = team.act(obs), oracle.act(obs)
+        np.testing.assert_allclose(team.scaled, oracle.scaled, atol=1e-5)
+        np.testing.assert_allclose(given, expected, atol=4e-5)
+        for i, agent in enumerate(agents):
+            size = agent.act(obs[i]).size
+            np.testing.assert_allclose(agent.scaled, team.scaled[i, :size], atol=1e-5)
+        team.executed(oracle.scaled, scaled=True)
+        for i, agent in enumerate(agents):
+            agent.executed(oracle.scaled[i, : agent.last_action.size], scaled=True)
+
+
+def test_refusals_of_buffers_that_do_not_fit():
+    bundle = three(1, hidden=8)
+    inner = inner_contract(bundle.contract)
+    team = make_team(inner, bundle.networks, [0, 1, 2], 3)
+    x, last, bounds, out = (np.zeros(shape, np.float32) for shape in ((3, 23), 9, 45, 9))
+    bounds[9:18], bounds[27:36], bounds[36:] = 1.0, 1.0, 4.0
+    team.bounded(x, last, bounds, out)
+    np.testing.assert_allclose(last.reshape(3, 3), np.tanh(team.q), atol=TANH_ERROR)
+    np.testing.assert_array_equal(out, np.clip(last, 0.0, 1.0))
+    fixed = out.copy()
+    fixed.flags.writeable = False
+    wrong: list[tuple] = [
+        (), (x, last, bounds), (x, last, bounds, out, out), (x[:2], last, bounds, out), (x[:, :22], last, bounds, out),
+        (x, last[:6], bounds, out), (x, last[::-1], bounds, out), (x, last, bounds, None), (x, None, bounds, out),
+        (x, fixed, bounds, out), (x, last, bounds, fixed), (x, last, bounds[1:], out), (x, last, bounds, out[:6]),
+        (x, last, bounds, out.astype(float)), (x, out.astype(float), bounds, out), (None, last, bounds, out),
+        (x, last.reshape(3, 3), bounds, out), (x, np.broadcast_to(np.float32(0.0), 9), bounds, out),
+    ]  # fmt: skip
+    before = team.hidden
+    for arguments in wrong:
+        with pytest.raises((TypeError, ValueError)):
+            team.bounded(*arguments)
+    np.testing.assert_array_equal(team.hidden, before)
