@@ -194,10 +194,23 @@ def browser() -> str:
 
 def served() -> str:
     """serving.md: a decision over the loopback interface."""
-    rows = measured("serve")["results"].items()
+    run = measured("serve")
     found = [[name, digits(row["median_us"]), digits(row["p99_us"]), f"{row['decisions_per_s']:,.0f}"]
-             for name, row in rows]  # fmt: skip
-    return table(["", "median, us", "p99, us", "decisions/s"], found)
+             for name, row in run["results"].items()]  # fmt: skip
+    old = "Of the server before this one, which took longer ([above](#start-up)):\n\n"
+    shown = table(["", "median, us", "p99, us", "decisions/s"], found)
+    return old * ("starlette" in run["setting"]["packages"]) + shown
+
+
+def serve_start() -> str:
+    """serving.md: a start of the server, its memory and the processor time of a request, beside the one before."""
+    found = measured("serve_start")
+    rows = [[what, f"{row['before']:,.0f}", f"{row['now']:,.0f}", f"{row['ratio']:.2f}"]
+            for what, row in found["rows"].items()]  # fmt: skip
+    how = (
+        f"Medians of {found['rounds']} interleaved rounds, at a load average of {found['load']:g} on two hyperthreads:"
+    )
+    return f"{how}\n\n{table(['', 'before', 'now', 'ratio'], rows)}"
 
 
 def updates() -> str:

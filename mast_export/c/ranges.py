@@ -95,7 +95,7 @@ def ranges(inputs: Inputs | None, prefix: str, obs_bits: NDArray[np.int8] | None
     if inputs is None:
         raise ExportError("--ranges: the policy says nothing of the range of its inputs; export it from its run")
     low, high = (np.array(side, np.float32) for side in inputs.limits())
-    parts = [(FLOATS, np.stack(_ordered(low, high), 1))]
+    parts: list[tuple[dict[str, str], NDArray]] = [(FLOATS, np.stack(_ordered(low, high), 1))]
     if obs_bits is not None:
         parts.append((INTEGERS, np.stack(_integers(low, high, obs_bits), 1)))
     names = [_comment(inputs.name(i)) for i in range(len(low))]

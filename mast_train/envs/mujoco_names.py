@@ -58,7 +58,11 @@ def _numbers(model: Any) -> dict[str, tuple[list[str], tuple[int, ...]]]:
             ways = ["velocity"]
         speeds += [f"{name} {way}" for way in ways]
         forces += [f"{name} actuator force {way.removeprefix('velocity')}".rstrip() for way in ways]
-    found = {"qpos": (places, (model.nq,)), "qvel": (speeds, (model.nv,)), "qfrc_actuator": (forces, (model.nv,))}
+    found: dict[str, tuple[list[str], tuple[int, ...]]] = {
+        "qpos": (places, (model.nq,)),
+        "qvel": (speeds, (model.nv,)),
+        "qfrc_actuator": (forces, (model.nv,)),
+    }
     for kind, words in BODIES.items():
         found[kind] = [f"{body} {word}" for body in bodies for word in words], (model.nbody, len(words))
     return found
