@@ -142,19 +142,17 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def compare(root: Root, system: System, policy: Path, house: Path, rounds: int) -> dict[str, Any]:
+def compare(root: Root, system: System, policy: Path, rounds: int) -> dict[str, Any]:
     """The kernel's decisions beside those of the reference, and of ONNX Runtime where PyPI has it.
 
-    The environment of the robot gets numpy for it, so this comes last.
+    The environment of the robot gets numpy for it, so this comes last; this machine's pip puts it there.
     """
     if system.machine:
         platforms = [f"--platform=manylinux_{version}_{system.machine}" for version in GLIBC]
         platforms.append(f"--platform=manylinux2014_{system.machine}")
+        (site,) = root.home.glob("robot/lib/python3*/site-packages")
         which = ("--python-version=3.11", "--only-binary=:all:", f"--constraint={HERE.parent / 'constraints.txt'}")
-        run(sys.executable, "-m", "pip", "download", "--quiet", *platforms, *which, f"--dest={house}", *RIVALS)
-        shutil.copytree(house, root.home / "house")
-        options = ("--quiet", "--no-index", "--no-compile", "--find-links=/opt/mast/house")
-        root(f"{BINARIES}/pip", "install", *options, *RIVALS)
+        run(sys.executable, "-m", "pip", "install", "--quiet", *platforms, *which, f"--target={site}", *RIVALS)
     else:
         settings = root.home / "robot" / "pyvenv.cfg"
         closed = "include-system-site-packages = false"
@@ -198,8 +196,7 @@ def main() -> None:
             register(system.qemu)
         root = Root(make_root(architecture, given.roots.resolve()))
         row = try_wheel(root, wheels[0], given.policy, given.rounds)
-        house = given.roots / f"house-{architecture}"
-        row["decisions"] = compare(root, system, given.policy, house, given.rounds)
+        row["decisions"] = compare(root, system, given.policy, given.rounds)
         row = {"system": system.name, "emulated": bool(system.qemu), "policy": given.policy.name, **row}
         print(json.dumps(row, indent=1), flush=True)
         if given.json:
