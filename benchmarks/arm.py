@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -109,7 +110,14 @@ def installed_bytes(environment: Path) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file() and "__pycache__" not in path.parts)
 
 
-def try_wheel(root: Root, wheel: Path, policy: Path, rounds: int) -> dict[str, Any]:
+def expected_levels() -> list[str]:
+    """Instruction sets that /proc/cpuinfo of this x86-64 machine has; a compiler may say otherwise."""
+    flags = set(re.findall(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
+    needs = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "f16c"}}
+    return [level for level, needed in needs.items() if needed <= flags]
+
+
+def try_wheel(root: Root, system: System, wheel: Path, policy: Path, rounds: int) -> dict[str, Any]:
     """Installed without numpy and without an index, self-tested, and its start-up."""
     inside, file, probe = root.put(wheel), root.put(policy), root.put(HERE / "arm_probe.py")
     root("python3", "-m", "venv", "/opt/mast/robot")
@@ -121,6 +129,9 @@ def try_wheel(root: Root, wheel: Path, policy: Path, rounds: int) -> dict[str, A
     test = json.loads(root(f"{BINARIES}/mast", "selftest", file, "--json"))
     if not test["passed"]:
         sys.exit(f"{wheel.name}: mast selftest: {test}")
+    engines = [check["backend"] for check in test["checks"]]
+    if absent := [level for level in expected_levels() if f"native {level}" not in engines and not system.qemu]:
+        sys.exit(f"{wheel.name}: this machine has {', '.join(absent)}, and the wheel runs {', '.join(engines)}")
     root(f"{BINARIES}/mast", "inspect", file)
     found = json.loads(root(f"{BINARIES}/python", probe, "start", file, rounds))
     if found["numpy"]:
@@ -195,7 +206,7 @@ def main() -> None:
         if system.qemu:
             register(system.qemu)
         root = Root(make_root(architecture, given.roots.resolve()))
-        row = try_wheel(root, wheels[0], given.policy, given.rounds)
+        row = try_wheel(root, system, wheels[0], given.policy, given.rounds)
         row["decisions"] = compare(root, system, given.policy, given.rounds)
         row = {"system": system.name, "emulated": bool(system.qemu), "policy": given.policy.name, **row}
         print(json.dumps(row, indent=1), flush=True)
