@@ -61,7 +61,9 @@ def extension(name: str, folder: str, *more_headers: str) -> Extension:
 def extensions() -> list[Extension]:
     found = [extension("mast_runtime.native._native", NATIVE)]
     if Path(TRAIN).is_dir():
-        found.append(extension("mast_train.engines.native._train", TRAIN, NATIVE + "mast_vector.h"))
+        found.append(
+            extension("mast_train.engines.native._train", TRAIN, NATIVE + "mast_vector.h", NATIVE + "mast_cpu.h")
+        )
     return found
 
 

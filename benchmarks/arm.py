@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -109,7 +110,14 @@ def installed_bytes(environment: Path) -> int:
     return sum(path.stat().st_size for path in paths if path.is_file() and "__pycache__" not in path.parts)
 
 
-def try_wheel(root: Root, wheel: Path, policy: Path, rounds: int) -> dict[str, Any]:
+def expected_levels() -> list[str]:
+    """Instruction sets that /proc/cpuinfo of this x86-64 machine has; a compiler may say otherwise."""
+    flags = set(re.findall(r"^flags\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
+    needs = {"avx2": {"avx2", "fma"}, "avx512": {"avx512f", "avx512bw", "avx512dq", "avx512vl", "f16c"}}
+    return [level for level, needed in needs.items() if needed <= flags]
+
+
+def try_wheel(root: Root, system: System, wheel: Path, policy: Path, rounds: int) -> dict[str, Any]:
     """Installed without numpy and without an index, self-tested, and its start-up."""
     inside, file, probe = root.put(wheel), root.put(policy), root.put(HERE / "arm_probe.py")
     root("python3", "-m", "venv", "/opt/mast/robot")
@@ -121,6 +129,9 @@ def try_wheel(root: Root, wheel: Path, policy: Path, rounds: int) -> dict[str, A
     test = json.loads(root(f"{BINARIES}/mast", "selftest", file, "--json"))
     if not test["passed"]:
         sys.exit(f"{wheel.name}: mast selftest: {test}")
+    engines = [check["backend"] for check in test["checks"]]
+    if absent := [level for level in expected_levels() if f"native {level}" not in engines and not system.qemu]:
+        sys.exit(f"{wheel.name}: this machine has {', '.join(absent)}, and the wheel runs {', '.join(engines)}")
     root(f"{BINARIES}/mast", "inspect", file)
     found = json.loads(root(f"{BINARIES}/python", probe, "start", file, rounds))
     if found["numpy"]:
@@ -142,19 +153,17 @@ def _children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def compare(root: Root, system: System, policy: Path, house: Path, rounds: int) -> dict[str, Any]:
+def compare(root: Root, system: System, policy: Path, rounds: int) -> dict[str, Any]:
     """The kernel's decisions beside those of the reference, and of ONNX Runtime where PyPI has it.
 
-    The environment of the robot gets numpy for it, so this comes last.
+    The environment of the robot gets numpy for it, so this comes last; this machine's pip puts it there.
     """
     if system.machine:
         platforms = [f"--platform=manylinux_{version}_{system.machine}" for version in GLIBC]
         platforms.append(f"--platform=manylinux2014_{system.machine}")
+        (site,) = root.home.glob("robot/lib/python3*/site-packages")
         which = ("--python-version=3.11", "--only-binary=:all:", f"--constraint={HERE.parent / 'constraints.txt'}")
-        run(sys.executable, "-m", "pip", "download", "--quiet", *platforms, *which, f"--dest={house}", *RIVALS)
-        shutil.copytree(house, root.home / "house")
-        options = ("--quiet", "--no-index", "--no-compile", "--find-links=/opt/mast/house")
-        root(f"{BINARIES}/pip", "install", *options, *RIVALS)
+        run(sys.executable, "-m", "pip", "install", "--quiet", *platforms, *which, f"--target={site}", *RIVALS)
     else:
         settings = root.home / "robot" / "pyvenv.cfg"
         closed = "include-system-site-packages = false"
@@ -197,9 +206,8 @@ def main() -> None:
         if system.qemu:
             register(system.qemu)
         root = Root(make_root(architecture, given.roots.resolve()))
-        row = try_wheel(root, wheels[0], given.policy, given.rounds)
-        house = given.roots / f"house-{architecture}"
-        row["decisions"] = compare(root, system, given.policy, house, given.rounds)
+        row = try_wheel(root, system, wheels[0], given.policy, given.rounds)
+        row["decisions"] = compare(root, system, given.policy, given.rounds)
         row = {"system": system.name, "emulated": bool(system.qemu), "policy": given.policy.name, **row}
         print(json.dumps(row, indent=1), flush=True)
         if given.json:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / ".ci"))
+sys.path[:0] = [str(ROOT / ".ci"), str(ROOT / "benchmarks")]
 import distributions  # noqa: E402
 from distributions import DISTRIBUTIONS, contents_problems  # noqa: E402
 
@@ -124,6 +124,17 @@ def test_a_tag_is_for_what_was_built(tag):
     module = Path(native._native.__file__)
     assert any(TAGS[tag] in problem for problem in problems(module, tag))
     assert problems(module, "manylinux_2_99_x86_64") == []
+
+
+@pytest.mark.skipif(not native.levels() or sysconfig.get_platform() != "linux-x86_64", reason="kernels of x86-64")
+def test_the_instruction_sets_are_those_that_the_system_lists():
+    """A compiler's run-time library is not asked: zig's has none."""
+    import arm
+
+    assert set(native.levels()) - {"scalar"} == set(arm.expected_levels())
+    folders = ("mast_runtime/native", "mast_train/engines/native")
+    for path in (path for folder in folders for path in (ROOT / folder).glob("*.[ch]")):
+        assert "__builtin_cpu_supports(" not in path.read_text(), path
 
 
 def test_every_target_is_a_tag_and_is_built_by_someone():

@@ -2,11 +2,9 @@
 #include "mast_network.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
-static int supported(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
+#include "mast_cpu.h"
+
+static int supported(void) { return mast_cpu_runs(bit_AVX | bit_FMA, bit_AVX2, MAST_AVX_STATE); }
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)

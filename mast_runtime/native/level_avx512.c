@@ -2,11 +2,12 @@
 #include "mast_network.h"
 
 #if defined(__x86_64__) && defined(__GNUC__)
+#include "mast_cpu.h"
+
 static int supported(void)
 {
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
-           && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("f16c");
+    return mast_cpu_runs(bit_AVX | bit_FMA | bit_F16C,
+                         bit_AVX2 | bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL, MAST_AVX512_STATE);
 }
 
 #if defined(__clang__)

@@ -2,7 +2,9 @@
 #include "levels.h"
 
 #ifdef TRAIN_X86
-static int runs(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+#include "../../../mast_runtime/native/mast_cpu.h"
+
+static int runs(void) { return mast_cpu_runs(bit_AVX | bit_FMA, bit_AVX2, MAST_AVX_STATE); }
 
 TARGET_BEGIN("avx2,fma")
 #define MAST_V3

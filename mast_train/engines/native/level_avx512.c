@@ -2,10 +2,12 @@
 #include "levels.h"
 
 #ifdef TRAIN_X86
+#include "../../../mast_runtime/native/mast_cpu.h"
+
 static int runs(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
-           && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return mast_cpu_runs(bit_AVX | bit_FMA, bit_AVX2 | bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL,
+                         MAST_AVX512_STATE);
 }
 
 TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")
