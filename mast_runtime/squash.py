@@ -1,4 +1,4 @@
-"""From what networks give to continuous actions, where the C kernels do not: tanh, how far a component may move, bounds."""
+"""Continuous actions of what networks give, where the C kernels do not: tanh, how far a component may move, bounds."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ def players(level: str, contract: Contract, network) -> dict[str, Any]:
     inner = inner_contract(contract)
     teams = {n: make_team(inner, [network], [0], n, level) for n in (3, 40)}
     agent = ContinuousAgent(contract, network, new_agent(inner, NativeStep(inner, network, level), 0), 0)
-    return {"agent": agent} | {str(n): ContinuousTeam(contract, [network] * n, team, [0] * n) for n, team in teams.items()}
+    return {"agent": agent} | {
+        str(n): ContinuousTeam(contract, [network] * n, team, [0] * n) for n, team in teams.items()
+    }
 
 
 def three(seed: int, rate_limit: float | None = None, **network) -> Bundle:

@@ -14,7 +14,6 @@ from networks import random_bundle
 from typer.testing import CliRunner
 
 from cli import app
-from mast_export.errors import ExportError
 from mast_export.export import export_run
 from mast_runtime import load, save
 from mast_runtime.selftest.replay import replay
