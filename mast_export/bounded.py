@@ -16,6 +16,14 @@ def squashed(q: NDArray[np.float32], has: NDArray[np.bool_]) -> NDArray[np.float
     return np.where(has, np.tanh(q), np.float32(0.0))
 
 
+def limited(head: Head, best: NDArray[np.float32], last: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Actions in [-1, 1] no further from `last` than the head's rate limit lets them move."""
+    if head.rate_limit is None:
+        return best
+    step = np.float32(2.0 * head.rate_limit)
+    return np.clip(best, last - step, last + step)
+
+
 def in_units(head: Head, indices: Sequence[int], scaled: NDArray[np.float32]) -> NDArray[np.float32]:
     """Actions [...,N,A] in [-1, 1] in the units of these agents; 0 where an agent has no such component."""
     low, high, has = bounds(head, indices, scaled.shape[-1])
@@ -57,9 +65,7 @@ class Wanted:
         """
         find, low, high, has = self._find, self._low, self._high, self._has
         best = squashed(q, has) if find is None else np.array([find(row) for row in q], np.float32)
-        if self._head.rate_limit is not None:
-            step = np.float32(2.0 * self._head.rate_limit)
-            best = np.where(has, np.clip(best, last - step, last + step), np.float32(0.0))
+        best = np.where(has, limited(self._head, best, last), np.float32(0.0))
         distance = np.abs(given.astype(np.float64) - in_units(self._head, self._indices, best)) / (high - low)
         if find is None:
             return distance.max(-1), None

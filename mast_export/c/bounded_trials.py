@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from mast_export.bounded import in_units, limited
 from mast_export.c.matrices import initialiser
 from mast_export.fixed import MEMORY, Fixed, whole
 from mast_export.verify import Trace
-from mast_runtime.continuous import Bounded
 from mast_runtime.head import Head
 
 Decide = Callable[[NDArray, NDArray, NDArray], tuple[NDArray, NDArray]]
@@ -19,14 +19,11 @@ Decide = Callable[[NDArray, NDArray, NDArray], tuple[NDArray, NDArray]]
 
 def rows(head: Head, trace: Trace, q: NDArray, near: float) -> dict[str, NDArray]:
     """Tables of the host's test: the actions of one agent's q [T,A], known to `near`, after the last actions."""
-    wanted, actions = Bounded(head, [0], q.shape[1]), []
-    for values, last in zip(q, trace.last_actions[:, 0], strict=True):
-        wanted.last[0] = last
-        wanted.decide(values[None])
-        actions.append(wanted.actions()[0])
+    last = trace.last_actions[:, 0]
+    actions = limited(head, np.tanh(q), last)
     return {
-        "float @prefix@_trace_last_action[][@PREFIX@_ACTIONS]": trace.last_actions[:, 0],
-        "float @prefix@_trace_action[][@PREFIX@_ACTIONS]": np.array(actions),
+        "float @prefix@_trace_last_action[][@PREFIX@_ACTIONS]": last,
+        "float @prefix@_trace_action[][@PREFIX@_ACTIONS]": in_units(head, [0], actions[:, None])[:, 0],
         "float @prefix@_trace_tolerance[]": _tolerance(head, near),
     }
 
@@ -35,11 +32,11 @@ def selftest_words(
     head: Head, decide: Decide, obs: NDArray[np.int64], real: NDArray[np.float32], hidden: NDArray, near: float
 ) -> dict[str, str]:
     """What replaces the self-test's @NAMES@: obs [T,O], which stand for `real`, and its own decisions on them."""
-    wanted, found = Bounded(head, [0], len(head.low[0])), []
+    last, found = np.zeros((1, len(head.low[0])), np.float32), []
     for row in real[:, None]:
-        q, hidden = decide(row, wanted.last, hidden)
-        wanted.decide(q)
-        found.append((q[0], wanted.actions()[0]))
+        q, hidden = decide(row, last, hidden)
+        last = limited(head, np.tanh(q), last)
+        found.append((q[0], in_units(head, [0], last)[0]))
     q, actions = (np.array(part) for part in zip(*found, strict=True))
     tables = {
         "int16_t obs[STEPS][@PREFIX@_OBS]": obs,
