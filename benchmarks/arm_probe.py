@@ -6,10 +6,10 @@ python arm_probe.py decide POLICY ROUNDS      # decisions of every backend that 
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import struct
-import sys
 import sysconfig
 import time
 from collections.abc import Sequence
@@ -84,4 +84,9 @@ def _version(name: str) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps({"start": start, "decide": decide}[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]))))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("start", "decide"))
+    parser.add_argument("policy", type=Path)
+    parser.add_argument("rounds", type=int)
+    given = parser.parse_args()
+    print(json.dumps({"start": start, "decide": decide}[given.what](given.policy, given.rounds)))

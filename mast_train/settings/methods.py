@@ -34,6 +34,8 @@ _SCALED = {"target.scale": "spread", "target.alpha": 5.0, "target.omega": 5.0, "
 """Soft Mellowmax in units of the spread of an agent's values, weighted by the online network (docs/methods.md)."""
 _ACTIVE = {"sparse.drop": "idle"}
 """No connection is kept that carries nothing (docs/methods.md)."""
+_DOUBLE = {"target.operator": "max", "target.double_q": True}
+"""Double DQN's target (van Hasselt et al. 2016) in soft Mellowmax's place."""
 _RLX2 = {
     "sparse.grow": "gradient",
     **_MAX,
@@ -66,6 +68,7 @@ METHODS = {
     "mast": Method(_MAST, {}),
     "mast-scaled": Method({**_MAST, **_SCALED}, _SCALED),
     "mast-active": Method({**_MAST, **_ACTIVE}, {}),
+    "mast-double": Method({**_MAST, **_ACTIVE, **_DOUBLE}, {}),
     "ticket-random": Method({**_MAST, "sparse.grow": "none"}, {}),
     "ticket-winning": Method({**_MAST, "sparse.grow": "none", "sparse.masks_from": ""}, {}),
 }

@@ -14,7 +14,7 @@ setup(
         (f"share/{NAME}/launch", ["launch/policy.launch.py"]),
         (f"share/{NAME}/config", ["config/policy.yaml"]),
     ],
-    install_requires=["setuptools", "mast-marl"],
+    install_requires=["setuptools", "mast-runtime"],
     license="Apache-2.0",
     entry_points={"console_scripts": [f"policy_node = {NAME}.node:main"]},
 )
