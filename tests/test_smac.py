@@ -246,7 +246,8 @@ def test_a_worker_ends_with_us_and_a_hanging_one_is_ended(smac, monkeypatch):
 
 def test_ctrl_c_while_a_game_is_waited_for_ends_it(machine):
     code = (
-        "import torch; from mast_train.envs.smac import SmacEnv\n"
+        "import signal, torch; from mast_train.envs.smac import SmacEnv\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell's background jobs ignore it
         "env = SmacEnv('3m', 2, 0, torch.device('cpu'), script='hang'); env.reset()\n"
         "print(*(w._process.pid for w in env._workers), flush=True)\n"
         "from mast_train.envs import smac_process; smac_process.PATIENCE_S = 0.3\n"
