@@ -3,7 +3,8 @@
     git worktree add /tmp/earlier 'ec46456^' && (cd /tmp/earlier && python setup.py build_ext --inplace)
     python benchmarks/serve_start.py /tmp/earlier [--rounds 9] [--json benchmarks/results/serve_start.json]
 
-Each checkout serves its own tests/data/3m.mast. Wall and processor time are from the start of the command to the answer
+Each checkout serves its own tests/data/3m.mast, this one as a robot's install does: without typer and rich, which the
+earlier one could not do without. Wall and processor time are from the start of the command to the answer
 to the first request; memory is what is resident after twenty decisions and a scrape of the metrics; the processor time
 of a request is the server's, over 500 of each form. Medians over the rounds; ratios are medians of the rounds' ratios.
 Linux.
@@ -37,8 +38,18 @@ ROWS = {
 """Quantity -> what it is."""
 
 
+ROBOTS = """
+import sys
+sys.modules["typer"] = sys.modules["rich"] = None
+from mast_runtime.commands import main
+main()
+"""
+"""The command as `pip install "mast-runtime[serve]"` has it, from a checkout where typer is there too."""
+
+
 def started(checkout: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, checkout / "cli.py", "serve", checkout / "tests" / "data" / "3m.mast", "--port", "0"]
+    mast = ["-c", ROBOTS] if checkout == HERE else [checkout / "cli.py"]
+    command = [sys.executable, *mast, "serve", checkout / "tests" / "data" / "3m.mast", "--port", "0"]
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=checkout)
 
