@@ -77,12 +77,12 @@ def rows_of(name: str, bundle: Bundle) -> list[Row]:
     found = []
     for k, network in enumerate(bundle.networks):
         step = NativeStep(inner, network)
-        player = outer_agent(contract, new_agent(inner, step, k), k)
+        player = outer_agent(contract, network, new_agent(inner, step, k), k)
         found += [
             row(f"{name} agent {k} in C", in_c(new_agent(inner, step, k), x[k]), weights=step.compiled.stored_weights),
             row(f"{name} agent {k} act", in_python(_call(player.act, obs[k]))),
         ]
-    team = outer_team(contract, make_team(inner, bundle.networks, [0, 1], AGENTS), [0, 1])
+    team = outer_team(contract, bundle.networks, make_team(inner, bundle.networks, [0, 1], AGENTS), [0, 1])
     return [*found, row(f"{name} team", in_python(_call(team.act, obs)))]
 
 

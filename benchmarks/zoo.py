@@ -94,7 +94,7 @@ def page(cards: Iterable[dict[str, Any]]) -> str:
         "",
         "Each is the run of the median score among the seeds of its row, last networks, as `mast export` writes it.",
         "`mast inspect` shows a file's inputs, what training saw of them, and its connections. This page is written by",
-        "`python benchmarks/zoo.py RUNS`.",
+        "`python benchmarks/zoo.py RUNS --row NAME`, a row at a time.",
         "",
         "| file | trained on | row; seed | steps | all seeds' scores | the file, played | connections | kB | digest |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -121,8 +121,12 @@ def main() -> None:
     options.output.mkdir(exist_ok=True)
     written = options.output / CARDS
     cards = {c["file"]: c for c in json.loads(written.read_text())} if written.exists() else {}
-    for name, found in median_runs(options.runs, options.row).items():
-        policy = options.output / f"{name.split()[-1]}.mast"
+    chosen = median_runs(options.runs, options.row)
+    if not chosen:
+        sys.exit(f"no finished run of the row {options.row!r}; mast report shows what rows the runs are of")
+    for name, found in chosen.items():
+        env, map_ = name.partition(" ")[::2]
+        policy = options.output / f"{map_ if env == 'smax' else '-'.join(filter(None, (env, map_)))}.mast"
         cards[policy.name] = card(policy, found, options.row, options.episodes)
         print(f"{policy}: seed {found['seed']} of {found['scores']}, {cards[policy.name]['played']}", flush=True)
         ordered = [cards[file] for file in sorted(cards)]

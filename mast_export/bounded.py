@@ -39,6 +39,11 @@ def bounds(head: Head, indices: Sequence[int], n_actions: int) -> tuple[NDArray,
     return low, high, has
 
 
+def _rounding(low: NDArray, high: NDArray) -> NDArray[np.float64]:
+    """What two float32 sums in a range's units may differ by."""
+    return 2.0 * np.spacing(np.maximum(np.abs(low), np.abs(high)).astype(np.float32)).astype(np.float64)
+
+
 def searched(head: Head, values: Values, q: NDArray[np.float32], has: NDArray[np.bool_]) -> NDArray[np.float32]:
     """The actions [T,N,A] in [-1, 1] that the search finds from q [T,N,H]."""
     assert head.search is not None
@@ -58,7 +63,8 @@ class Wanted:
         self, given: NDArray[np.float32], q: NDArray[np.float32], last: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """The largest distance of each decision [T,N] from what the head makes of the trainer's q, as a share of the
-        range; and of actions that are searched for the value that each gives up and its span [2,T,N].
+        range, beyond the rounding of float32 units; and of actions that are searched for the value that each gives up
+        and its span [2,T,N].
 
         given [T,N,A] in units; q [T,N,A] or [T,N,H], last [T,N,A]: the trainer's outputs, and its last actions in
         [-1, 1], from which a rate limit counts.
@@ -66,7 +72,8 @@ class Wanted:
         find, low, high, has = self._find, self._low, self._high, self._has
         best = squashed(q, has) if find is None else np.array([find(row) for row in q], np.float32)
         best = np.where(has, limited(self._head, best, last), np.float32(0.0))
-        distance = np.abs(given.astype(np.float64) - in_units(self._head, self._indices, best)) / (high - low)
+        off = np.abs(given.astype(np.float64) - in_units(self._head, self._indices, best))
+        distance = np.maximum(off - _rounding(low, high), 0.0) / (high - low)
         if find is None:
             return distance.max(-1), None
         own = ((given - low) / (high - low) * 2.0 - 1.0) * has

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from math import isfinite
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mast_runtime.arrays import answer, numpy_here
@@ -166,7 +167,7 @@ class ContinuousTeam(_Continuous):
         assert contract.head is not None
         bounded = Bounded(contract.head, networks, indices, contract.n_actions)
         super().__init__(contract, inner, bounded, contract.n_actions, inner.n)
-        self.n = inner.n
+        self.n, self._acting = inner.n, Lock()
         self._inputs = contract.obs_dim + contract.n_actions * contract.last_action
         self._x = memoryview(array("f", bytes(4 * self.n * self._inputs)))
         self._read = self._x.cast("B").cast("f", (self.n, self._inputs))
@@ -182,12 +183,17 @@ class ContinuousTeam(_Continuous):
         list of array("f"). Raises ObservationError; the state is then as it was."""
         no_availability(avail_actions)
         given = memoryview(read_obs(obs, self.n, self.contract.obs_dim)).cast("B").cast("f")
-        if self.contract.last_action:
-            self._join(given)
-        else:
-            self._x[:] = given
-        self._decide(self._read)
-        return self._shown(self._actions, obs)
+        if not self._acting.acquire(blocking=False):
+            raise RuntimeError("the team is acting in another thread; give each thread a team of its own")
+        try:
+            if self.contract.last_action:
+                self._join(given)
+            else:
+                self._x[:] = given
+            self._decide(self._read)
+            return self._shown(self._actions, obs)
+        finally:
+            self._acting.release()
 
     def _join(self, given: memoryview[float]) -> None:
         """Each agent's observation and last action, as its network reads them."""

@@ -153,11 +153,13 @@ class Supervisor:
     def _stop(self, kind: str, trouble: str) -> Any:
         setattr(self.counts, kind, getattr(self.counts, kind) + 1)
         self.kind, self.trouble = kind, trouble
-        if self.stop_action is None:
-            return STOP
-        if self._decided:
+        self.was_stopped()
+        return STOP if self.stop_action is None else self.stop_action
+
+    def was_stopped(self) -> None:
+        """Tell the policy that the robot was stopped, by whomever: `stop_action` is then its last action."""
+        if self._decided and self.stop_action is not None:
             self.agent.executed(self.stop_action)  # type: ignore[arg-type]
-        return self.stop_action
 
     def reset(self) -> None:
         """An episode begins: the policy's memory is empty, and nothing was seen."""
@@ -226,11 +228,12 @@ class ControlLoop:
         self._report, self._notifier = report, notifier or Notifier()
         self._available: Any = None
         self._busy_since_s: float | None = None
-        self._halting = self._halted = False
+        self._halting = self._halted = self._given_up = False
 
     def run(self, rounds: int | None = None) -> Counts:
         """One episode of so many rounds, or until a signal. The robot stands when this returns or raises."""
         self.supervisor.reset()
+        self._given_up = False
         self._rounds.restart()
         self.counts.ended_by = ""
         self._halting = self._halted = False
@@ -271,6 +274,9 @@ class ControlLoop:
 
     def _decide(self) -> Any:
         seen = self.robot.sense()
+        if self._given_up:  # the watchdog has stopped the robot, which the policy does not know
+            self._given_up = False
+            self.supervisor.was_stopped()
         if seen is not None:
             obs, self._available = seen
             self.supervisor.observe(obs)
@@ -293,6 +299,7 @@ class ControlLoop:
                 given_up = since_s
                 self.counts.stalled += 1
                 self.robot.stop()
+                self._given_up = True
                 self._report(f"stopped: a round hangs for more than {limit_s:g} s")
 
     @contextmanager

@@ -82,14 +82,14 @@ def parse_manifest(text: str | None) -> dict[str, Any]:
     version = manifest.get("version")
     if type(version) is not int or version != FORMAT_VERSION:
         older = type(version) is int and version < FORMAT_VERSION
-        advice = "export the policy again: mast export RUN" if older else "update mast-marl"
+        advice = "export the policy again: mast export RUN" if older else "update MAST"
         raise BundleError(f"format version {version!r:.80}, this runtime reads {FORMAT_VERSION}; {advice}", "manifest")
     if "contract" not in manifest:
         raise no_policy
     given = manifest.get("architecture")
     if not isinstance(given, str) or given not in ARCHITECTURES:
         known = f"this runtime runs {', '.join(map(repr, ARCHITECTURES))}"
-        raise BundleError(f"architecture {given!r:.80}, {known}; update mast-marl", "manifest")
+        raise BundleError(f"architecture {given!r:.80}, {known}; update MAST", "manifest")
     return manifest
 
 

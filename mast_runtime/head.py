@@ -83,7 +83,7 @@ def decode_head(given: Any, n_agents: int, n_actions: int) -> Head | None:
         return None
     if not isinstance(given, dict) or given.get("kind") != CONTINUOUS or given.get("squash") not in (SQUASH, SEARCH):
         known = f"{GREEDY!r} and {CONTINUOUS} with {SQUASH} or {SEARCH}"
-        raise BundleError(f"head {given!r:.80}, this runtime runs {known}; update mast-marl", "manifest")
+        raise BundleError(f"head {given!r:.80}, this runtime runs {known}; update MAST", "manifest")
     low, high = (_rows(given.get(name), name, n_agents, n_actions) for name in ("low", "high"))
     for i, (lows, highs) in enumerate(zip(low, high, strict=True)):
         if len(lows) != len(highs):

@@ -190,7 +190,7 @@ def _fail_if_broken(name: str, error: Exception) -> None:
     modules = {module: extra for extra, names in EXTRAS.items() for module in names}
     module = broken_package(error, modules)
     if module is not None:
-        advice = f'pip install --upgrade "mast-marl[{modules[module]}]"'
+        advice = install_command(modules[module]).replace("pip install", "pip install --upgrade")
         raise fail(f"mast {name} needs {module}, which cannot be imported: {why(error)}; {advice}") from None
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""

@@ -21,6 +21,7 @@ from mast_export.formats.c import export_c
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
 from mast_runtime import Bundle
+from mast_runtime.head import Head
 from mast_runtime.network import LAYERS
 
 BLOCKS = {"mid": 16, "fc1": 8, "fc2": 8}
@@ -86,6 +87,16 @@ def test_a_team_is_verified_by_the_rule(name, tmp_path):
     for file in export_c(bundle, tmp_path / "c", None, traced(bundle)):
         assert file.report is not None and file.report.passed and file.report.actions_equal == 200
         assert file.report.max_action_error is not None and file.report.max_action_error < 1e-5
+
+
+@compiler
+def test_ranges_that_are_narrow_and_far_from_zero(tmp_path):
+    bundle = bounded_bundle(3, hidden=12)
+    head = Head(
+        ((35.9, 99.9, 1000.0), (0.5235,), (-100.1, 7.0)), ((36.1, 100.1, 1000.1), (0.5245,), (-99.9, 7.01)), None
+    )
+    bundle = replace(bundle, contract=replace(bundle.contract, head=head))
+    assert all(file.report and file.report.passed for file in export_c(bundle, tmp_path / "c", None, traced(bundle)))
 
 
 @compiler

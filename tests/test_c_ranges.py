@@ -110,11 +110,22 @@ def test_integers_are_counted_as_their_values(tmp_path):
     bits = fixed(bundle, trace, 1).obs_bits.astype(int)
     assert len(set(bits)) > 2
     integers = np.clip(np.rint(hard(bundle.networks[1].inputs) * 2.0**bits), -32767, 32767).astype(np.int16)
-    agent = bundle.agent(1, "reference")
-    for row in integers:
-        agent.act(row * 2.0**-bits)
+    agent, half = bundle.agent(1, "reference"), 0.5 * 2.0**-bits
+    low, high = bundle.networks[1].inputs.limits()
+    for row in integers * 2.0**-bits:  # an integer stands for all that is rounded to it
+        agent.act(np.where((row + half < low) | (row - half > high), row, np.clip(row, low, high)))
     total, counts = count(tmp_path / "c", "C99", integers, "int16_t", "left_arm_out_of_range_i16")
     assert total == agent.out_of_range > 100 and counts[1:] == agent.out_of_range_counts[1:].tolist()
+
+
+def test_what_training_saw_is_never_counted_however_coarse_the_integers():
+    rng = np.random.default_rng(0)
+    for bits in (-3, 0, 4, 7):
+        low = rng.uniform(-40, 40, 50).astype(np.float32)
+        high = low + np.where(np.arange(50) % 2, 0.0, rng.uniform(0, 0.1, 50)).astype(np.float32)
+        below, above = ranges._integers(low, high, np.full(50, bits, np.int8))
+        seen = np.rint(rng.uniform(low, high, (200, 50)).astype(np.float32) * 2.0**bits)
+        assert (seen >= below).all() and (seen <= above).all() and (above - below <= 0.1 * 2.0**bits + 1).all()
 
 
 def test_it_is_there_only_where_it_is_asked_for(tmp_path):

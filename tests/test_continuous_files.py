@@ -52,8 +52,8 @@ OBS, NAN, INF = bytes([0, 255, 1, 10, 246, 51]), float("nan"), float("inf")
 HOSTILE: dict[str, tuple[Callable[[dict, dict], object], str]] = {
     "no head": (lambda m, t: m.pop("head"), "manifest: head None, this runtime runs"),
     "head a text": (lambda m, t: m.update(head="continuous"), "head 'continuous', this runtime runs"),
-    "another kind": (head(kind="gaussian"), "head {'kind': 'gaussian'.*update mast-marl"),
-    "another squashing": (head(squash="clip"), "this runtime runs .* with tanh or search; update mast-marl"),
+    "another kind": (head(kind="gaussian"), "head {'kind': 'gaussian'.*update MAST"),
+    "another squashing": (head(squash="clip"), "this runtime runs .* with tanh or search; update MAST"),
     "greedy with more": (lambda m, t: m.update(head={"kind": "greedy", "beta": 1}), "head {'kind': 'greedy', 'beta'"),
     "bounds missing": (lambda m, t: m["head"].pop("low"), "low has not one row for each of 2 agents"),
     "a row too few": (head(high=[[1, 2]]), "high has not one row for each of 2 agents"),

@@ -169,6 +169,32 @@ def test_a_loop_drives_continuous_actions_and_stops_the_robot_by_its_own_stop():
     assert counts.decisions == 2 and counts.refused == 2
 
 
+def test_a_stop_by_the_watchdog_is_told_to_the_policy():
+    agent, stop, told = bounded_bundle(rate_limit=0.05).agent(2), [3.5, 0.0], []
+    assert agent.contract.head is not None
+    reach = [
+        0.05 * (high - low) for low, high in zip(agent.contract.head.low[2], agent.contract.head.high[2], strict=True)
+    ]
+
+    class Robot:
+        def sense(self):
+            if len(told) == 12:
+                time.sleep(0.4)
+            return [0.9] * agent.contract.obs_dim, None
+
+        def drive(self, action):
+            told.append(action.tolist())
+
+        def stop(self):
+            told.append("stop")
+
+    loop = ControlLoop(agent, Robot(), 1000.0, max_age_s=0.1, report=lambda line: None, stop_action=stop)
+    assert loop.run(16).stalled == 1
+    before, _, after = told[11:14]
+    assert told[12] == "stop" and any(abs(x - s) > 2 * r for x, s, r in zip(before, stop, reach, strict=True))
+    assert all(abs(x - s) <= r + 1e-5 for x, s, r in zip(after, stop, reach, strict=True))
+
+
 class Process:
     """The program above, in a process of its own; what the robot is told comes line by line."""
 

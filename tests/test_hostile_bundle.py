@@ -126,7 +126,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
         manifest(version=2),
         "format version 2, this runtime reads 3; export the policy again: mast export RUN",
     ),
-    "version 4": (manifest(version=4), "manifest: format version 4, this runtime reads 3; update mast-marl"),
+    "version 4": (manifest(version=4), "manifest: format version 4, this runtime reads 3; update MAST"),
     "digest of another file": (manifest(digest="a" * 64), "its bytes do not fit its digest"),
     "digest in capitals": (manifest(digest="A" * 64), "its bytes do not fit its digest"),
     "digest too short": (manifest(digest="a" * 63), "manifest: digest 'a+', expected 64 hexadecimal digits"),

@@ -228,7 +228,9 @@ static void print_action(int result, const float *action)
             any[k] = side == 0 ? @prefix@_low[k] : side == 1 ? @prefix@_high[k] : 3e38f;
         expect(@prefix@_executed(state, any) == 0, "is not told what was carried out", 0);
         for (int k = 0; k < ACTIONS; k++)
-            expect(near((double)state->last_action[k], side ? @LAST_ONE@ : -@LAST_ONE@, 1e-5 * @LAST_ONE@),
+            expect(near((double)state->last_action[k], side ? @LAST_ONE@ : -@LAST_ONE@,
+                        (1e-5 + (double)(2.0f * @prefix@_trace_tolerance[k] / (@prefix@_high[k] - @prefix@_low[k])))
+                            * @LAST_ONE@),
                    "counts as another action", 0);
     }""",
     "SELFTEST_STEP": """\

@@ -116,9 +116,9 @@ def _ordered(low: NDArray[np.float32], high: NDArray[np.float32]) -> tuple[NDArr
 def _integers(
     low: NDArray[np.float32], high: NDArray[np.float32], obs_bits: NDArray[np.int8]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The least and the largest integers [O] whose values are in range; what no int16 is beyond counts as the last."""
+    """The least and the largest integers [O] that observations in range are rounded to, as to_fixed rounds."""
     unit = 2.0 ** obs_bits.astype(np.float64)
-    below, above = np.ceil(low * unit), np.floor(high * unit)
+    below, above = np.rint(low * unit), np.rint(high * unit)
     return np.clip(below, -32768, 32767).astype(np.int64), np.clip(above, -32768, 32767).astype(np.int64)
 
 

@@ -136,10 +136,11 @@ def _fixed_report(source: Source, k: int) -> Parity:
     # What it computes is checked to the bit against this reference, whose distance from the network is its noise.
     report = replace(report, noise=max(report.max_q_error, report.max_hidden_error, report.noise))
     if not report.passed or report.agreement < FIXED_AGREEMENT:
+        lost = "of the value" if trace.head is None else "of the range, on average"
         raise ExportError(
             f"agent {k} in fixed point takes {report.agreement:.1%} of the trained network's {report.choices} recorded "
-            f"decisions (at least {FIXED_AGREEMENT:.0%} are needed) and gives up {report.mean_regret:.2%} of the "
-            "value; export f32 or f16"
+            f"decisions (at least {FIXED_AGREEMENT:.0%} are needed) and gives up {report.mean_regret:.2%} {lost}; "
+            "export f32 or f16"
         )
     return report
 

@@ -15,6 +15,10 @@ static PyObject *team_executed(PyObject *object, PyObject *given)
             PyErr_SetString(PyExc_SystemError, "a converter returned an array of another kind");
         return NULL;
     }
+    if (!team_free(self)) {
+        PyBuffer_Release(&view);
+        return NULL;
+    }
     const int64_t *const action = view.buf;
     int valid = 1;
     for (Py_ssize_t i = 0; i < self->n; i++)

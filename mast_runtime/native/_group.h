@@ -99,6 +99,10 @@ static int take_group(Team *team, Group *g, PyObject *given)
     }
     team->weights += g->network->weights * g->size;
     if (g->network->lanes) {
+        if ((size_t)group_tiles(g) > (size_t)PY_SSIZE_T_MAX / sizeof(mast_hit) / (tile_floats(g) + n->obs)) {
+            PyErr_NoMemory();
+            return -1;
+        }
         const size_t size = group_tiles(g) * tile_floats(g) * sizeof(float);
         return (g->yh = allocate(size)) && (g->next = allocate(size))
                        && (g->hit = allocate((size_t)group_tiles(g) * n->obs * sizeof(mast_hit)))
@@ -108,6 +112,10 @@ static int take_group(Team *team, Group *g, PyObject *given)
                    : -1;
     }
     const size_t each = mast_state_floats(n);
+    if (g->size > (size_t)PY_SSIZE_T_MAX / (sizeof(mast_state) + each * sizeof(float))) {
+        PyErr_NoMemory();
+        return -1;
+    }
     if (!(g->states = allocate(g->size * sizeof(mast_state))) || !(g->work = allocate(each * g->size * sizeof(float))))
         return -1;
     for (uint32_t i = 0; i < g->size; i++)
@@ -124,7 +132,8 @@ static int group_act(Team *team, Group *g, const float *obs, const uint8_t *avai
         const mast_tile tile = {.lanes = left < MAST_LANES ? left : MAST_LANES, .member = g->member + first, .obs = obs,
                                 .avail = avail, .id = team->id, .last_action = team->last_action,
                                 .yh = g->yh + t * tile_floats(g), .next = g->next + t * tile_floats(g),
-                                .q = team->next_q, .action = team->next_action, .hit = g->hit + (size_t)t * n->obs, .hits = g->hits + t};
+                                .q = team->next_q, .action = team->next_action, .hit = g->hit + (size_t)t * n->obs,
+                                .hits = g->hits + t};
         const int fault = k->tile(n, g->work, &tile);
         if (fault)
             return fault;

@@ -1,7 +1,7 @@
 /* The extension: networks packed for one instruction set, and the agents and teams that run them.
  *
  * Whatever is passed in is checked before it is used: a wrong type, size or index is a TypeError or a ValueError. What the
- * caller of `act` gives that is not a plain C-contiguous array goes to the converters of mast_runtime.agent, which also
+ * caller of `act` gives that is not a plain C-contiguous array goes to the converters of mast_runtime.given, which also
  * word the errors.
  */
 #define PY_SSIZE_T_CLEAN

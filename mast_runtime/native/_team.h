@@ -7,6 +7,11 @@ static int team_allocate(Team *self, const Py_buffer *ids)
 {
     self->n = ids->len / 4;
     const size_t n = (size_t)self->n, q_size = n * self->actions * sizeof(float);
+    const uint32_t widest = self->obs > self->actions ? self->obs : self->actions;
+    if (widest && n > (size_t)PY_SSIZE_T_MAX / sizeof(uint64_t) / widest) {
+        PyErr_NoMemory();
+        return -1;
+    }
     if (!(self->outside = allocate(n * self->obs * sizeof(uint64_t))))
         return -1;
     if (!(self->id = allocate(4 * n)) || !(self->last_action = allocate(4 * n))
@@ -75,7 +80,8 @@ static void team_dealloc(PyObject *object)
     for (Py_ssize_t i = 0; self->groups && i < self->n_groups; i++) {
         Group *g = &self->groups[i];
         Py_XDECREF((PyObject *)g->network);
-        release(g->member), release(g->yh), release(g->next), release(g->work), release(g->states), release(g->hit), release(g->hits);
+        release(g->member), release(g->yh), release(g->next), release(g->work), release(g->states);
+        release(g->hit), release(g->hits);
     }
     release(self->outside), release(self->groups), release(self->q), release(self->next_q);
     release(self->id), release(self->last_action), release(self->next_action);
@@ -163,10 +169,13 @@ static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t gi
         PyBuffer_Release(&obs_view);
         return NULL;
     }
-    const int fault = team_decide(self, obs_view.buf, avail ? avail_view.buf : NULL);
+    const int free = team_free(self); /* converters run Python: another thread may act by now */
+    const int fault = free ? team_decide(self, obs_view.buf, avail ? avail_view.buf : NULL) : 0;
     PyBuffer_Release(&obs_view);
     if (avail)
         PyBuffer_Release(&avail_view);
+    if (!free)
+        return NULL;
     return fault ? raise_fault(fault, obs, avail, self->n, self->obs, self->actions) : last_actions(self, obs);
 }
 
@@ -180,6 +189,10 @@ static PyObject *team_measure(PyObject *object, PyObject *args)
     if (!team_free(self) || !PyArg_ParseTuple(args, "On", &obs, &rounds)
         || any_buffer(obs, convert_obs, &view, 'f', 2, self->n, self->obs) < 0)
         return NULL;
+    if (!team_free(self)) {
+        PyBuffer_Release(&view);
+        return NULL;
+    }
     const double start = now();
     for (Py_ssize_t i = 0; i < rounds; i++)
         team_step(self, view.buf, NULL);
@@ -200,6 +213,10 @@ static PyObject *team_reset(PyObject *object, PyObject *const *args, Py_ssize_t 
     Py_XDECREF(indices);
     if (fault)
         return NULL;
+    if (!team_free(self)) {
+        PyBuffer_Release(&view);
+        return NULL;
+    }
     /* next_action marks the chosen ones: it is free between decisions */
     memset(self->next_action, 0, 4 * (size_t)self->n);
     for (Py_ssize_t i = 0; i < view.len / 8; i++) {

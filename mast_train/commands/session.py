@@ -57,6 +57,7 @@ def begin(
             run.folder = new_run(root, config, name)
             stack.callback(_remove_unless_begun, run.folder)
             stack.enter_context(locked(run.folder))
+        stack.callback(loop.close)  # what waits for the disk is written before the folders are given up
         _train(loop, console, resumed=False, watch=watch)
     return [run.folder for run in runs if run.folder]
 

@@ -49,7 +49,7 @@ class Packed:
     @property
     def size(self) -> str:
         """In words."""
-        return f"{self.episodes[0].numel():,} episodes of {self.reward.numel():,} steps"
+        return f"{self.episodes[0].numel():,} episodes, {self.reward.numel():,} steps in all"
 
     def copy_(self, other: Packed) -> None:
         """Take over the values of a batch of the same shape, in place. What lies in the same memory is there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,5 +33,9 @@ class Files:
             self._waiting.popleft().result()
 
     def close(self) -> None:
-        """`wait`, raising nothing; nothing can be added any more."""
+        """`wait`, raising nothing: what a write raised goes to stderr. Nothing can be added any more."""
         self._thread.shutdown()
+        for write in self._waiting:
+            if (error := write.exception()) is not None:
+                print(f"error: {error}", file=sys.stderr)
+        self._waiting.clear()

@@ -189,14 +189,18 @@ class Loop:
         if all(math.isfinite(loss) for loss in losses):
             return
         saved = [run for run, loss in zip(self._active, losses, strict=True) if math.isfinite(loss) and run.folder]
+        unsaved = ""
         for run in saved:
-            run.save("interrupted")
+            try:
+                run.save("interrupted")
+            except UserError as error:
+                unsaved += f"; {error}"
         run, loss = next(pair for pair in zip(self._active, losses, strict=True) if not math.isfinite(pair[1]))
         seed = f"seed {run.config.seed}: " if len(self.runs) > 1 else ""
         others = "".join(f"; saved: {pasted('mast', 'train', '--resume', '--name', other.folder)}" for other in saved)
         raise UserError(
             f"{seed}the loss became {loss} at step {run.step:,}: lower train.lr (now {run.config.train.lr:g}); "
-            f"the last checkpoint is untouched{others}"
+            f"the last checkpoint is untouched{others}{unsaved}"
         )
 
 
