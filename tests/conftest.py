@@ -41,7 +41,10 @@ SLOW = {
         "test_an_instruction_set_is_one_file_and_one_line", "test_a_method_row_is_one_line",
         "test_an_algorithm_is_one_file_and_one_line", "test_an_environment_is_one_file_and_one_line",
     ),
-    "test_random_games": (),
+    "test_random_games": (), "test_c_bounded": (), "test_c_fixed_kinds": (), "test_c_ranges": (),
+    "test_search_runs": (), "test_continuous_kernels": (), "test_twins": (), "test_compact": (), "test_compact_mlp": (),
+    "test_without_numpy": (),
+    "test_wheels": (), "test_packed": (), "test_storage": (), "test_selftest": (), "test_tickets": (),
     "test_serve_errors": ("test_fuzzed_bodies_never_break_the_server",),
 }  # fmt: skip
 """File -> the tests of it that take long; none named: all."""
