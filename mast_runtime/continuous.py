@@ -4,104 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from math import isfinite
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mast_runtime.arrays import answer, numpy_here
-from mast_runtime.errors import BackendError, ObservationError
-from mast_runtime.given import Rows, chosen_agents, items, read_obs
-from mast_runtime.head import Head
+from mast_runtime.arrays import answer, is_numpy, numpy
+from mast_runtime.bounded import Bounded, squash
+from mast_runtime.errors import ObservationError
+from mast_runtime.given import Rows, chosen_agents, read_obs
 from mast_runtime.network import Contract, Network
-from mast_runtime.squash import ANYWHERE, squash
-
-if TYPE_CHECKING:
-    from mast_runtime.search import Searcher
-
-
-class Bounded:
-    """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
-
-    last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component. It
-    is the given memory, changed in place. actions: the same in their units. sizes: components of each agent.
-    networks: one for each agent. Raises BackendError where actions are searched for and there is no numpy.
-    """
-
-    def __init__(
-        self,
-        head: Head,
-        networks: Sequence[Network],
-        indices: Sequence[int],
-        n_actions: int,
-        last: memoryview[Any] | None = None,
-    ) -> None:
-        self.n_actions = n_actions
-        self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
-        self.sizes = [*map(len, self._low)]
-        size = len(self.sizes) * n_actions
-        self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
-        self.acted = bytearray(len(self.sizes))
-        self._step = ANYWHERE if head.rate_limit is None else 2.0 * head.rate_limit
-        self.search = None if head.search is None else _searcher(head, networks, self.sizes, n_actions)
-        self.actions = array("f", bytes(4 * size))
-        self.reset(range(len(self.sizes)))
-
-    def reset(self, rows: Sequence[int]) -> None:
-        """Nothing was done yet by these."""
-        for row in rows:
-            self.put(row, array("f", bytes(4 * self.n_actions)))
-            self.acted[row] = 0
-
-    def put(self, row: int, last: array[float]) -> None:
-        """A row of last actions [A], and of the actions in their units."""
-        start = row * self.n_actions
-        self.last[start : start + self.n_actions] = last
-        for k, (u, low, high) in enumerate(zip(last, self._low[row], self._high[row], strict=False), start):
-            self.actions[k] = min(max(0.5 * (low + high) + u * 0.5 * (high - low), low), high)
-
-    def searched(self, search: Searcher, q: Any) -> None:
-        """Search for actions from the outputs, n x H float32, and remember them as the last actions."""
-        import numpy as np
-
-        found = search(np.frombuffer(q, np.float32).reshape(len(self.sizes), -1)).tolist()
-        for row, own in enumerate(found):
-            last = self.last[row * self.n_actions : (row + 1) * self.n_actions]
-            moves = [min(max(u, a - self._step), a + self._step) for u, a in zip(own, last, strict=True)]
-            self.put(row, array("f", moves))
-
-    def packed(self, width: int) -> array[float]:
-        """What `squash` reads of n x `width` outputs: low, high, middle and half of each range, and how far a component
-        may move; all of them 0 where an agent has no such component."""
-        ranges = []
-        for low, high in zip(self._low, self._high, strict=True):
-            own = [(a, b, 0.5 * (a + b), 0.5 * (b - a), self._step) for a, b in zip(low, high, strict=True)]
-            ranges += own + [(0.0,) * 5] * (width - len(own))
-        return array("f", [value for part in zip(*ranges, strict=True) for value in part])
-
-    def executed(self, row: int, given: Any, scaled: bool, who: str = "", padded: bool = False) -> array[float]:
-        """Row `row` of the last actions [A] if this had been done. Raises ObservationError.
-
-        What is outside the bounds counts as the bound, as in training. scaled: it lies in [-1, 1]. padded: it may have
-        all A components, of which the agent's own count.
-        """
-        size = self.sizes[row]
-        try:
-            shape, found = items(given)
-            action = [*map(float, found)]
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ObservationError(f"executed action{who} is not an array of numbers ({error})") from error
-        if padded and shape == [self.n_actions]:
-            shape, action = [size], action[:size]
-        if shape != [size]:
-            raise ObservationError(f"executed action{who} has shape {shape}, expected [{size}]")
-        if not all(map(isfinite, action)):
-            raise ObservationError(f"executed action {action}{who}: every component must be finite")
-        if not self.acted[row]:
-            raise ObservationError(f"executed action{who}: there was no decision yet in this episode; call act first")
-        if not scaled:
-            bounds = zip(action, self._low[row], self._high[row], strict=True)
-            action = [(x - low) / (0.5 * (high - low)) - 1.0 for x, low, high in bounds]
-        return array("f", [min(max(x, -1.0), 1.0) for x in action] + [0.0] * (self.n_actions - size))
 
 
 class _Continuous:
@@ -115,7 +25,7 @@ class _Continuous:
         self._actions = memoryview(bounded.actions)[: max(rows, 1) * width]
         self._packed = bounded.packed(width)
         self._native = None if bounded.search else getattr(inner, "bounded", None)
-        self._all_acted = b"\1" * len(bounded.acted)
+        self._view: Any = None
 
     def _decide(self, x: Any) -> None:
         """A decision on what the networks read."""
@@ -129,10 +39,20 @@ class _Continuous:
                 squash(memoryview(q)[: 4 * len(self._actions)], self._packed, bounded.last, self._actions)
             else:
                 bounded.searched(bounded.search, q)
-        bounded.acted[:] = self._all_acted
+        if not bounded.all_acted:
+            bounded.acted[:], bounded.all_acted = b"\1" * len(bounded.acted), True
 
-    def _shown(self, flat: Any, like: Any = None) -> Any:
-        return answer(bytearray(flat), "f", self._rows, self._width, like)
+    def _shown(self, flat: Any) -> Any:
+        return answer(bytearray(flat), "f", self._rows, self._width)
+
+    def _decided(self, obs: Any) -> Any:
+        """The actions, in kind."""
+        package = numpy() if is_numpy(obs) else None
+        if package is None:
+            return answer(bytearray(self._actions), "f", self._rows, self._width, obs)
+        if self._view is None:
+            self._view = package.frombuffer(self._actions, "f").reshape((self._rows, self._width) if self._rows else -1)
+        return self._view.copy()
 
     @property
     def last_action(self) -> Any:
@@ -156,6 +76,20 @@ class _Continuous:
         return self._inner.out_of_range
 
 
+class _Alone:
+    """A second thread inside is refused: kernels of large teams run without the interpreter's lock."""
+
+    def __init__(self) -> None:
+        self._inside = Lock()
+
+    def __enter__(self) -> None:
+        if not self._inside.acquire(blocking=False):
+            raise RuntimeError("the team is acting in another thread; give each thread a team of its own")
+
+    def __exit__(self, *error: object) -> None:
+        self._inside.release()
+
+
 class ContinuousTeam(_Continuous):
     """mast_runtime.agent.Team of continuous actions.
 
@@ -167,7 +101,7 @@ class ContinuousTeam(_Continuous):
         assert contract.head is not None
         bounded = Bounded(contract.head, networks, indices, contract.n_actions)
         super().__init__(contract, inner, bounded, contract.n_actions, inner.n)
-        self.n, self._acting = inner.n, Lock()
+        self.n, self._alone = inner.n, _Alone()
         self._inputs = contract.obs_dim + contract.n_actions * contract.last_action
         self._x = memoryview(array("f", bytes(4 * self.n * self._inputs)))
         self._read = self._x.cast("B").cast("f", (self.n, self._inputs))
@@ -175,25 +109,33 @@ class ContinuousTeam(_Continuous):
     def reset(self, which: Any = None) -> None:
         """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
         chosen = chosen_agents(which, self.n)
-        self._inner.reset(which)
-        self._bounded.reset(chosen)
+        with self._alone:
+            self._inner.reset(which)
+            self._bounded.reset(chosen)
 
     def act(self, obs: Rows, avail_actions: None = None) -> Any:
         """Actions [n,A] float32 in their units for obs [n,O]: for numpy observations an array of numpy, for others a
         list of array("f"). Raises ObservationError; the state is then as it was."""
         no_availability(avail_actions)
-        given = memoryview(read_obs(obs, self.n, self.contract.obs_dim)).cast("B").cast("f")
-        if not self._acting.acquire(blocking=False):
-            raise RuntimeError("the team is acting in another thread; give each thread a team of its own")
-        try:
+        given = self._given(obs)
+        with self._alone:
             if self.contract.last_action:
                 self._join(given)
             else:
                 self._x[:] = given
             self._decide(self._read)
-            return self._shown(self._actions, obs)
-        finally:
-            self._acting.release()
+            return self._decided(obs)
+
+    def _given(self, obs: Rows) -> memoryview[float]:
+        """The observations one after another. Rows as the kernels read them are checked there alone."""
+        shape = self.n, self.contract.obs_dim
+        try:
+            view = memoryview(obs)  # type: ignore[arg-type]
+        except TypeError:
+            view = None
+        if view is None or view.format != "f" or view.shape != shape or not view.c_contiguous:
+            view = memoryview(read_obs(obs, *shape))
+        return view.cast("B").cast("f")
 
     def _join(self, given: memoryview[float]) -> None:
         """Each agent's observation and last action, as its network reads them."""
@@ -219,8 +161,9 @@ class ContinuousTeam(_Continuous):
         if len(given) != self.n:
             raise ObservationError(f"executed actions of {len(given)} agents, expected {self.n}")
         rows = [self._bounded.executed(i, row, scaled, f" of agent {i}", True) for i, row in enumerate(given)]
-        for i, last in enumerate(rows):
-            self._bounded.put(i, last)
+        with self._alone:
+            for i, last in enumerate(rows):
+                self._bounded.put(i, last)
 
     @property
     def q(self) -> Any:
@@ -261,7 +204,7 @@ class ContinuousAgent(_Continuous):
         except (TypeError, ValueError):
             self._obs[:] = read_obs(obs, 0, self.contract.obs_dim)
         self._decide(self._x)
-        return self._shown(self._actions, obs)
+        return self._decided(obs)
 
     def executed(self, action: Any, scaled: bool = False) -> None:
         """What was done in place of the last decision [A], in its units: the last action of the next one.
@@ -279,17 +222,6 @@ class ContinuousAgent(_Continuous):
     def out_of_range_counts(self) -> Any:
         """Inputs out of range, for each input [O]."""
         return self._inner.out_of_range_counts[: self.contract.obs_dim]
-
-
-def _searcher(head: Head, networks: Sequence[Network], sizes: Sequence[int], n_actions: int) -> Searcher:
-    if not numpy_here():
-        raise BackendError("this policy searches for its actions, which needs numpy; pip install numpy")
-    import numpy as np
-
-    from mast_runtime.search import Searcher, Values
-
-    assert head.search is not None
-    return Searcher(head.search, Values.of(networks), np.arange(n_actions) < np.array(sizes)[:, None])
 
 
 def no_availability(given: object) -> None:

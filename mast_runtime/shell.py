@@ -220,7 +220,8 @@ def run_app(app: typer.Typer) -> None:
         sys.stdout.flush()
         sys.exit(code)
     except _USAGE_ERROR as error:
-        where = error.ctx.command_path if error.ctx else "mast"
+        named = [text for text in sys.argv[1:2] if not text.startswith("-")]  # not every error knows its command
+        where = error.ctx.command_path if error.ctx else " ".join(["mast", *named])
         print(f"error: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -124,3 +126,50 @@ def test_refusals_of_buffers_that_do_not_fit():
         with pytest.raises((TypeError, ValueError)):
             team.bounded(*arguments)
     np.testing.assert_array_equal(team.hidden, before)
+
+
+def test_a_second_thread_is_refused_in_whatever_it_does():
+    bundle = three(2, hidden=8)
+    team: Any = bundle.team(3)
+    obs = np.zeros((3, 20), np.float32)
+    actions = team.act(obs)
+    with team._alone:
+        for what in (lambda: team.act(obs), team.reset, lambda: team.executed(actions)):
+            with pytest.raises(RuntimeError, match="in another thread; give each thread a team of its own"):
+                what()
+    team.executed(actions)
+    team.reset()
+    np.testing.assert_array_equal(team.act(obs), actions)
+
+
+@pytest.mark.parametrize("head", [True, False])
+def test_observations_that_are_read_slowly_leave_another_threads_decisions_whole(head):
+    """Of a team so large that its kernel lets other threads run. The same observation always: only the number of
+    decisions tells states apart."""
+    bundle = (three if head else random_bundle)(5, hidden=256, sparsity=None)
+    obs = np.random.default_rng(0).standard_normal((12, 20)).astype(np.float32)
+    team, taken = bundle.team(12), []
+
+    def decide(given, times=1):
+        for _ in range(times):
+            try:
+                team.act(given)
+                taken.append(1)
+            except RuntimeError as error:
+                assert "another thread" in str(error)
+
+    class Slow:
+        def __array__(self, *kind, **how):
+            self.other = threading.Thread(target=decide, args=(obs, 30))
+            self.other.start()
+            time.sleep(0.002)
+            return obs
+
+    for _ in range(15):
+        slow = Slow()
+        decide(slow)
+        slow.other.join()
+    alone = bundle.team(12)
+    for _ in taken:
+        alone.act(obs)
+    np.testing.assert_array_equal(team.hidden, alone.hidden)

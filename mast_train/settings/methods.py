@@ -20,7 +20,9 @@ SPARSE_LR = 2e-3
 
 _DENSE = {"sparse.agent_sparsity": 0.0, "sparse.mixer_sparsity": 0.0, "sparse.grow": "none"}
 _ONE_BUFFER = {"replay.recent_batch": 0}
-_MAX = {"target.operator": "max", "target.double_q": True, "target.start": 0.0}
+_DOUBLE = {"target.operator": "max", "target.double_q": True}
+"""Double DQN's target (van Hasselt et al. 2016)."""
+_MAX = {**_DOUBLE, "target.start": 0.0}
 _FITTED = {"train.lr": SPARSE_LR}
 _MAST = {
     "sparse.grow": "gradient",
@@ -34,8 +36,6 @@ _SCALED = {"target.scale": "spread", "target.alpha": 5.0, "target.omega": 5.0, "
 """Soft Mellowmax in units of the spread of an agent's values, weighted by the online network (docs/methods.md)."""
 _ACTIVE = {"sparse.drop": "idle"}
 """No connection is kept that carries nothing (docs/methods.md)."""
-_DOUBLE = {"target.operator": "max", "target.double_q": True}
-"""Double DQN's target (van Hasselt et al. 2016) in soft Mellowmax's place."""
 _RLX2 = {
     "sparse.grow": "gradient",
     **_MAX,
