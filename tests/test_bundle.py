@@ -199,8 +199,9 @@ def test_a_disk_that_fills_while_saving(saved, call, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(bundle_module.os, call, full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         save(random_bundle(2), saved)
+    assert error.value.filename == str(saved)
     monkeypatch.undo()
     assert_only(saved, before)
 

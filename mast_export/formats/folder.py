@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mast_export.errors import ExportError
-from mast_runtime.bundle import write_atomically
+from mast_runtime.bundle import errors_name, write_atomically
 
 MANIFEST = "manifest.json"
 
@@ -20,11 +20,13 @@ MANIFEST = "manifest.json"
 def replaced(path: Path, mark: str, what: str) -> Iterator[Path]:
     """A new empty folder that takes `path`'s place when the block ends without an error.
 
-    An earlier export there, one whose manifest has `mark`, is replaced; anything else is kept. Raises ExportError.
+    An earlier export there, one whose manifest has `mark`, is replaced; anything else is kept.
+    Raises ExportError, and OSError that names `path`.
     """
     if path.exists() and not _is_export(path, mark):
         raise ExportError(f"{path} exists and is not {what}; choose another destination")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp") as temporary:
+    beside = {"dir": path.parent, "prefix": f".{path.name}.", "suffix": ".tmp"}
+    with errors_name(path), tempfile.TemporaryDirectory(**beside) as temporary:
         fresh = Path(temporary, "new")
         fresh.mkdir()
         yield fresh
