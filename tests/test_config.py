@@ -34,6 +34,7 @@ def test_a_recipe_has_a_method_where_none_is_named(tmp_path):
         assert (config.method, config.sparse.drop) == (method, drop)
     with pytest.raises(UserError, match="recipe"):
         resolve(None, {"recipe": "papr"}, [])
+    assert (resolve(None, {"recipe": "shared"}, []).method, preset("mast").net.shared) == ("mast-double", False)
     file.write_text("train.lr = 0.003\n")
     assert resolve(file, {"method": "mast"}, []).train.lr == resolve(file, {}, []).train.lr == 0.003
 
@@ -131,12 +132,21 @@ def test_tiny_has_about_as_many_weights_as_the_sparse_row():
     assert 0.6 * 0.05 < mixer / (72 * 64 + 64 * 96 + 72 * 64 + 64 * 32 + 72 * 32 * 2 + 32) <= 0.05
 
 
+def test_another_row_beside_a_file_keeps_what_only_recipes_decide(tmp_path):
+    file = tmp_path / "shared.toml"
+    file.write_text(to_toml(override(preset("mast-double", "shared"), {"net.hidden": 32, "env.num_envs": 4})))
+    rigl = resolve(file, {"method": "rigl"}, [])
+    assert (rigl.method, rigl.net.hidden, rigl.net.shared, rigl.env.num_envs) == ("rigl", 32, True, 4)
+
+
 def test_a_row_named_beside_a_file_decides_what_rows_decide(tmp_path):
     file = tmp_path / "mast.toml"
     file.write_text(to_toml(override(preset("mast"), {"env.map": "8m", "net.hidden": 32})))
     dense = resolve(file, {"method": "dense"}, [])
     assert flatten(dense) == flatten(override(preset("dense"), {"env.map": "8m", "net.hidden": 32}))
     assert resolve(file, {}, []).method == "mast"
+    shared = resolve(file, {"recipe": "shared"}, [])
+    assert (shared.net.shared, shared.net.hidden) == (True, 128)
     paper = resolve(file, {"recipe": "paper"}, [])
     assert (paper.train.optimizer, paper.env.num_envs, paper.env.map) == ("rmsprop", 1, "8m")
 

@@ -18,7 +18,9 @@ def train(
     ] = None,
     method: Annotated[str | None, typer.Option(help="A row of docs/methods.md (default: mast-active).")] = None,
     algorithm: Annotated[str | None, typer.Option(help="qmix, vdn, iql, owqmix, cwqmix, res, facmac or comix.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="modern, or paper for the paper's exact set-up.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="modern, shared (one wide network for all) or paper (the paper's exact set-up).")
+    ] = None,
     sparsity: Annotated[float | None, typer.Option(help="Share of absent weights, agents and mixer.")] = None,
     block: Annotated[str | None, typer.Option(help="Block of the recurrent layer: 1x1, 8x1 or 16x1.")] = None,
     masks: Annotated[str | None, typer.Option(help="Finished run whose masks to train: ticket-winning.")] = None,

@@ -42,6 +42,7 @@ _STEPPED = ("reward_scale", "episode_limit", "workers")
 LONG_EPISODES = {
     "env.num_envs": 4,
     "env.normalise": "running",
+    "net.hidden": 256,
     "net.recurrent": False,
     "net.last_action": False,
     "replay.segment": 1,
@@ -59,7 +60,7 @@ LONG_EPISODES = {
     "train.eval_episodes": 8,
 }
 """Of 1,000 steps, whose observations say nearly all: single steps as a batch, one update for four steps played. Target
-networks follow as far for a step played as with one update a step at 0.005."""
+networks follow as far for a step played as with one update a step at 0.005. Sparse actors and critics want width."""
 
 ENVS = {
     "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale", "rounds")),

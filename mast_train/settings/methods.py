@@ -101,10 +101,11 @@ class Recipe:
 
 RECIPES = {
     "modern": Recipe({}, "mast-active", lambda method: {}),
+    "shared": Recipe({"net.shared": True, "net.hidden": 128}, "mast-double", lambda method: {}),
     "paper": Recipe(_PAPER, "mast", lambda method: method.paper),
 }
-"""modern: parallel environments, Adam, TD(lambda) for every row; its method is what works best. paper: PyMARL's set-up,
-one-step baselines; its method is what the paper has."""
+"""modern: parallel environments, Adam, TD(lambda) for every row; its method is what works best. shared: the same with
+one wider network for all agents. paper: PyMARL's set-up, one-step baselines; its method is what the paper has."""
 
 
 def preset(method: str, recipe: str = "modern") -> Config:
@@ -177,10 +178,13 @@ def resolve(
 
 
 def _switch(config: Config, method: str, recipe: str) -> Config:
-    """A file's settings under another row or recipe: every key that a row or recipe decides is decided anew."""
+    """A file's settings under another row or recipe: what rows decide is decided anew, and under another recipe what
+    recipes decide."""
     wanted = flatten(preset(method, recipe))
     tables = [table for row in METHODS.values() for table in (row.settings, row.paper)]
-    decided = {key for table in (*tables, *(recipe.settings for recipe in RECIPES.values())) for key in table}
+    if recipe != config.recipe:
+        tables += [row.settings for row in RECIPES.values()]
+    decided = {key for table in tables for key in table}
     return override(config, {key: wanted[key] for key in ("method", "recipe", *sorted(decided))})
 
 
