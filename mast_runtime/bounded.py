@@ -23,8 +23,8 @@ ANYWHERE = 4.0
 class Bounded:
     """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
 
-    last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component. It
-    is the given memory, changed in place. actions: the same in their units. sizes: components of each agent.
+    last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component;
+    changed in place. actions: the same in their units. sizes: components of each agent.
     networks: one for each agent. Raises BackendError where actions are searched for and there is no numpy.
     """
 
@@ -34,13 +34,12 @@ class Bounded:
         networks: Sequence[Network],
         indices: Sequence[int],
         n_actions: int,
-        last: memoryview[Any] | None = None,
     ) -> None:
         self.n_actions = n_actions
         self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
         self.sizes = [*map(len, self._low)]
         size = len(self.sizes) * n_actions
-        self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
+        self.last = memoryview(array("f", bytes(4 * size)))
         self.acted, self.all_acted = bytearray(len(self.sizes)), False
         self._step = ANYWHERE if head.rate_limit is None else 2.0 * head.rate_limit
         self.search = None if head.search is None else _searcher(head, networks, self.sizes, n_actions)

@@ -90,12 +90,20 @@ typedef struct {
     uint32_t input, lanes;
 } mast_hit;
 
-/* The agents of one tile. Lane l is agent member[l] of the team: its obs, avail, id, last action, q and action lie there. */
+/* What n agents are given. A network's last `more` inputs are those of `last`, a continuous action. */
+typedef struct {
+    const float *obs;     /* [n][obs - more] */
+    const float *last;    /* [n][more], NULL where more is 0 */
+    uint32_t more;
+    const uint8_t *avail; /* [n][actions], NULL: all */
+} mast_given;
+
+/* The agents of one tile. Lane l is agent member[l] of the team: what it is given, its id, last action, q and action lie
+ * there. */
 typedef struct {
     uint32_t lanes; /* 1 to MAST_LANES */
     const int32_t *member;
-    const float *obs;     /* [n][obs] */
-    const uint8_t *avail; /* [n][actions] or NULL */
+    const mast_given *given;
     const int32_t *id, *last_action;
     float *yh;           /* [fc1 padded | hidden padded][MAST_LANES]: the second half is the state, the first is written */
     float *next;         /* likewise; the second half is written */
@@ -111,7 +119,7 @@ typedef struct {
     const char *name;
     /* Does this processor run them? The others are called only where it does. */
     int (*supported)(void);
-    /* Compute next, next_q and outside; nothing else of the state counts as changed. */
+    /* Compute next, next_q and outside, and set x; nothing else of the state counts as changed. obs may be x. */
     int (*forward)(const mast_network *network, mast_state *state, const float *obs);
     /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
     int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
@@ -172,6 +180,21 @@ static inline void mast_state_init(const mast_network *n, mast_state *s, float *
     s->q = s->gates + 4u * MAST_PAD(n->hidden);
     s->next_q = s->q + MAST_PAD(n->actions);
     mast_reset(n, s, id);
+}
+
+/* The inputs [obs] of agent `who`, joined in s->x where they lie in two arrays. */
+static inline const float *mast_joined(const mast_network *n, mast_state *s, const mast_given *given, size_t who)
+{
+    const uint32_t more = given->more, width = n->obs - more;
+    const float *const obs = given->obs + who * width;
+    if (!more)
+        return obs;
+    const float *const last = given->last + who * more;
+    for (uint32_t i = 0; i < width; i++)
+        s->x[i] = obs[i];
+    for (uint32_t i = 0; i < more; i++)
+        s->x[width + i] = last[i];
+    return s->x;
 }
 
 /* Take over what forward computed, `action` being the decision. */
