@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from networks import random_bundle
 
+from mast_export.web import page, wasm
+from mast_runtime.head import Head
+from mast_train.commands.explore import watch
 from mast_train.envs import available_maps, make_env
 from mast_train.envs.mujoco_worker import Copies
 from mast_train.envs.scene import Scene
 from mast_train.experience.rollout import random_policy, rollout
+from mast_train.settings.config import EnvConfig
 from mast_train.settings.errors import UserError
 
 pytest.importorskip("gymnasium_robotics", reason="pip install mast-marl[mamujoco]")
@@ -80,6 +87,23 @@ def test_a_picture_is_rendered_or_drawn_from_the_bodies(monkeypatch, capfd):
     drawn = made.picture()
     made.close()
     assert isinstance(drawn, Scene) and len(drawn.shapes) > 10
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_page_draws_bodies_and_goes_along_with_them(tmp_path, monkeypatch, capfd):
+    pages: list[page.Played] = []
+    monkeypatch.setattr(page, "build", lambda bundle, played: pages.append(played) or b"page")
+    monkeypatch.setattr(wasm, "find_compiler", lambda: ())
+    bound = ((1.0,) * 3,) * 2
+    head = Head(tuple(tuple(-x for x in row) for row in bound), bound)
+    random = random_bundle(1, 2, 12, 3, hidden=8)
+    bundle = replace(random, contract=replace(random.contract, head=head))
+    where = EnvConfig("mamujoco", "HalfCheetah-2x3", episode_limit=12)
+    assert watch(bundle, where, 0, "auto", None, tmp_path / "a.html", 8.0).steps == 12
+    (played,) = pages
+    assert played.actions.shape == (12, 2, 3) and len(played.frames) == len(played.views) == 13
+    assert all(isinstance(frame, list) and len(frame) > 10 for frame in played.frames)
+    assert len({view[0] for view in played.views}) > 6 and len({view[2:] for view in played.views}) == 1
     assert capfd.readouterr() == ("", "")
 
 

@@ -1,6 +1,7 @@
 /* An agent's network as it is: every connection a faint line, those that carry a signal lit by how much. */
 const COLUMNS = { x: 0.1, y: 0.38, h: 0.64, q: 0.87 };
-const STAGES = { fc1: 0, weight_ih: 0.2, weight_hh: 0.35, fc2: 0.6 };
+const WIDE_Q = 0.78; /* of continuous actions, whose bars have numbers beside them */
+const STAGES = { fc1: 0, mid: 0.25, weight_ih: 0.2, weight_hh: 0.35, fc2: 0.6 };
 const LIT_FROM = 0.02;
 
 class NetworkView {
@@ -19,11 +20,12 @@ class NetworkView {
       const pitch = (bottom - top - gap) / Math.max(1, n - 1);
       return Array.from({ length: n }, (_, i) => (n === 1 ? (top + bottom) / 2 : top + i * pitch + (i >= gapAfter && gapAfter > 0 ? gap : 0)));
     };
-    const { obs } = this.data.contract;
+    const { obs, continuous } = this.data.contract;
+    const columns = continuous ? { ...COLUMNS, q: WIDE_Q } : COLUMNS;
     return {
       x: column(network.inputs, obs < network.inputs ? obs : -1), y: column(network.fc1),
       h: column(network.hidden), q: column(network.actions),
-      at: Object.fromEntries(Object.entries(COLUMNS).map(([name, share]) => [name, share * width])),
+      at: Object.fromEntries(Object.entries(columns).map(([name, share]) => [name, share * width])),
     };
   }
 
@@ -38,7 +40,7 @@ class NetworkView {
       pen.bezierCurveTo(bend, y0, bend, y1, at.h, y1);
       return;
     }
-    const [from, to] = { fc1: ["x", "y"], weight_ih: ["y", "h"], fc2: ["h", "q"] }[name];
+    const [from, to] = { fc1: ["x", "y"], mid: ["y", "h"], weight_ih: ["y", "h"], fc2: ["h", "q"] }[name];
     const y0 = spots[from][column], y1 = spots[to][row % spots[to].length], middle = (at[from] + at[to]) / 2;
     pen.moveTo(at[from], y0);
     pen.bezierCurveTo(middle, y0, middle, y1, at[to], y1);
@@ -63,7 +65,7 @@ class NetworkView {
         pen.stroke();
         continue;
       }
-      const width = { fc1: network.inputs, weight_ih: network.fc1, weight_hh: network.hidden, fc2: network.hidden }[name];
+      const width = { fc1: network.inputs, mid: network.fc1, weight_ih: network.fc1, weight_hh: network.hidden, fc2: network.hidden }[name];
       for (let row = 0; row < all / width; row++) {
         pen.beginPath();
         for (let c = 0; c < width; c++) this.line(pen, name, spots, row, c);
@@ -106,8 +108,9 @@ class NetworkView {
     pen.globalAlpha = 1;
     this.units(pen, spots, "x", active.x, 1);
     this.units(pen, spots, "y", active.y, arrived("fc1"));
-    this.units(pen, spots, "h", decision.after, arrived("weight_hh"));
-    this.values(pen, spots, decision, arrived("fc2"));
+    this.units(pen, spots, "h", active.h, arrived(network.layers.mid ? "mid" : "weight_hh"));
+    if (decision.units) this.components(pen, spots, agent, decision, arrived("fc2"));
+    else this.values(pen, spots, decision, arrived("fc2"));
     this.words(pen, spots, network);
   }
 
@@ -164,6 +167,31 @@ class NetworkView {
     pen.globalAlpha = 1;
   }
 
+  /* Components of a continuous action as bars from the middle of their range; faint: those that other agents have. */
+  components(pen, spots, { low, high }, { action, units }, share) {
+    const left = spots.at.q + 14, room = this.width - left - 46, middle = left + room / 2;
+    const pitch = spots.q.length > 1 ? spots.q[1] - spots.q[0] : 20, height = Math.min(10, (2 * pitch) / 3);
+    pen.font = "12px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    for (let k = 0; k < spots.q.length; k++) {
+      const y = spots.q[k];
+      pen.globalAlpha = k < action.length ? 1 : 0.35;
+      pen.fillStyle = this.colours.unit;
+      pen.beginPath();
+      pen.arc(spots.at.q, y, 4, 0, 7);
+      pen.fill();
+      if (k >= action.length) continue;
+      pen.globalAlpha = 0.4;
+      pen.fillRect(left, y - height / 2, room, height);
+      pen.globalAlpha = 1;
+      pen.fillStyle = action[k] > 0 ? this.colours.plus : this.colours.minus;
+      pen.fillRect(middle, y - height / 2, (share * action[k] * room) / 2, height);
+      pen.fillStyle = this.colours.ink;
+      if (pitch > 9 && share > 0.5) pen.fillText(rounded(units[k], low[k], high[k]), left + room + 6, y);
+    }
+    pen.globalAlpha = 1;
+  }
+
   words(pen, spots, network) {
     const { obs, lastAction, agentId } = this.data.contract;
     const inputs = ["observation", ...(lastAction ? ["last action"] : []), ...(agentId ? ["id"] : [])].join(", ");
@@ -180,7 +208,7 @@ class NetworkView {
     };
     label("x", "inputs", String(network.inputs));
     label("y", "fc1", String(network.fc1));
-    label("h", "GRU", String(network.hidden));
+    label("h", network.layers.mid ? "mid" : "GRU", String(network.hidden));
     label("q", "actions", String(network.actions));
     pen.textAlign = "left";
     this.canvas.title = `Inputs: ${inputs}; the first ${obs} are the observation`;
