@@ -2,8 +2,10 @@
 
     python benchmarks/chips.py RUN [RUN ...] [--agent 0] [--steps 20] [--json FILE]
     python benchmarks/chips.py --actors [--json FILE]
+    python benchmarks/chips.py --critics [--json FILE]
 
---actors: in place of runs, the continuous actors of continuous.py, unstructured, whose weights are random.
+--actors: in place of runs, the continuous actors of continuous.py, unstructured, whose weights are random. --critics:
+COMIX's agents of the same size, which search for their actions and do not compute in integers.
 RUN: a run's folder; its last snapshot's policy of one agent is written as C in each kind, dense (as trained, every
 weight stored) and sparse (compacted, as exported), and plays the first steps of the recorded episode under QEMU
 (benchmarks/cortex_m). Every row takes the runtime's actions. "dense, 16-bit integers" is what a plain GRU in C does on
@@ -23,8 +25,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from continuous import HIDDEN, bundle_of
+from continuous import HIDDEN, SPARSITY, bundle_of
 from cortex import on_chip
+from networks import random_layer
 
 from mast_export.c import fixed_text
 from mast_export.c.matrices import Table
@@ -33,8 +36,12 @@ from mast_export.compact import compact_bundle
 from mast_export.extract import extract, record_trace
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
-from mast_runtime import Bundle
+from mast_runtime import Bundle, Network
+from mast_runtime.head import Search
+from mast_runtime.search import Values
 from mast_train.runs.folders import find_snapshot
+from mast_train.settings.of_algorithms import ComixConfig
+from mast_train.sparse.allocation import erdos_renyi
 
 CHIPS = {"m0": "Cortex-M0", "m4f": "Cortex-M4F"}
 FLASH_BYTES = {"m0": 256_000, "m4f": 4_000_000}
@@ -85,16 +92,23 @@ def dense_integers(source: Source) -> dict[str, str]:
 
 def kinds(bundle: Bundle, trace: Trace, agent: int) -> dict[str, dict[str, str]]:
     """The policy's files by kind."""
-    network = bundle.agents[agent].network
+    network, head = bundle.agents[agent].network, bundle.contract.head
     full = replace(bundle, networks=tuple(one.densified() for one in bundle.networks))
     small, kept, _ = compact_bundle(bundle, trace)
     own, kept = trace.agent(agent, bundle.networks[network].hidden), kept.agent(agent, small.networks[network].hidden)
-    fixed = generate(small, agent, kept, fixed=True).files
-    return {
+    in_float = {
         "dense, float": generate(full, agent, own).files,
-        "dense, 16-bit integers": dense_integers(generate(bundle, agent, own, fixed=True)),
         "sparse, f32": generate(small, agent, kept).files,
         "sparse, f16": generate(quantise(small, "f16"), agent, kept).files,
+    }
+    if head is not None and head.search is not None:
+        return in_float
+    fixed = generate(small, agent, kept, fixed=True).files
+    return {
+        "dense, float": in_float["dense, float"],
+        "dense, 16-bit integers": dense_integers(generate(bundle, agent, own, fixed=True)),
+        "sparse, f32": in_float["sparse, f32"],
+        "sparse, f16": in_float["sparse, f16"],
         "sparse, i8": fixed,
         "sparse, i8, integers in": fixed,
     }
@@ -116,8 +130,10 @@ def recorded(bundle: Bundle, steps: int = 200) -> Trace:
         team.act(row)
         q.append(team.q.copy())
         hidden.append(team.hidden.copy())
-    every = np.ones((*shape[:2], bundle.contract.n_actions), bool)
-    return Trace(obs, every, np.array(q), np.array(hidden), head=head, indices=tuple(range(team.n)))
+    every, values = np.ones((*shape[:2], bundle.contract.n_actions), bool), None
+    if head is not None and head.search is not None:
+        values = Values.of(bundle.team_networks)
+    return Trace(obs, every, np.array(q), np.array(hidden), head=head, indices=tuple(range(team.n)), values=values)
 
 
 def of_run(folder: Path) -> tuple[str, Bundle, Trace]:
@@ -135,6 +151,39 @@ def of_actors() -> list[tuple[str, Bundle, Trace]]:
             bundle = bundle_of(architecture, hidden, "unstructured")
             found.append((f"{architecture.upper()} {hidden}", bundle, recorded(bundle)))
     return found
+
+
+def of_critics() -> list[tuple[str, Bundle, Trace]]:
+    """The same with COMIX's search at its defaults."""
+    found = []
+    for architecture in ("mlp", "gru"):
+        bundle = searching(bundle_of(architecture, 64, "unstructured"))
+        found.append((f"{architecture.upper()} 64", bundle, recorded(bundle)))
+    return found
+
+
+def searching(bundle: Bundle) -> Bundle:
+    """Agents of the same inputs and hidden size that value actions, as sparse; weights are random."""
+    settings, contract, rng = ComixConfig(), bundle.contract, np.random.default_rng(3)
+    assert contract.head is not None
+    width, actions = bundle.networks[0].hidden, contract.n_actions
+    noise = rng.standard_normal((settings.iterations, settings.candidates, actions)).astype("<f4")
+    noise[:, 0] = 0.0
+    search = Search(width, settings.candidates, settings.elites, settings.iterations, noise.tobytes())
+
+    def critic(network: Network) -> Network:
+        sizes = {name: (layer.outputs, layer.inputs) for name, layer in network.layers().items()}
+        sizes |= {"fc2": (width, width), "act": (width, actions), "fc3": (1, width)}
+        densities = erdos_renyi([(1, *size) for size in sizes.values()], SPARSITY)
+        layers = {
+            name: random_layer(rng, name, *size, 1.0 - density, 1, 1.5 / (size[1] * density) ** 0.5)
+            for (name, size), density in zip(sizes.items(), densities, strict=True)
+        }
+        biases = {"fc2_bias": np.zeros(width, np.float32), "fc3_bias": np.zeros(1, np.float32)}
+        return replace(network, **layers, **biases)
+
+    networks = tuple(map(critic, bundle.networks))
+    return replace(bundle, contract=replace(contract, head=replace(contract.head, search=search)), networks=networks)
 
 
 def fits(files: dict[str, str], chip: str) -> bool:
@@ -166,13 +215,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
     parser.add_argument("--actors", action="store_true", help="continuous actors in place of runs")
+    parser.add_argument("--critics", action="store_true", help="agents that search for their actions in their place")
     parser.add_argument("--agent", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20, help="decisions")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    if bool(options.runs) == options.actors:
-        parser.error("name RUNs, or say --actors")
-    policies = of_actors() if options.actors else [of_run(run) for run in options.runs]
+    if bool(options.runs) + options.actors + options.critics != 1:
+        parser.error("name RUNs, or say --actors or --critics")
+    made = of_actors() if options.actors else of_critics() if options.critics else None
+    policies = made or [of_run(run) for run in options.runs]
     rows = [row for one in policies for row in measure(*one, options.agent, options.steps)]
     if options.json:
         compiler = subprocess.run(["arm-none-eabi-gcc", "-dumpversion"], capture_output=True, text=True).stdout.strip()
