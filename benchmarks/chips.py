@@ -25,9 +25,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from continuous import HIDDEN, SPARSITY, bundle_of
+from continuous import HIDDEN, bundle_of, searching
 from cortex import on_chip
-from networks import random_layer
 
 from mast_export.c import fixed_text
 from mast_export.c.matrices import Table
@@ -36,12 +35,9 @@ from mast_export.compact import compact_bundle
 from mast_export.extract import extract, record_trace
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
-from mast_runtime import Bundle, Network
-from mast_runtime.head import Search
+from mast_runtime import Bundle
 from mast_runtime.search import Values
 from mast_train.runs.folders import find_snapshot
-from mast_train.settings.of_algorithms import ComixConfig
-from mast_train.sparse.allocation import erdos_renyi
 
 CHIPS = {"m0": "Cortex-M0", "m4f": "Cortex-M4F"}
 FLASH_BYTES = {"m0": 256_000, "m4f": 4_000_000}
@@ -160,30 +156,6 @@ def of_critics() -> list[tuple[str, Bundle, Trace]]:
         bundle = searching(bundle_of(architecture, 64, "unstructured"))
         found.append((f"{architecture.upper()} 64", bundle, recorded(bundle)))
     return found
-
-
-def searching(bundle: Bundle) -> Bundle:
-    """Agents of the same inputs and hidden size that value actions, as sparse; weights are random."""
-    settings, contract, rng = ComixConfig(), bundle.contract, np.random.default_rng(3)
-    assert contract.head is not None
-    width, actions = bundle.networks[0].hidden, contract.n_actions
-    noise = rng.standard_normal((settings.iterations, settings.candidates, actions)).astype("<f4")
-    noise[:, 0] = 0.0
-    search = Search(width, settings.candidates, settings.elites, settings.iterations, noise.tobytes())
-
-    def critic(network: Network) -> Network:
-        sizes = {name: (layer.outputs, layer.inputs) for name, layer in network.layers().items()}
-        sizes |= {"fc2": (width, width), "act": (width, actions), "fc3": (1, width)}
-        densities = erdos_renyi([(1, *size) for size in sizes.values()], SPARSITY)
-        layers = {
-            name: random_layer(rng, name, *size, 1.0 - density, 1, 1.5 / (size[1] * density) ** 0.5)
-            for (name, size), density in zip(sizes.items(), densities, strict=True)
-        }
-        biases = {"fc2_bias": np.zeros(width, np.float32), "fc3_bias": np.zeros(1, np.float32)}
-        return replace(network, **layers, **biases)
-
-    networks = tuple(map(critic, bundle.networks))
-    return replace(bundle, contract=replace(contract, head=replace(contract.head, search=search)), networks=networks)
 
 
 def fits(files: dict[str, str], chip: str) -> bool:

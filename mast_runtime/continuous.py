@@ -7,9 +7,10 @@ from threading import Lock
 from typing import Any
 
 from mast_runtime.arrays import answer, is_numpy, numpy
-from mast_runtime.bounded import Bounded, squash
+from mast_runtime.bounded import Bounded, searcher, squash
 from mast_runtime.errors import ObservationError
 from mast_runtime.given import Rows, chosen_agents, read_obs
+from mast_runtime.head import Search
 from mast_runtime.network import Contract, Network
 
 BUSY = "the team is acting in another thread; give each thread a team of its own"
@@ -19,16 +20,26 @@ class _Continuous:
     """What an agent and a team share, on what a backend made for `inner.inner_contract`: n x A last actions, of which
     `width` of each agent are shown."""
 
-    def __init__(self, contract: Contract, inner: Any, bounded: Bounded, width: int, rows: int) -> None:
-        """rows: of what is shown, 0: one agent's alone."""
+    def __init__(
+        self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int], rows: int
+    ) -> None:
+        """A network for each agent, at these places of the team. rows: of what is shown, 0: one agent's alone."""
+        assert contract.head is not None
+        bounded = Bounded(contract.head, indices, contract.n_actions)
+        width = contract.n_actions if rows else bounded.sizes[0]
         self.contract, self.backend, self._inner, self._bounded = contract, inner.backend, inner, bounded
         self._width, self._rows = width, rows
         self._actions = memoryview(bounded.actions)[: max(rows, 1) * width]
         self._packed = bounded.packed(width)
         self._decide: Callable[[Any], None] = self._by_inner
-        if bounded.search is None and hasattr(inner, "bind"):
-            inner.bind(bounded.last, self._packed, self._actions, contract.last_action)
+        search, own = contract.head.search, (networks, bounded.sizes, contract.n_actions)
+        self._searches, self._search = search is not None, None
+        if hasattr(inner, "bind"):
+            tables = None if search is None else _tables(search, *own)
+            inner.bind(bounded.last, self._packed, self._actions, contract.last_action, tables)
             self._decide = inner.bounded
+        elif search is not None:
+            self._search = searcher(contract.head, *own)
         self._array: type | None = None
 
     def _by_inner(self, obs: Any) -> None:
@@ -42,10 +53,10 @@ class _Continuous:
             x = np.concatenate([x, last.reshape(rows, -1) if rows else last], -1)
         self._inner.act(x)
         q = self._inner.q_bytes
-        if bounded.search is None:
+        if self._search is None:
             squash(memoryview(q)[: 4 * len(self._actions)], self._packed, bounded.last, self._actions)
         else:
-            bounded.searched(bounded.search, q)
+            bounded.searched(self._search, q)
 
     def _acted(self, obs: Any) -> Any:
         """The actions of a decision on `obs`, in its kind."""
@@ -107,9 +118,7 @@ class ContinuousTeam(_Continuous):
     """
 
     def __init__(self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int]) -> None:
-        assert contract.head is not None
-        bounded = Bounded(contract.head, networks, indices, contract.n_actions)
-        super().__init__(contract, inner, bounded, contract.n_actions, inner.n)
+        super().__init__(contract, networks, inner, indices, inner.n)
         self.n, self._inside = inner.n, Lock()
         self._alone = _Alone(self._inside)
 
@@ -165,9 +174,7 @@ class ContinuousAgent(_Continuous):
     """mast_runtime.agent.Agent of continuous actions."""
 
     def __init__(self, contract: Contract, network: Network, inner: Any, index: int) -> None:
-        assert contract.head is not None
-        bounded = Bounded(contract.head, [network], [index], contract.n_actions)
-        super().__init__(contract, inner, bounded, bounded.sizes[0], 0)
+        super().__init__(contract, [network], inner, [index], 0)
         self.index = index
 
     def reset(self) -> None:
@@ -193,12 +200,18 @@ class ContinuousAgent(_Continuous):
     @property
     def q(self) -> Any:
         """What the network gave last [A], before tanh; [H] where the action is searched for from it."""
-        return self._inner.q[: self._width] if self._bounded.search is None else self._inner.q
+        return self._inner.q[: self._width] if not self._searches else self._inner.q
 
     @property
     def out_of_range_counts(self) -> Any:
         """Inputs out of range, for each input [O]."""
         return self._inner.out_of_range_counts[: self.contract.obs_dim]
+
+
+def _tables(search: Search, *of: Any) -> Any:
+    from mast_runtime.native.searching import searching
+
+    return searching(search, *of)
 
 
 def no_availability(given: object) -> None:

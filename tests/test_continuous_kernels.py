@@ -112,19 +112,20 @@ def test_refusals_of_buffers_that_do_not_fit():
     bounds[9:18], bounds[27:36], bounds[36:] = 1.0, 1.0, 4.0
     with pytest.raises(ValueError, match=r"bounded\(\) before bind\(\)"):
         team.bounded(x)
-    team.bind(last, bounds, out, False)
+    team.bind(last, bounds, out, False, None)
     team.bounded(x)
     np.testing.assert_allclose(last.reshape(3, 3), np.tanh(team.q), atol=TANH_ERROR)
     np.testing.assert_array_equal(out, np.clip(last, 0.0, 1.0))
     fixed = out.copy()
     fixed.flags.writeable = False
     wrong: list[tuple] = [
-        (), (last, bounds, out), (last, bounds, out, False, out), (last[:6], bounds, out, False),
-        (last[::-1], bounds, out, False), (last, bounds, None, False), (None, bounds, out, False),
-        (fixed, bounds, out, False), (last, bounds, fixed, False), (last, bounds[1:], out, False),
-        (last, bounds, out[:6], False), (last, bounds, out.astype(float), False),
-        (out.astype(float), bounds, out, False), (last.reshape(3, 3), bounds, out, False),
-        (np.broadcast_to(np.float32(0.0), 9), bounds, out, False),
+        (), (last, bounds, out), (last, bounds, out, False),
+        (last, bounds, out, False, None, out), (last[:6], bounds, out, False, None),
+        (last[::-1], bounds, out, False, None), (last, bounds, None, False, None), (None, bounds, out, False, None),
+        (fixed, bounds, out, False, None), (last, bounds, fixed, False, None), (last, bounds[1:], out, False, None),
+        (last, bounds, out[:6], False, None), (last, bounds, out.astype(float), False, None),
+        (out.astype(float), bounds, out, False, None), (last.reshape(3, 3), bounds, out, False, None),
+        (np.broadcast_to(np.float32(0.0), 9), bounds, out, False, None),
     ]  # fmt: skip
     before, done = team.hidden, out.copy()
     for arguments in wrong:
@@ -135,14 +136,14 @@ def test_refusals_of_buffers_that_do_not_fit():
             team.bounded(obs)
     np.testing.assert_array_equal(team.hidden, before)
     np.testing.assert_array_equal(out, done)
-    team.bind(last, bounds, out, True)  # takes the place of what was bound
+    team.bind(last, bounds, out, True, None)  # takes the place of what was bound
     with pytest.raises(ObservationError, match=r"expected \[3, 20\]"):
         team.bounded(x)
     small = make_team(
         replace(inner, obs_dim=3), [random_network(np.random.default_rng(0), replace(inner, obs_dim=3), 8)], [0], 3
     )
     with pytest.raises(ValueError, match="do not fit the networks"):
-        small.bind(last, bounds, out, True)  # no input would be left
+        small.bind(last, bounds, out, True, None)  # no input would be left
 
 
 @pytest.mark.parametrize("level", levels())
@@ -167,7 +168,7 @@ def test_what_the_kernels_join_is_what_a_caller_joins_to_the_bit(level, n, width
     bounds = np.repeat(np.array([-1.0, 1.0, 0.0, 1.0, 4.0], np.float32), 3 * n)
     arrays = [[np.zeros(3 * n, np.float32) for _ in range(2)] for _ in range(2)]
     for player, (last, out), joins in zip((joining, given), arrays, (True, False), strict=True):
-        player.bind(last, bounds, out, joins)
+        player.bind(last, bounds, out, joins, None)
     for _ in range(6):
         obs = rng.standard_normal((n, width)).astype(np.float32)
         before = arrays[0][0].copy()

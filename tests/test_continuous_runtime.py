@@ -189,16 +189,18 @@ def test_the_native_agent_refuses_buffers_that_do_not_fit():
     bounds = np.array([-1, -2, 1, 2, 0, 0, 1, 2, 4, 4], np.float32)
     with pytest.raises(ValueError, match=r"bounded\(\) before bind\(\)"):
         agent.bounded(x)
-    agent.bind(last, bounds, out, False)
+    agent.bind(last, bounds, out, False, None)
     agent.bounded(x)
     assert last[:2].any() and last[2] == 0 and out == pytest.approx(last[:2] * [1, 2])
     fixed = np.zeros(3, np.float32)
     fixed.flags.writeable = False
     wrong: list[tuple] = [
-        (), (last, bounds, out), (last, bounds, out, False, out), (last[1:], bounds, out, False),
-        (fixed, bounds, out, False), (last, bounds[1:], out, False), (last, bounds, np.zeros(0, np.float32), False),
-        (last, bounds, np.zeros(4, np.float32), False), (last, bounds, np.zeros(2), False),
-        (last, bounds, None, False), (None, bounds, out, False), (last[::2], bounds, out, False),
+        (), (last, bounds, out), (last, bounds, out, False),
+        (last, bounds, out, False, None, out), (last[1:], bounds, out, False, None),
+        (fixed, bounds, out, False, None), (last, bounds[1:], out, False, None),
+        (last, bounds, np.zeros(0, np.float32), False, None),
+        (last, bounds, np.zeros(4, np.float32), False, None), (last, bounds, np.zeros(2), False, None),
+        (last, bounds, None, False, None), (None, bounds, out, False, None), (last[::2], bounds, out, False, None),
     ]  # fmt: skip
     before = agent.hidden
     for arguments in wrong:

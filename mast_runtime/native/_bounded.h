@@ -20,6 +20,6 @@ static PyObject *agent_bounded(PyObject *object, PyObject *obs)
     PyBuffer_Release(&view);
     if (taken < 0)
         return raise_fault(taken, obs, NULL, 0, n->obs - more, n->actions);
-    squash_bound(&self->bound, self->network->kernels, self->state.q);
+    act_bound(&self->bound, self->network->kernels, 1, self->state.q, n->actions);
     Py_RETURN_NONE;
 }

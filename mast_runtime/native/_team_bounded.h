@@ -22,6 +22,15 @@ static PyObject *team_bounded(PyObject *object, PyObject *obs)
         return NULL;
     if (fault)
         return raise_fault(fault, obs, NULL, self->n, width, self->actions);
-    squash_bound(&self->bound, self->groups[0].network->kernels, self->q);
+    const mast_kernels *const kernels = self->groups[0].network->kernels;
+    if (!self->bound.searching || searching_work(self->bound.searching, self->n) < WEIGHTS_WORTH_THE_GIL) {
+        act_bound(&self->bound, kernels, self->n, self->q, self->actions);
+        Py_RETURN_NONE;
+    }
+    self->busy = 1;
+    Py_BEGIN_ALLOW_THREADS
+    act_bound(&self->bound, kernels, self->n, self->q, self->actions);
+    Py_END_ALLOW_THREADS
+    self->busy = 0;
     Py_RETURN_NONE;
 }

@@ -113,6 +113,17 @@ typedef struct {
     uint32_t *hits;      /* written: how many */
 } mast_tile;
 
+/* How continuous actions are searched for: see mast_runtime.search. Candidates are padded to whole vectors. Unit i, of
+ * network k those from first[k] to first[k + 1], reads output units[i] and, by weights[i][0] to weights[i][actions - 1],
+ * an action; weights[i][actions] leads to the value. */
+typedef struct {
+    uint32_t actions, iterations, candidates, elites, padded;
+    double grid; /* of the largest value: nearer ones count as equal */
+    const double *noise; /* [iterations][actions][padded] */
+    const uint32_t *first, *units;
+    const double *weights;
+} mast_search;
+
 /* One instruction set: a row of levels.def. The kernels return 0 (or an action) or a mast_fault. Where the compiler cannot
  * make them, all but the name is 0. */
 typedef struct {
@@ -129,6 +140,9 @@ typedef struct {
      * high, middle and half of each range and how far `last` may move [5][size]; all of these are 0 for an output that is
      * nobody's. */
     void (*squash)(const float *q, const float *bounds, uint32_t size, float *last, float *out);
+    /* The best action found [actions] in [-1, 1] from a network's outputs q; 0 from component `size` on. work has
+     * mast_search_doubles. */
+    void (*search)(const mast_search *s, uint32_t network, uint32_t size, const float *q, double *work, double *found);
     /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
     int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
     /* Of each layout the density from which the dense kernel is faster, the lower of the two sizes that
@@ -157,6 +171,11 @@ static inline size_t mast_state_floats(const mast_network *n)
 static inline size_t mast_tile_floats(const mast_network *n)
 {
     return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_WINDOW + MAST_PAD(n->actions));
+}
+
+static inline size_t mast_search_doubles(const mast_search *s)
+{
+    return ((size_t)s->actions + 1u) * s->padded + 2u * (size_t)s->elites + 2u * (size_t)s->actions;
 }
 
 /* Forget the episode. `id` is the agent's one-hot id where the network has one. */
