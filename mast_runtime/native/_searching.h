@@ -91,7 +91,7 @@ static Searching *searching_new(PyObject *given, Py_ssize_t n, uint32_t width)
         PyErr_SetString(PyExc_ValueError, "a search of too much work");
         goto refused;
     }
-    const uint32_t whole = 16; /* two vectors of mast_search.h */
+    const uint32_t whole = 16; /* the longest SEARCH_STEP */
     t->padded = (t->candidates + whole - 1) / whole * whole;
     t->grid = 0x1p-20;
     size_t agents = (size_t)n;

@@ -1,7 +1,15 @@
 /* The cross-entropy method of mast_runtime.search, in double as there, candidates side by side. Included by
  * mast_forward.h. */
 
-enum { SEARCH_LANES = 8 };
+#if defined(MAST_V4)
+enum { SEARCH_LANES = 8, SEARCH_VECS = 2 };
+#elif defined(MAST_V3)
+enum { SEARCH_LANES = 4, SEARCH_VECS = 4 };
+#else
+enum { SEARCH_LANES = 2, SEARCH_VECS = 4 };
+#endif
+/* Candidates valued at once; padding is a multiple of it. */
+enum { SEARCH_STEP = SEARCH_LANES * SEARCH_VECS };
 typedef double doubles __attribute__((vector_size(SEARCH_LANES * sizeof(double)), aligned(8), may_alias));
 typedef int64_t masks __attribute__((vector_size(SEARCH_LANES * sizeof(double)), may_alias));
 
@@ -12,22 +20,19 @@ static void value_candidates(const mast_search *s, uint32_t network, uint32_t si
                              double *values)
 {
     const uint32_t end = s->first[network + 1], columns = s->actions + 1;
-    for (uint32_t j = 0; j < s->padded; j += 2 * SEARCH_LANES) {
-        doubles sum[2] = {{0.0}, {0.0}};
+    for (uint32_t j = 0; j < s->padded; j += SEARCH_STEP) {
+        doubles sum[SEARCH_VECS] = {{0.0}};
         for (uint32_t i = s->first[network]; i < end; i++) {
             const double *const w = s->weights + (size_t)i * columns, read = (double)q[s->units[i]];
-            doubles y[2] = {{0.0}, {0.0}};
+            doubles y[SEARCH_VECS] = {{0.0}};
             for (uint32_t k = 0; k < size; k++) {
                 const double *const at = u + (size_t)k * s->padded + j;
-                y[0] += w[k] * *(const doubles *)at;
-                y[1] += w[k] * *(const doubles *)(at + SEARCH_LANES);
+                UNROLL for (int v = 0; v < SEARCH_VECS; v++) y[v] += w[k] * *(const doubles *)(at + v * SEARCH_LANES);
             }
-            y[0] += read, y[1] += read;
-            sum[0] += w[s->actions] * POSITIVE(y[0]);
-            sum[1] += w[s->actions] * POSITIVE(y[1]);
+            UNROLL for (int v = 0; v < SEARCH_VECS; v++) y[v] += read;
+            UNROLL for (int v = 0; v < SEARCH_VECS; v++) sum[v] += w[s->actions] * POSITIVE(y[v]);
         }
-        *(doubles *)(values + j) = sum[0];
-        *(doubles *)(values + j + SEARCH_LANES) = sum[1];
+        UNROLL for (int v = 0; v < SEARCH_VECS; v++) *(doubles *)(values + j + v * SEARCH_LANES) = sum[v];
     }
 }
 
