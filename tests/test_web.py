@@ -15,7 +15,6 @@ import pytest
 import torch
 from chromium import PROGRAM, Browser
 from networks import random_bundle
-from searched import searching_bundle
 
 from mast_export.errors import ExportError
 from mast_export.web import page, wasm
@@ -230,11 +229,4 @@ def test_pages_that_cannot_be_written(tmp_path, where, files, words):
     output, html = (name and tmp_path / name for name in files)
     with pytest.raises(UserError, match=words):
         watch(None, where, 0, "auto", output, html, 8.0)
-    assert not list(tmp_path.iterdir())
-
-
-@needs_compiler
-def test_a_policy_that_searches_for_its_actions_has_no_page(tmp_path):
-    with pytest.raises(UserError, match=r"searches for its actions, which no page does; write a \.gif: -o .*a\.gif"):
-        watch(searching_bundle(), EnvConfig("points", "meet"), 0, "auto", tmp_path / "a.html", None, 8.0)
     assert not list(tmp_path.iterdir())

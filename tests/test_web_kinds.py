@@ -11,6 +11,7 @@ import test_web
 from bounded import HEAD, bounded_bundle
 from chromium import Browser
 from networks import random_bundle
+from searched import WIDTH, searching_bundle
 from test_web import ROOT, STEPS, needs_browser, needs_compiler, payload
 
 from mast_export.quantise import quantise
@@ -57,20 +58,22 @@ def opened(browser: Browser, path, html: bytes) -> dict:
 @needs_compiler
 @needs_browser
 def test_continuous_actions_in_the_page_are_the_references(tmp_path):
-    """With a memory and a rate limit, of agents with three, one and two components; and without a memory, of one."""
+    """With a memory and a rate limit, of agents with three, one and two components; of one without a memory, and of one
+    that searches."""
+    three, alone = bounded_bundle(1, 0.05, hidden=24), bounded_bundle(1, hidden=24, memory=False)
+    searched = searching_bundle(3, hidden=20)
     with Browser(tmp_path / "profile") as browser:
-        for memory, limit in ((True, 0.05), (False, None)):
-            bundle = bounded_bundle(1, limit, hidden=24, memory=memory)
-            bundle = replace(bundle, agents=bundle.agents[: 3 if memory else 1])
+        alone, searched = (replace(bundle, agents=bundle.agents[:1]) for bundle in (alone, searched))
+        for i, bundle in enumerate((three, alone, searched)):
             played, wanted = continuous(bundle)
-            seen = opened(browser, tmp_path / f"{memory}.html", build(bundle, played))
+            seen = opened(browser, tmp_path / f"{i}.html", build(bundle, played))
             assert (seen["decisions"], seen["equalSparse"], seen["equalDense"]) == (
                 str(len(bundle.agents) * STEPS),
             ) * 3
             for name in ("q", "action", "units"):
                 found = browser.value(f"page.decided.sparse.map((steps) => steps.map((s) => [...s.{name}]))")
                 for k in range(len(bundle.agents)):
-                    size = SIZES[k]
+                    size = WIDTH if name == "q" and bundle is searched else SIZES[k]
                     assert np.array(found[k]) == pytest.approx(wanted[name][:, k, :size], abs=1e-4)
             check_activity(browser, bundle, played, wanted)
             check_words(browser, bundle, wanted)
@@ -98,6 +101,10 @@ def check_activity(browser: Browser, bundle: Bundle, played: Played, wanted: dic
     assert np.array(found[0])[: x.size] == pytest.approx(x, abs=1e-4)
     q = network.fc2.dense() @ np.array(found[1]) + network.fc2_bias
     assert q == pytest.approx(wanted["q"][7, 0], abs=1e-3)
+    if network.architecture.endswith("-critic"):
+        flow = browser.value("[...activity(page.data, page.data.agents[0], page.decided.sparse[0][7]).flow.fc3]")
+        read = np.maximum(q + network.act.dense() @ wanted["action"][7, 0], 0.0)
+        assert sum(flow) == pytest.approx(network.fc3.dense()[0] @ read, abs=1e-3)
 
 
 @needs_compiler

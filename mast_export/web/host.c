@@ -23,6 +23,7 @@ float *EXPORT(obs_at)(void) { return obs; }
 float *EXPORT(q_at)(void) { return state.q; }
 int EXPORT(obs_size)(void) { return POLICY_OBS; }
 int EXPORT(action_size)(void) { return POLICY_ACTIONS; }
+int EXPORT(output_size)(void) { return sizeof state.q / sizeof *state.q; }
 void EXPORT(reset)(void) { policy_reset(&state); }
 
 /* Never inlined: a browser's optimising compiler replaces a function between its calls, not within a running loop. */

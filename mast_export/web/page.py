@@ -21,6 +21,7 @@ from mast_export.verify import Trace, weights_dtype
 from mast_export.web.wasm import compiled
 from mast_runtime import Bundle, Network
 from mast_runtime.head import TOLERANCE
+from mast_runtime.search import Values
 
 HERE = Path(__file__).parent
 SCRIPTS = ("policy.js", "network.js", "battle.js", "page.js")
@@ -81,7 +82,7 @@ def _payload(bundle: Bundle, episode: Played) -> dict[str, Any]:
         "contract": {
             "obs": contract.obs_dim, "actions": contract.n_actions, "agents": contract.n_agents,
             "lastAction": contract.last_action, "agentId": contract.agent_id,
-            "continuous": contract.head is not None, "tolerance": TOLERANCE,
+            "continuous": contract.head is not None, "tolerance": TOLERANCE, "candidates": _candidates(bundle),
         },
         "agents": _agents(bundle, episode),
         "networks": [_network(network) for network in bundle.networks],
@@ -110,6 +111,12 @@ def _agents(bundle: Bundle, episode: Played) -> list[dict[str, Any]]:
     return found
 
 
+def _candidates(bundle: Bundle) -> int:
+    """Actions that a decision values; 0 where it searches for none."""
+    search = bundle.contract.head and bundle.contract.head.search
+    return search.iterations * search.candidates if search else 0
+
+
 def _bounds(bundle: Bundle, index: int) -> dict[str, Any]:
     """Of continuous actions: a lower and an upper bound of each component."""
     head = bundle.contract.head
@@ -128,7 +135,8 @@ def _trace(bundle: Bundle, episode: Played) -> Trace:
         q.append(team.q)
         hidden.append(team.hidden)
     indices = tuple(agent.index for agent in bundle.agents)
-    return Trace(obs, avail, np.array(q), np.array(hidden), head=head, indices=indices)
+    values = None if head.search is None else Values.of(bundle.team_networks)
+    return Trace(obs, avail, np.array(q), np.array(hidden), head=head, indices=indices, values=values)
 
 
 def _network(network: Network) -> dict[str, Any]:
@@ -145,8 +153,8 @@ def _network(network: Network) -> dict[str, Any]:
         }
     return {
         "inputs": network.fc1.inputs, "fc1": network.fc1.outputs, "hidden": network.hidden,
-        "actions": network.fc2.outputs, "bias": _packed(network.fc1_bias, np.float32), "layers": layers,
-        "midBias": "" if network.architecture == "gru" else _packed(network.mid_bias, np.float32),
+        "outputs": network.fc2.outputs, "bias": _packed(network.fc1_bias, np.float32), "layers": layers,
+        "midBias": "" if "mid" not in layers else _packed(network.mid_bias, np.float32),
     }  # fmt: skip
 
 

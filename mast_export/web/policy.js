@@ -32,7 +32,7 @@ class Policy {
     this.c = c;
     const memory = c.memory.buffer;
     this.obs = new Float32Array(memory, c.obs_at(), c.obs_size());
-    this.q = new Float32Array(memory, c.q_at(), c.action_size());
+    this.q = new Float32Array(memory, c.q_at(), c.output_size());
     this.hidden = c.hidden_at ? new Float32Array(memory, c.hidden_at(), c.hidden_size()) : new Float32Array(0);
     if (c.avail_at) {
       this.avail = new Uint8Array(memory, c.avail_at(), c.action_size());
@@ -54,6 +54,11 @@ class Policy {
     this.give(obs, avail);
     const action = this.c.act();
     return this.avail ? { action } : { action: this.last.slice(), units: this.action.slice() };
+  }
+
+  /* What was done at this step: of it the next decision is told, so that all follow the recorded episode. */
+  executed(recorded) {
+    this.last?.set(recorded.subarray(0, this.last.length));
   }
 }
 
@@ -78,13 +83,14 @@ function decide(data, policies, kind) {
     for (let t = 0; t < data.steps; t++) {
       const at = t * count + i;
       const before = policy.hidden.slice();
-      const last = t ? steps[t - 1].action : continuous ? new Float32Array(n) : -1;
+      const last = t ? steps[t - 1].done : continuous ? new Float32Array(n) : -1;
       const obs = data.obs.subarray(at * width, (at + 1) * width);
       const avail = data.avail.subarray(at * n, (at + 1) * n);
       const taken = policy.act(obs, avail);
       const recorded = continuous ? data.actions.subarray(at * n, (at + 1) * n) : data.actions[at];
-      const equal = same(taken.action, recorded, tolerance);
-      steps.push({ obs, avail, last, before, after: policy.hidden.slice(), q: policy.q.slice(), ...taken, equal });
+      const equal = same(taken.action, recorded, tolerance), done = continuous ? recorded : taken.action;
+      steps.push({ obs, avail, last, before, after: policy.hidden.slice(), q: policy.q.slice(), ...taken, done, equal });
+      if (continuous) policy.executed(recorded);
     }
     return steps;
   });
@@ -127,7 +133,7 @@ function measure(policy, decision, rounds = 60, budgetMs = 1) {
 /* relu(layer x + bias) */
 function positive({ rows, columns, values }, bias, x) {
   const y = bias.slice();
-  for (let e = 0; e < rows.length; e++) y[rows[e]] += values[e] * x[columns[e]];
+  for (let e = 0; e < rows.length; e++) y[rows[e]] += values[e] * (x[columns[e]] ?? 0);
   return y.map((value) => Math.max(0, value));
 }
 
@@ -140,15 +146,16 @@ function activity(data, agent, decision) {
   if (lastAction && typeof decision.last !== "number") x.set(decision.last, obs);
   else if (lastAction && decision.last >= 0) x[obs + decision.last] = 1;
   if (agentId) x[obs + (lastAction ? actions : 0) + agent.index] = 1;
-  const { fc1, mid } = network.layers;
+  const { fc1, mid, act } = network.layers;
   const y = positive(fc1, network.bias, x);
   const h = mid ? positive(mid, network.midBias, y) : decision.after;
-  const inputs = { fc1: x, mid: y, weight_ih: y, weight_hh: decision.before, fc2: h };
+  const v = act ? positive(act, decision.q, decision.action) : decision.q;
+  const inputs = { fc1: x, mid: y, weight_ih: y, weight_hh: decision.before, fc2: h, act: decision.action, fc3: v };
   const flow = {};
   let fired = 0;
   for (const [name, layer] of Object.entries(network.layers)) {
-    flow[name] = Float32Array.from(layer.values, (w, e) => w * inputs[name][layer.columns[e]]);
+    flow[name] = Float32Array.from(layer.values, (w, e) => w * (inputs[name][layer.columns[e]] ?? 0));
     for (const value of flow[name]) fired += value !== 0;
   }
-  return { x, y, h, flow, fired };
+  return { x, y, h, v, flow, fired };
 }

@@ -56,12 +56,6 @@ def explore(target: Target, where: EnvConfig, seed: int, backend: str, output: P
     if target is None:
         raise UserError("a random team has no network to show; name a run or a .mast file")
     bundle, name = _bundle(target)
-    head = bundle.contract.head
-    if head is not None and head.search is not None:
-        raise UserError(
-            f"{output}: this policy searches for its actions, which no page does; write a .gif: "
-            f"-o {output.with_suffix('.gif')}"
-        )
     find_compiler()  # before the episode, which takes longer
     torch.set_num_threads(1)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
