@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from mast_export.web import page, wasm
 from mast_runtime.head import Head
 from mast_train.commands.explore import watch
 from mast_train.envs import available_maps, make_env
-from mast_train.envs.mujoco_worker import Copies
-from mast_train.envs.scene import Scene
+from mast_train.envs.mujoco_worker import Copies, bodies
+from mast_train.envs.scene import Line, Scene
 from mast_train.experience.rollout import random_policy, rollout
 from mast_train.settings.config import EnvConfig
 from mast_train.settings.errors import UserError
@@ -105,6 +106,24 @@ def test_a_page_draws_bodies_and_goes_along_with_them(tmp_path, monkeypatch, cap
     assert all(isinstance(frame, list) and len(frame) > 10 for frame in played.frames)
     assert len({view[0] for view in played.views}) > 6 and len({view[2:] for view in played.views}) == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("length", [0.1, 20.0])
+@pytest.mark.parametrize("from_above", [True, False])
+def test_a_robot_of_any_length_is_in_the_picture(length, from_above):
+    """Capsules in a row along x, the first of the body of the ground, which is not drawn."""
+    places = np.array([[9.0, 9.0, 9.0], [0.0, 0.0, 0.5], [length, 0.0, 0.5]])
+    turn = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    sizes = np.array([[0.02, length / 10, 0.0]] * 3)
+    model = SimpleNamespace(ngeom=3, geom_bodyid=[0, 1, 2], geom_size=sizes, geom_type=[3, 3, 3])
+    data = SimpleNamespace(geom_xpos=places, geom_xmat=np.stack([turn.ravel()] * 3))
+    scene = bodies(SimpleNamespace(model=model, data=data), from_above)
+    (left, low), (right, high) = scene.corners
+    drawn = [shape for shape in scene.shapes if isinstance(shape, Line) and shape.round]
+    assert len(drawn) == 2 and scene.follows
+    for x, y in [end for shape in drawn for end in (shape.start, shape.end)]:
+        assert left < x < right and low < y < high
+    assert right - left < 1.6 * length + 0.2 if from_above else right - left < max(3.1, 1.6 * length + 0.2)
 
 
 @pytest.mark.parametrize(

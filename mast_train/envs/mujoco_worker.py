@@ -25,8 +25,6 @@ from mast_train.settings.errors import UserError
 FROM_ABOVE = ("Ant", "ManySegmentAnt", "ManySegmentSwimmer", "Reacher", "Swimmer")
 """Scenarios that move in the plane of the ground; the others are seen from the side."""
 GROUND = (200, 200, 195)
-SEEN = 3.0
-"""Metres of ground to either side of the bodies' middle."""
 ADVICE = "see `mast maps --env mamujoco`"
 
 
@@ -141,7 +139,7 @@ class Copies:
 
 
 def bodies(simulation: Any, from_above: bool) -> Scene:
-    """The geoms of the moving bodies, seen from the side or from above, over ground with a mark for every metre."""
+    """The geoms of the moving bodies, seen from the side or from above, over ground with marks 1 or 5 m apart."""
     model, data, up = simulation.model, simulation.data, 1 if from_above else 2
     shapes: list[Line] = []
     for k in range(model.ngeom):
@@ -152,18 +150,25 @@ def bodies(simulation: Any, from_above: bool) -> Scene:
         ends = [(float((at + sign * along)[0]), float((at + sign * along)[up])) for sign in (-1, 1)]
         colour = (40, 100, 200) if model.geom_bodyid[k] == 1 else (214, 126, 44)
         shapes.append(Line(ends[0], ends[1], colour, 2 * float(size[0]), round=True))
-    x, y = np.mean([end for shape in shapes for end in (shape.start, shape.end)], 0).tolist()
-    metres = range(math.ceil(x - SEEN), math.floor(x + SEEN) + 1)
+    points = np.array([end for shape in shapes for end in (shape.start, shape.end)])
+    x, y = points.mean(0).tolist()
+    reach = float(np.abs(points - (x, y)).max()) + max(shape.width for shape in shapes)
+    half = 1.2 * reach if from_above else max(1.5, 1.2 * reach)
+    seen, thin, apart = 2.0 * half, 0.014 * half, 1 if half < 5.0 else 5
+    metres = _marks(x - seen, x + seen, apart)
     if from_above:
-        ground = [Line((m, y - SEEN), (m, y + SEEN), GROUND, 0.02) for m in metres]
-        rows = range(math.ceil(y - SEEN), math.floor(y + SEEN) + 1)
-        ground += [Line((x - SEEN, m), (x + SEEN, m), GROUND, 0.02) for m in rows]
-        corners = (x - 1.5, y - 1.3), (x + 1.5, y + 1.3)
+        ground = [Line((m, y - seen), (m, y + seen), GROUND, thin) for m in metres]
+        ground += [Line((x - seen, m), (x + seen, m), GROUND, thin) for m in _marks(y - seen, y + seen, apart)]
+        corners = (x - half, y - 0.87 * half), (x + half, y + 0.87 * half)
     else:
-        ground = [Line((x - SEEN, 0.0), (x + SEEN, 0.0), GROUND, 0.02)]
-        ground += [Line((m, 0.0), (m, -0.3 if m % 5 == 0 else -0.12), GROUND, 0.02) for m in metres]
-        corners = (x - 1.5, -0.3), (x + 1.5, 1.9)
+        ground = [Line((x - seen, 0.0), (x + seen, 0.0), GROUND, thin)]
+        ground += [Line((m, 0.0), (m, -0.3 if m % 5 == 0 else -0.12), GROUND, thin) for m in metres]
+        corners = (x - half, -0.3), (x + half, max(1.9, y + reach))
     return Scene((*ground, *shapes), corners=corners, follows=True)
+
+
+def _marks(low: float, high: float, apart: int) -> range:
+    return range(apart * math.ceil(low / apart), math.floor(high) + 1, apart)
 
 
 @contextmanager
