@@ -2,8 +2,10 @@
 
     python benchmarks/chips.py RUN [RUN ...] [--agent 0] [--steps 20] [--json FILE]
     python benchmarks/chips.py --actors [--json FILE]
+    python benchmarks/chips.py --critics [--json FILE]
 
---actors: in place of runs, the continuous actors of continuous.py, unstructured, whose weights are random.
+--actors: in place of runs, the continuous actors of continuous.py, unstructured, whose weights are random. --critics:
+COMIX's agents of the same size, which search for their actions and do not compute in integers.
 RUN: a run's folder; its last snapshot's policy of one agent is written as C in each kind, dense (as trained, every
 weight stored) and sparse (compacted, as exported), and plays the first steps of the recorded episode under QEMU
 (benchmarks/cortex_m). Every row takes the runtime's actions. "dense, 16-bit integers" is what a plain GRU in C does on
@@ -23,7 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from continuous import HIDDEN, bundle_of
+from continuous import HIDDEN, bundle_of, searching
 from cortex import on_chip
 
 from mast_export.c import fixed_text
@@ -34,6 +36,7 @@ from mast_export.extract import extract, record_trace
 from mast_export.quantise import quantise
 from mast_export.verify import Trace
 from mast_runtime import Bundle
+from mast_runtime.search import Values
 from mast_train.runs.folders import find_snapshot
 
 CHIPS = {"m0": "Cortex-M0", "m4f": "Cortex-M4F"}
@@ -85,16 +88,23 @@ def dense_integers(source: Source) -> dict[str, str]:
 
 def kinds(bundle: Bundle, trace: Trace, agent: int) -> dict[str, dict[str, str]]:
     """The policy's files by kind."""
-    network = bundle.agents[agent].network
+    network, head = bundle.agents[agent].network, bundle.contract.head
     full = replace(bundle, networks=tuple(one.densified() for one in bundle.networks))
     small, kept, _ = compact_bundle(bundle, trace)
     own, kept = trace.agent(agent, bundle.networks[network].hidden), kept.agent(agent, small.networks[network].hidden)
-    fixed = generate(small, agent, kept, fixed=True).files
-    return {
+    in_float = {
         "dense, float": generate(full, agent, own).files,
-        "dense, 16-bit integers": dense_integers(generate(bundle, agent, own, fixed=True)),
         "sparse, f32": generate(small, agent, kept).files,
         "sparse, f16": generate(quantise(small, "f16"), agent, kept).files,
+    }
+    if head is not None and head.search is not None:
+        return in_float
+    fixed = generate(small, agent, kept, fixed=True).files
+    return {
+        "dense, float": in_float["dense, float"],
+        "dense, 16-bit integers": dense_integers(generate(bundle, agent, own, fixed=True)),
+        "sparse, f32": in_float["sparse, f32"],
+        "sparse, f16": in_float["sparse, f16"],
         "sparse, i8": fixed,
         "sparse, i8, integers in": fixed,
     }
@@ -116,8 +126,10 @@ def recorded(bundle: Bundle, steps: int = 200) -> Trace:
         team.act(row)
         q.append(team.q.copy())
         hidden.append(team.hidden.copy())
-    every = np.ones((*shape[:2], bundle.contract.n_actions), bool)
-    return Trace(obs, every, np.array(q), np.array(hidden), head=head, indices=tuple(range(team.n)))
+    every, values = np.ones((*shape[:2], bundle.contract.n_actions), bool), None
+    if head is not None and head.search is not None:
+        values = Values.of(bundle.team_networks)
+    return Trace(obs, every, np.array(q), np.array(hidden), head=head, indices=tuple(range(team.n)), values=values)
 
 
 def of_run(folder: Path) -> tuple[str, Bundle, Trace]:
@@ -134,6 +146,15 @@ def of_actors() -> list[tuple[str, Bundle, Trace]]:
         for hidden in HIDDEN:
             bundle = bundle_of(architecture, hidden, "unstructured")
             found.append((f"{architecture.upper()} {hidden}", bundle, recorded(bundle)))
+    return found
+
+
+def of_critics() -> list[tuple[str, Bundle, Trace]]:
+    """The same with COMIX's search at its defaults."""
+    found = []
+    for architecture in ("mlp", "gru"):
+        bundle = searching(bundle_of(architecture, 64, "unstructured"))
+        found.append((f"{architecture.upper()} 64", bundle, recorded(bundle)))
     return found
 
 
@@ -166,13 +187,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN")
     parser.add_argument("--actors", action="store_true", help="continuous actors in place of runs")
+    parser.add_argument("--critics", action="store_true", help="agents that search for their actions in their place")
     parser.add_argument("--agent", type=int, default=0)
     parser.add_argument("--steps", type=int, default=20, help="decisions")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    if bool(options.runs) == options.actors:
-        parser.error("name RUNs, or say --actors")
-    policies = of_actors() if options.actors else [of_run(run) for run in options.runs]
+    if bool(options.runs) + options.actors + options.critics != 1:
+        parser.error("name RUNs, or say --actors or --critics")
+    made = of_actors() if options.actors else of_critics() if options.critics else None
+    policies = made or [of_run(run) for run in options.runs]
     rows = [row for one in policies for row in measure(*one, options.agent, options.steps)]
     if options.json:
         compiler = subprocess.run(["arm-none-eabi-gcc", "-dumpversion"], capture_output=True, text=True).stdout.strip()

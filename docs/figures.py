@@ -116,6 +116,15 @@ def continuous() -> str:
     return table(["actor", "weights", *ways.values()], found)
 
 
+def critics() -> str:
+    """runtime.md: decisions of agents that search for their actions."""
+    rows = [
+        [row["architecture"].upper(), row["what"], digits(row["median_ns"] / 1000), times(row["numpy_over"])]
+        for row in measured("critics")["rows"]
+    ]
+    return table(["agents", "call", "us", "faster than in numpy"], rows)
+
+
 def break_even() -> str:
     """runtime.md: the density from which a layout no longer pays, from the kernels' own tables."""
     layouts = {"MAST_PERMUTED": "windows", "MAST_SLICES": "slices", "MAST_BLOCKS8": "8x1", "MAST_BLOCKS16": "16x1",

@@ -51,7 +51,7 @@ def export_run(
     path = output or folder / chosen.file_name(agent, dtype)
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
-    _check_kind(format_, bundle, rate_limit)
+    _check_kind(bundle, rate_limit)
     if bundle.contract.head is not None:
         limited = replace(bundle.contract.head, rate_limit=rate_limit)
         bundle = replace(bundle, contract=replace(bundle.contract, head=limited))
@@ -78,15 +78,9 @@ def _check_version(version: str) -> None:
         )
 
 
-def _check_kind(format_: str, bundle: Bundle, rate_limit: float | None) -> None:
-    """Raises ExportError for a format without a search for actions, and for a limit that cannot be."""
+def _check_kind(bundle: Bundle, rate_limit: float | None) -> None:
+    """Raises ExportError for a limit that cannot be."""
     head = bundle.contract.head
-    able = [name for name in FORMATS if find_format(name).searches]
-    if head is not None and head.search is not None and format_ not in able:
-        raise ExportError(
-            f"--format {format_}: the agents search for their action, which {find_format(format_).description} exports "
-            f"do not; use --format {', '.join(able)}, or train actors with --algorithm facmac"
-        )
     if rate_limit is None:
         return
     if head is None:

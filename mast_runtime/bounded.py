@@ -23,27 +23,18 @@ ANYWHERE = 4.0
 class Bounded:
     """The actions of n agents, whose components lie in [-1, 1] here and in their units outside.
 
-    last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component. It
-    is the given memory, changed in place. actions: the same in their units. sizes: components of each agent.
-    networks: one for each agent. Raises BackendError where actions are searched for and there is no numpy.
+    last: n x A float32, the last actions, 0 before the first of an episode and where an agent has no such component;
+    changed in place. actions: the same in their units. sizes: components of each agent.
     """
 
-    def __init__(
-        self,
-        head: Head,
-        networks: Sequence[Network],
-        indices: Sequence[int],
-        n_actions: int,
-        last: memoryview[Any] | None = None,
-    ) -> None:
+    def __init__(self, head: Head, indices: Sequence[int], n_actions: int) -> None:
         self.n_actions = n_actions
         self._low, self._high = ([side[i] for i in indices] for side in (head.low, head.high))
         self.sizes = [*map(len, self._low)]
         size = len(self.sizes) * n_actions
-        self.last = memoryview(array("f", bytes(4 * size))) if last is None else last
+        self.last = memoryview(array("f", bytes(4 * size)))
         self.acted, self.all_acted = bytearray(len(self.sizes)), False
         self._step = ANYWHERE if head.rate_limit is None else 2.0 * head.rate_limit
-        self.search = None if head.search is None else _searcher(head, networks, self.sizes, n_actions)
         self.actions = array("f", bytes(4 * size))
         self.reset(range(len(self.sizes)))
 
@@ -105,7 +96,8 @@ class Bounded:
         return array("f", [min(max(x, -1.0), 1.0) for x in action] + [0.0] * (self.n_actions - size))
 
 
-def _searcher(head: Head, networks: Sequence[Network], sizes: Sequence[int], n_actions: int) -> Searcher:
+def searcher(head: Head, networks: Sequence[Network], sizes: Sequence[int], n_actions: int) -> Searcher:
+    """The search of agents with a network each, where no kernel has it. Raises BackendError where there is no numpy."""
     if not numpy_here():
         raise BackendError("this policy searches for its actions, which needs numpy; pip install numpy")
     import numpy as np

@@ -2,57 +2,77 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any
 
 from mast_runtime.arrays import answer, is_numpy, numpy
-from mast_runtime.bounded import Bounded, squash
+from mast_runtime.bounded import Bounded, searcher, squash
 from mast_runtime.errors import ObservationError
 from mast_runtime.given import Rows, chosen_agents, read_obs
+from mast_runtime.head import Search
 from mast_runtime.network import Contract, Network
+
+BUSY = "the team is acting in another thread; give each thread a team of its own"
 
 
 class _Continuous:
     """What an agent and a team share, on what a backend made for `inner.inner_contract`: n x A last actions, of which
     `width` of each agent are shown."""
 
-    def __init__(self, contract: Contract, inner: Any, bounded: Bounded, width: int, rows: int) -> None:
-        """rows: of what is shown, 0: one agent's alone."""
+    def __init__(
+        self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int], rows: int
+    ) -> None:
+        """A network for each agent, at these places of the team. rows: of what is shown, 0: one agent's alone."""
+        assert contract.head is not None
+        bounded = Bounded(contract.head, indices, contract.n_actions)
+        width = contract.n_actions if rows else bounded.sizes[0]
         self.contract, self.backend, self._inner, self._bounded = contract, inner.backend, inner, bounded
         self._width, self._rows = width, rows
         self._actions = memoryview(bounded.actions)[: max(rows, 1) * width]
         self._packed = bounded.packed(width)
-        self._native = None if bounded.search else getattr(inner, "bounded", None)
-        self._view: Any = None
+        self._decide: Callable[[Any], None] = self._by_inner
+        search, own = contract.head.search, (networks, bounded.sizes, contract.n_actions)
+        self._searches, self._search = search is not None, None
+        if hasattr(inner, "bind"):
+            tables = None if search is None else _tables(search, *own)
+            inner.bind(bounded.last, self._packed, self._actions, contract.last_action, tables)
+            self._decide = inner.bounded
+        elif search is not None:
+            self._search = searcher(contract.head, *own)
+        self._array: type | None = None
 
-    def _decide(self, x: Any) -> None:
-        """A decision on what the networks read."""
-        bounded = self._bounded
-        if self._native is not None:
-            self._native(x, bounded.last, self._packed, self._actions)
+    def _by_inner(self, obs: Any) -> None:
+        """A decision by what the backend made, which knows nothing of such actions; with numpy."""
+        import numpy as np
+
+        bounded, rows = self._bounded, self._rows
+        x = np.asarray(read_obs(obs, rows, self.contract.obs_dim))
+        if self.contract.last_action:
+            last = np.frombuffer(bounded.last, np.float32)
+            x = np.concatenate([x, last.reshape(rows, -1) if rows else last], -1)
+        self._inner.act(x)
+        q = self._inner.q_bytes
+        if self._search is None:
+            squash(memoryview(q)[: 4 * len(self._actions)], self._packed, bounded.last, self._actions)
         else:
-            self._inner.act(x)
-            q = self._inner.q_bytes
-            if bounded.search is None:
-                squash(memoryview(q)[: 4 * len(self._actions)], self._packed, bounded.last, self._actions)
-            else:
-                bounded.searched(bounded.search, q)
+            bounded.searched(self._search, q)
+
+    def _acted(self, obs: Any) -> Any:
+        """The actions of a decision on `obs`, in its kind."""
+        bounded = self._bounded
         if not bounded.all_acted:
             bounded.acted[:], bounded.all_acted = b"\1" * len(bounded.acted), True
+        if type(obs) is self._array:
+            return self._copy()
+        if not is_numpy(obs) or (package := numpy()) is None:
+            return answer(bytearray(self._actions), "f", self._rows, self._width, obs)
+        view = package.frombuffer(self._actions, "f").reshape((self._rows, self._width) if self._rows else -1)
+        self._array, self._copy = package.ndarray, view.copy
+        return view.copy()
 
     def _shown(self, flat: Any) -> Any:
         return answer(bytearray(flat), "f", self._rows, self._width)
-
-    def _decided(self, obs: Any) -> Any:
-        """The actions, in kind."""
-        package = numpy() if is_numpy(obs) else None
-        if package is None:
-            return answer(bytearray(self._actions), "f", self._rows, self._width, obs)
-        if self._view is None:
-            self._view = package.frombuffer(self._actions, "f").reshape((self._rows, self._width) if self._rows else -1)
-        return self._view.copy()
 
     @property
     def last_action(self) -> Any:
@@ -79,12 +99,12 @@ class _Continuous:
 class _Alone:
     """A second thread inside is refused: kernels of large teams run without the interpreter's lock."""
 
-    def __init__(self) -> None:
-        self._inside = Lock()
+    def __init__(self, inside: Lock) -> None:
+        self._inside = inside
 
     def __enter__(self) -> None:
-        if not self._inside.acquire(blocking=False):
-            raise RuntimeError("the team is acting in another thread; give each thread a team of its own")
+        if not self._inside.acquire(False):
+            raise RuntimeError(BUSY)
 
     def __exit__(self, *error: object) -> None:
         self._inside.release()
@@ -98,13 +118,9 @@ class ContinuousTeam(_Continuous):
     """
 
     def __init__(self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int]) -> None:
-        assert contract.head is not None
-        bounded = Bounded(contract.head, networks, indices, contract.n_actions)
-        super().__init__(contract, inner, bounded, contract.n_actions, inner.n)
-        self.n, self._alone = inner.n, _Alone()
-        self._inputs = contract.obs_dim + contract.n_actions * contract.last_action
-        self._x = memoryview(array("f", bytes(4 * self.n * self._inputs)))
-        self._read = self._x.cast("B").cast("f", (self.n, self._inputs))
+        super().__init__(contract, networks, inner, indices, inner.n)
+        self.n, self._inside = inner.n, Lock()
+        self._alone = _Alone(self._inside)
 
     def reset(self, which: Any = None) -> None:
         """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
@@ -116,38 +132,15 @@ class ContinuousTeam(_Continuous):
     def act(self, obs: Rows, avail_actions: None = None) -> Any:
         """Actions [n,A] float32 in their units for obs [n,O]: for numpy observations an array of numpy, for others a
         list of array("f"). Raises ObservationError; the state is then as it was."""
-        no_availability(avail_actions)
-        given = self._given(obs)
-        with self._alone:
-            if self.contract.last_action:
-                self._join(given)
-            else:
-                self._x[:] = given
-            self._decide(self._read)
-            return self._decided(obs)
-
-    def _given(self, obs: Rows) -> memoryview[float]:
-        """The observations one after another. Rows as the kernels read them are checked there alone."""
-        shape = self.n, self.contract.obs_dim
+        if avail_actions is not None:
+            no_availability(avail_actions)
+        if not self._inside.acquire(False):
+            raise RuntimeError(BUSY)
         try:
-            view = memoryview(obs)  # type: ignore[arg-type]
-        except TypeError:
-            view = None
-        if view is None or view.format != "f" or view.shape != shape or not view.c_contiguous:
-            view = memoryview(read_obs(obs, *shape))
-        return view.cast("B").cast("f")
-
-    def _join(self, given: memoryview[float]) -> None:
-        """Each agent's observation and last action, as its network reads them."""
-        x, width, size, more = self._x, self._inputs, self.contract.obs_dim, self.contract.n_actions
-        if self.n < size:
-            for i in range(self.n):
-                x[i * width : i * width + size] = given[i * size : (i + 1) * size]
-        else:
-            for k in range(size):
-                x[k::width] = given[k::size]
-        for k in range(more):
-            x[size + k :: width] = self._bounded.last[k::more]
+            self._decide(obs)
+            return self._acted(obs)
+        finally:
+            self._inside.release()
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.
@@ -181,12 +174,7 @@ class ContinuousAgent(_Continuous):
     """mast_runtime.agent.Agent of continuous actions."""
 
     def __init__(self, contract: Contract, network: Network, inner: Any, index: int) -> None:
-        assert contract.head is not None
-        self._x = array("f", bytes(4 * (contract.obs_dim + contract.n_actions * contract.last_action)))
-        self._obs = memoryview(self._x)[: contract.obs_dim]
-        last = memoryview(self._x)[contract.obs_dim :] if contract.last_action else None
-        bounded = Bounded(contract.head, [network], [index], contract.n_actions, last)
-        super().__init__(contract, inner, bounded, bounded.sizes[0], 0)
+        super().__init__(contract, [network], inner, [index], 0)
         self.index = index
 
     def reset(self) -> None:
@@ -199,12 +187,8 @@ class ContinuousAgent(_Continuous):
         array("f"). Raises ObservationError; the state is then as it was."""
         if avail_actions is not None:
             no_availability(avail_actions)
-        try:
-            self._obs[:] = obs
-        except (TypeError, ValueError):
-            self._obs[:] = read_obs(obs, 0, self.contract.obs_dim)
-        self._decide(self._x)
-        return self._decided(obs)
+        self._decide(obs)
+        return self._acted(obs)
 
     def executed(self, action: Any, scaled: bool = False) -> None:
         """What was done in place of the last decision [A], in its units: the last action of the next one.
@@ -216,12 +200,18 @@ class ContinuousAgent(_Continuous):
     @property
     def q(self) -> Any:
         """What the network gave last [A], before tanh; [H] where the action is searched for from it."""
-        return self._inner.q[: self._width] if self._bounded.search is None else self._inner.q
+        return self._inner.q[: self._width] if not self._searches else self._inner.q
 
     @property
     def out_of_range_counts(self) -> Any:
         """Inputs out of range, for each input [O]."""
         return self._inner.out_of_range_counts[: self.contract.obs_dim]
+
+
+def _tables(search: Search, *of: Any) -> Any:
+    from mast_runtime.native.searching import searching
+
+    return searching(search, *of)
 
 
 def no_availability(given: object) -> None:

@@ -90,7 +90,8 @@ def test_observations_far_from_the_recorded_ones(tmp_path):
     q, hidden = (np.resize(x, (400, *x.shape[1:])) for x in (recorded.q, recorded.hidden))
     trace = Trace(wild[:, None].astype(np.float32), flags, q, hidden)
     header = trials.fixed_trials(integers, trace).header
-    for name, word in {"prefix": "policy", "PREFIX": "POLICY", "Q_TYPE": "int32_t", "HIDDEN_TYPE": "int16_t"}.items():
+    words = {"prefix": "policy", "PREFIX": "POLICY", "Q_TYPE": "int32_t", "Q_COUNT": "7", "HIDDEN_TYPE": "int16_t"}
+    for name, word in words.items():
         header = header.replace(f"@{name}@", word)
     (tmp_path / "c" / "policy_trace.h").write_text(header)
     build(find_compiler(), tmp_path / "c", tmp_path / "test", (*EXACT, "-O1", "-fsanitize=undefined"))

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from networks import random_bundle, random_network
 
-from mast_runtime import Bundle, Contract, native
+from mast_runtime import Bundle, Contract, ObservationError, native
 from mast_runtime.continuous import ContinuousAgent, ContinuousTeam
 from mast_runtime.head import Head
 from mast_runtime.inner import inner_contract
+from mast_runtime.inputs import Inputs
 from mast_runtime.native import NativeStep, levels, make_team, new_agent
 
 pytestmark = pytest.mark.skipif(bool(native.missing()), reason=f"native backend: needs {native.missing()}")
@@ -109,23 +110,80 @@ def test_refusals_of_buffers_that_do_not_fit():
     team = make_team(inner, bundle.networks, [0, 1, 2], 3)
     x, last, bounds, out = (np.zeros(shape, np.float32) for shape in ((3, 23), 9, 45, 9))
     bounds[9:18], bounds[27:36], bounds[36:] = 1.0, 1.0, 4.0
-    team.bounded(x, last, bounds, out)
+    with pytest.raises(ValueError, match=r"bounded\(\) before bind\(\)"):
+        team.bounded(x)
+    team.bind(last, bounds, out, False, None)
+    team.bounded(x)
     np.testing.assert_allclose(last.reshape(3, 3), np.tanh(team.q), atol=TANH_ERROR)
     np.testing.assert_array_equal(out, np.clip(last, 0.0, 1.0))
     fixed = out.copy()
     fixed.flags.writeable = False
     wrong: list[tuple] = [
-        (), (x, last, bounds), (x, last, bounds, out, out), (x[:2], last, bounds, out), (x[:, :22], last, bounds, out),
-        (x, last[:6], bounds, out), (x, last[::-1], bounds, out), (x, last, bounds, None), (x, None, bounds, out),
-        (x, fixed, bounds, out), (x, last, bounds, fixed), (x, last, bounds[1:], out), (x, last, bounds, out[:6]),
-        (x, last, bounds, out.astype(float)), (x, out.astype(float), bounds, out), (None, last, bounds, out),
-        (x, last.reshape(3, 3), bounds, out), (x, np.broadcast_to(np.float32(0.0), 9), bounds, out),
+        (), (last, bounds, out), (last, bounds, out, False),
+        (last, bounds, out, False, None, out), (last[:6], bounds, out, False, None),
+        (last[::-1], bounds, out, False, None), (last, bounds, None, False, None), (None, bounds, out, False, None),
+        (fixed, bounds, out, False, None), (last, bounds, fixed, False, None), (last, bounds[1:], out, False, None),
+        (last, bounds, out[:6], False, None), (last, bounds, out.astype(float), False, None),
+        (out.astype(float), bounds, out, False, None), (last.reshape(3, 3), bounds, out, False, None),
+        (np.broadcast_to(np.float32(0.0), 9), bounds, out, False, None),
     ]  # fmt: skip
-    before = team.hidden
+    before, done = team.hidden, out.copy()
     for arguments in wrong:
         with pytest.raises((TypeError, ValueError)):
-            team.bounded(*arguments)
+            team.bind(*arguments)
+    for obs in (x[:2], x[:, :20], None):
+        with pytest.raises(ObservationError):
+            team.bounded(obs)
     np.testing.assert_array_equal(team.hidden, before)
+    np.testing.assert_array_equal(out, done)
+    team.bind(last, bounds, out, True, None)  # takes the place of what was bound
+    with pytest.raises(ObservationError, match=r"expected \[3, 20\]"):
+        team.bounded(x)
+    small = make_team(
+        replace(inner, obs_dim=3), [random_network(np.random.default_rng(0), replace(inner, obs_dim=3), 8)], [0], 3
+    )
+    with pytest.raises(ValueError, match="do not fit the networks"):
+        small.bind(last, bounds, out, True, None)  # no input would be left
+
+
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize("n", [1, 3, 40])
+@pytest.mark.parametrize("width", [5, 29])
+def test_what_the_kernels_join_is_what_a_caller_joins_to_the_bit(level, n, width):
+    """Of one agent, a team, and forty in lanes: actions, memory, counts, and refusals that change nothing."""
+    contract = Contract(width + 3, 3, 1, last_action=False, agent_id=False)
+    network = random_network(np.random.default_rng(n), contract, 24)
+    low, high, still = (np.full(width + 3, x, np.float32) for x in (-1.0, 1.0, 0.0))
+    network = replace(network, inputs=Inputs(low=low, high=high, mean=still, deviation=still))
+    rng = np.random.default_rng(0)
+
+    def made() -> Any:
+        return (
+            new_agent(contract, NativeStep(contract, network, level), 0)
+            if n == 1
+            else make_team(contract, [network], [0], n, level)
+        )
+
+    joining, given = made(), made()
+    bounds = np.repeat(np.array([-1.0, 1.0, 0.0, 1.0, 4.0], np.float32), 3 * n)
+    arrays = [[np.zeros(3 * n, np.float32) for _ in range(2)] for _ in range(2)]
+    for player, (last, out), joins in zip((joining, given), arrays, (True, False), strict=True):
+        player.bind(last, bounds, out, joins, None)
+    for _ in range(6):
+        obs = rng.standard_normal((n, width)).astype(np.float32)
+        before = arrays[0][0].copy()
+        x = np.concatenate([obs, before.reshape(n, 3)], 1)
+        spoilt = obs.copy()
+        spoilt[n // 2, 4] = np.nan
+        with pytest.raises(ObservationError, match=rf"obs\[4\] of agent {n // 2} is nan"):
+            joining.bounded(spoilt if n > 1 else spoilt[0])
+        joining.bounded(obs.tolist() if n > 1 else obs[0])
+        given.bounded(x if n > 1 else x[0])
+        for one, other in zip(*arrays, strict=True):
+            np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(joining.hidden, given.hidden)
+        np.testing.assert_array_equal(joining.out_of_range_counts, given.out_of_range_counts)
+    assert joining.out_of_range > 0 and np.abs(arrays[0][0]).min() > 0
 
 
 def test_a_second_thread_is_refused_in_whatever_it_does():

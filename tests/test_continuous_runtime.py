@@ -187,24 +187,28 @@ def test_the_native_agent_refuses_buffers_that_do_not_fit():
     )
     x, last, out = np.zeros(23, np.float32), np.zeros(3, np.float32), np.zeros(2, np.float32)
     bounds = np.array([-1, -2, 1, 2, 0, 0, 1, 2, 4, 4], np.float32)
-    agent.bounded(x, last, bounds, out)
+    with pytest.raises(ValueError, match=r"bounded\(\) before bind\(\)"):
+        agent.bounded(x)
+    agent.bind(last, bounds, out, False, None)
+    agent.bounded(x)
     assert last[:2].any() and last[2] == 0 and out == pytest.approx(last[:2] * [1, 2])
     fixed = np.zeros(3, np.float32)
     fixed.flags.writeable = False
     wrong: list[tuple] = [
-        (), (x, last, bounds), (x, last, bounds, out, out), (x[1:], last, bounds, out), (x, last[1:], bounds, out),
-        (x, fixed, bounds, out), (x, last, bounds[1:], out), (x, last, bounds, np.zeros(0, np.float32)),
-        (x, last, bounds, np.zeros(4, np.float32)), (x, last, bounds, np.zeros(2)),
-        (x.astype(float), last, bounds, out),
-        (x, last, bounds, None), (None, last, bounds, out), (x, last[::2], bounds, out),
+        (), (last, bounds, out), (last, bounds, out, False),
+        (last, bounds, out, False, None, out), (last[1:], bounds, out, False, None),
+        (fixed, bounds, out, False, None), (last, bounds[1:], out, False, None),
+        (last, bounds, np.zeros(0, np.float32), False, None),
+        (last, bounds, np.zeros(4, np.float32), False, None), (last, bounds, np.zeros(2), False, None),
+        (last, bounds, None, False, None), (None, bounds, out, False, None), (last[::2], bounds, out, False, None),
     ]  # fmt: skip
     before = agent.hidden
     for arguments in wrong:
         with pytest.raises((TypeError, ValueError)):
-            agent.bounded(*arguments)
-    x[5] = np.nan
-    with pytest.raises(ObservationError, match=r"obs\[5\]"):
-        agent.bounded(x, last, bounds, out)
+            agent.bind(*arguments)
+    for given in (x[1:], np.where(np.arange(23) == 5, np.nan, x)):
+        with pytest.raises(ObservationError, match=r"obs\[5\]|expected \[23\]"):
+            agent.bounded(given)
     np.testing.assert_array_equal(agent.hidden, before)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from networks import random_bundle
 
+from mast_export.web import page, wasm
+from mast_runtime.head import Head
+from mast_train.commands.explore import watch
 from mast_train.envs import available_maps, make_env
-from mast_train.envs.mujoco_worker import Copies
-from mast_train.envs.scene import Scene
+from mast_train.envs.mujoco_worker import Copies, bodies
+from mast_train.envs.scene import Line, Scene
 from mast_train.experience.rollout import random_policy, rollout
+from mast_train.settings.config import EnvConfig
 from mast_train.settings.errors import UserError
 
 pytest.importorskip("gymnasium_robotics", reason="pip install mast-marl[mamujoco]")
@@ -81,6 +89,41 @@ def test_a_picture_is_rendered_or_drawn_from_the_bodies(monkeypatch, capfd):
     made.close()
     assert isinstance(drawn, Scene) and len(drawn.shapes) > 10
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_page_draws_bodies_and_goes_along_with_them(tmp_path, monkeypatch, capfd):
+    pages: list[page.Played] = []
+    monkeypatch.setattr(page, "build", lambda bundle, played: pages.append(played) or b"page")
+    monkeypatch.setattr(wasm, "find_compiler", lambda: ())
+    bound = ((1.0,) * 3,) * 2
+    head = Head(tuple(tuple(-x for x in row) for row in bound), bound)
+    random = random_bundle(1, 2, 12, 3, hidden=8)
+    bundle = replace(random, contract=replace(random.contract, head=head))
+    where = EnvConfig("mamujoco", "HalfCheetah-2x3", episode_limit=12)
+    assert watch(bundle, where, 0, "auto", None, tmp_path / "a.html", 8.0).steps == 12
+    (played,) = pages
+    assert played.actions.shape == (12, 2, 3) and len(played.frames) == len(played.views) == 13
+    assert all(isinstance(frame, list) and len(frame) > 10 for frame in played.frames)
+    assert len({view[0] for view in played.views}) > 6 and len({view[2:] for view in played.views}) == 1
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("length", [0.1, 20.0])
+@pytest.mark.parametrize("from_above", [True, False])
+def test_a_robot_of_any_length_is_in_the_picture(length, from_above):
+    """Capsules in a row along x, the first of the body of the ground, which is not drawn."""
+    places = np.array([[9.0, 9.0, 9.0], [0.0, 0.0, 0.5], [length, 0.0, 0.5]])
+    turn = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+    sizes = np.array([[0.02, length / 10, 0.0]] * 3)
+    model = SimpleNamespace(ngeom=3, geom_bodyid=[0, 1, 2], geom_size=sizes, geom_type=[3, 3, 3])
+    data = SimpleNamespace(geom_xpos=places, geom_xmat=np.stack([turn.ravel()] * 3))
+    scene = bodies(SimpleNamespace(model=model, data=data), from_above)
+    (left, low), (right, high) = scene.corners
+    drawn = [shape for shape in scene.shapes if isinstance(shape, Line) and shape.round]
+    assert len(drawn) == 2 and scene.follows
+    for x, y in [end for shape in drawn for end in (shape.start, shape.end)]:
+        assert left < x < right and low < y < high
+    assert right - left < 1.6 * length + 0.2 if from_above else right - left < max(3.1, 1.6 * length + 0.2)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ def frames(path):
 
 def test_shapes_are_drawn_where_they_are():
     scene = Scene((Circle((1.0, 1.0), 0.5, RED), Polygon(((3, 3), (5, 3), (5, 5), (3, 5)), BLUE)))
-    view = draw.common_view([scene])
+    view = draw.views([scene])[0]
     image = draw.draw_scene(scene, view)
 
     def pixel(x, y):
@@ -38,15 +38,27 @@ def test_shapes_are_drawn_where_they_are():
     assert pixel(1.0, 1.4) == RED and pixel(1.4, 1.4) == draw.PAPER
 
 
+def test_a_line_may_have_round_ends():
+    ends = (0.0, 0.0), (4.0, 0.0)
+    pictures = []
+    for rounded in (False, True):
+        scene = Scene((Line(*ends, RED, 1.0, rounded),), corners=((-2.0, -2.0), (6.0, 2.0)))
+        view = draw.views([scene])[0]
+        image = draw.draw_scene(scene, view)
+        at = [(round((x - view.left) * view.scale), round(view.top * view.scale)) for x in (-0.4, 2.0, 4.4, 4.7)]
+        pictures.append([image.getpixel(place) for place in at])
+    assert pictures == [[draw.PAPER, RED, draw.PAPER, draw.PAPER], [RED, RED, RED, draw.PAPER]]
+
+
 def test_one_view_holds_every_moment():
     scenes = [Scene((Circle((x, 0.0), 1.0, RED),)) for x in (-5.0, 20.0)]
-    view = draw.common_view(scenes)
+    view = draw.views(scenes)[0]
     assert view.left < -6.0 and view.left + view.width / view.scale > 21.0
 
 
 def test_a_view_may_leave_out_the_ends_of_a_wall():
     wall = Polygon(((-50, 0), (50, 0), (50, 1), (-50, 1)), RED)
-    view = draw.common_view([Scene((wall,), corners=((0.0, 0.0), (4.0, 2.0)))])
+    view = draw.views([Scene((wall,), corners=((0.0, 0.0), (4.0, 2.0)))])[0]
     assert view.width / view.scale < 10.0
 
 

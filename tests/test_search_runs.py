@@ -79,12 +79,16 @@ def test_a_graph_searches_too(trained, format_, tmp_path):
     assert [file.report is not None and file.report.passed for file in files] == [True, True]
 
 
-def test_a_format_that_does_not_search_says_so_in_one_line(trained):
-    with pytest.raises(
-        ExportError, match=r"--format c: the agents search for their action, .*; use --format mast"
-    ) as found:
-        export_run(trained, snapshot(trained), "c")
-    assert "\n" not in str(found.value)
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+def test_c_searches_too(trained, dtype, tmp_path):
+    files = export_run(trained, snapshot(trained), "c", output=tmp_path / "c", dtype=dtype)
+    assert len(files) == 2 and all(file.report is None or file.report.passed for file in files)
+
+
+def test_integers_do_not_search_and_say_so_in_one_line(trained, tmp_path):
+    with pytest.raises(ExportError, match=r"searches for its actions, .* in float; export f32 or f16, not i8") as found:
+        export_run(trained, snapshot(trained), "c", output=tmp_path / "c", dtype="i8")
+    assert "\n" not in str(found.value) and not (tmp_path / "c").exists()
 
 
 def test_it_is_evaluated_and_inspected_as_others_are(trained, tmp_path):

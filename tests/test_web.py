@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bounded import bounded_bundle
 from chromium import PROGRAM, Browser
 from networks import random_bundle
 
@@ -56,7 +55,15 @@ def episode(bundle, seed: int = 0) -> Played:
     ]
     reward = np.ones(STEPS, np.float32)
     return Played(
-        obs, avail, actions, reward, [shapes] * (STEPS + 1), (-1, -3, 6, 4), [("allies", "#ff0000")], "a <b> & c", "Won"
+        obs,
+        avail,
+        actions,
+        reward,
+        [shapes] * (STEPS + 1),
+        [(-1, -3, 6, 4)],
+        [("allies", "#ff0000")],
+        "a <b> & c",
+        "Won",
     )
 
 
@@ -204,7 +211,7 @@ def test_rendered_pixels_are_embedded(tmp_path):
     bundle = random_bundle(n_agents=spec.n_agents, obs_dim=spec.obs_dim, n_actions=spec.n_actions, hidden=16)
     watch(bundle, game, 3, "reference", tmp_path / "a.html", None, 8.0)
     data = payload((tmp_path / "a.html").read_bytes())
-    assert data["view"] is None
+    assert data["views"] == []
     assert all(base64.b64decode(frame).startswith(b"\x89PNG") for frame in data["frames"])
 
 
@@ -223,10 +230,3 @@ def test_pages_that_cannot_be_written(tmp_path, where, files, words):
     with pytest.raises(UserError, match=words):
         watch(None, where, 0, "auto", output, html, 8.0)
     assert not list(tmp_path.iterdir())
-
-
-@needs_compiler
-@pytest.mark.parametrize("bundle", [bounded_bundle(), random_bundle(2, hidden=8, memory=False)])
-def test_networks_that_a_page_cannot_show_are_refused(tmp_path, bundle):
-    with pytest.raises(UserError, match="a page shows networks with a memory that choose among actions"):
-        watch(bundle, EnvConfig("points", "meet"), 0, "auto", tmp_path / "a.html", None, 8.0)

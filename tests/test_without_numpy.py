@@ -15,6 +15,7 @@ import pytest
 import without_numpy
 from bounded import bounded_bundle, recorded
 from networks import observed, random_bundle
+from searched import searching_bundle, with_seen
 
 from mast_export.quantise import quantise
 from mast_runtime import BackendError, backends, load, native, save
@@ -52,10 +53,14 @@ POLICIES = {
     "choices, without a memory": lambda: random_bundle(4, hidden=20, memory=False),
     "continuous, f32": lambda: continuous(5, "f32"),
     "continuous, i8": lambda: continuous(6, "i8", shared=True),
+    "searched for, f32": lambda: with_seen(searching_bundle(7, 0.1, hidden=20))[0],
+    "searched for, i8": lambda: quantise(searching_bundle(8, hidden=20, memory=False), "i8"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("policy", "kind"), [*zip(POLICIES, ("list", "f", "tuple", "view", "d", "list"), strict=True)])
+@pytest.mark.parametrize(
+    ("policy", "kind"), [*zip(POLICIES, ("list", "f", "tuple", "view", "d", "list", "f", "list"), strict=True)]
+)
 def test_the_same_decisions_as_with_numpy(policy, kind, tmp_path):
     """To the bit: alone and in a team, with other actions executed, after resets; all that can be read, too."""
     bundle = POLICIES[policy]()

@@ -21,11 +21,11 @@ static float within(float x, float low, float high)
 """
 
 CODE = """\
-/* The outputs in [-1, 1], and then in the action's units. */
-static void squash(@prefix@_state *state, float *action)
+/* @SHARES_ARE@ in [-1, 1], and then in the action's units. */
+static void squash(@prefix@_state *state, @FOUND@float *action)
 {
     for (int k = 0; k < ACTIONS; k++) {
-        float u = clamp(tanh_fit(state->q[k]), 1.0f);
+        float u = @SHARE@;
 @RATE_LIMITED@        state->last_action[k] = u;
         action[k] = within(middle[k] + u * half_range[k], @prefix@_low[k], @prefix@_high[k]);
     }
@@ -74,6 +74,9 @@ RATE_LIMIT_DEFINE = """\
 """
 
 FLOAT = {
+    "SHARES_ARE": "The outputs",
+    "FOUND": "",
+    "SHARE": "clamp(tanh_fit(state->q[k]), 1.0f)",
     "RESET_LAST": """\
     for (int k = 0; k < ACTIONS; k++)
         state->last_action[k] = 0.0f;""",
@@ -183,6 +186,7 @@ int @prefix@_executed_i16(@prefix@_state *state, const int16_t *action)
 
 TEST = {
     "ACTION_IS": "result and action",
+    "WHERE_STEADY": "",
     "SAME_LAST": "!memcmp(a->last_action, b->last_action, sizeof a->last_action)",
     "ACTION_BITS": """\
 static void print_action(int result, const float *action)
@@ -206,7 +210,8 @@ static void print_action(int result, const float *action)
             break;
         for (int k = 0; k < ACTIONS; k++) {
             const double expected = (double)@prefix@_trace_action[t][k];
-            expect(near((double)action[k], expected, (double)@prefix@_trace_tolerance[k]), "another action", t);
+            expect(@WHERE_STEADY@near((double)action[k], expected, (double)@prefix@_trace_tolerance[k]),
+                   "another action", t);
             expect(action[k] >= @prefix@_low[k] && action[k] <= @prefix@_high[k], "an action outside its bounds", t);
         }""",
     "ACT_ANY": "any",

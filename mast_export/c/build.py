@@ -36,7 +36,12 @@ def find_compiler() -> list[str]:
 
 
 def run_test(
-    compiler: list[str], folder: Path, n_actions: int, number: type = np.float32, continuous: bool = False
+    compiler: list[str],
+    folder: Path,
+    n_actions: int,
+    number: type = np.float32,
+    continuous: bool = False,
+    outputs: int = 0,
 ) -> tuple[NDArray, NDArray, NDArray]:
     """Build and run the test in `folder`, which must pass: its actions, q [T,A] and hidden [T,H] (see parse_bits).
 
@@ -46,7 +51,7 @@ def run_test(
         program = Path(scratch, "policy_test")
         build(compiler, folder, program)
         _run([str(program)], "the C policy fails its own test")
-        return parse_bits(_run([str(program), "bits"], "the C policy fails"), n_actions, number, continuous)
+        return parse_bits(_run([str(program), "bits"], "the C policy fails"), n_actions, number, continuous, outputs)
 
 
 def build(compiler: list[str], folder: Path, program: Path, flags: tuple[str, ...] = FLAGS) -> None:
@@ -59,11 +64,12 @@ def build(compiler: list[str], folder: Path, program: Path, flags: tuple[str, ..
 
 
 def parse_bits(
-    text: str, n_actions: int, number: type = np.float32, continuous: bool = False
+    text: str, n_actions: int, number: type = np.float32, continuous: bool = False, outputs: int = 0
 ) -> tuple[NDArray, NDArray, NDArray]:
     """What the test prints when it is given an argument: actions [T] int64, q [T,A] and hidden [T,H].
 
     number: float32, or int32 of a policy in fixed point. continuous: actions are [T,A] float32, NaN where it refused.
+    outputs: numbers in q, 0: A.
     """
     rows = [line.split() for line in text.splitlines()]
     actions: NDArray = np.array([int(row[0]) for row in rows], np.int64)
@@ -72,7 +78,8 @@ def parse_bits(
         actions = np.where(actions[:, None] == 0, words[:, :n_actions].view(np.float32), np.float32("nan"))
         words = words[:, n_actions:]
     values = np.ascontiguousarray(words).view(number)
-    return actions, values[:, :n_actions], values[:, n_actions:]
+    outputs = outputs or n_actions
+    return actions, values[:, :outputs], values[:, outputs:]
 
 
 def cross_compile(folder: Path, target: str) -> Path:

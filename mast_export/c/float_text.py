@@ -22,13 +22,15 @@ static int all_finite(const float *values, int size)
 }
 """
 
-TANH = """\
+CLAMP = """\
 /* x within +-limit; NaN stays NaN. */
 static float clamp(float x, float limit)
 {
     return x > limit ? limit : x < -limit ? -limit : x;
 }
+"""
 
+TANH = """\
 /* A rational fit, off by less than 6e-7 and by less than 9e-7 of the value. */
 static float tanh_fit(float x)
 {
@@ -88,7 +90,7 @@ static void gru(float *gates, const float *hidden)
 ACT = """\
 void @prefix@_reset(@prefix@_state *state)
 {
-@RESET_HIDDEN@    for (int a = 0; a < ACTIONS; a++)
+@RESET_HIDDEN@    for (int a = 0; a < @OUTPUTS@; a++)
         state->q[a] = 0.0f;
 @RESET_LAST@
 }
@@ -113,7 +115,7 @@ int @prefix@_act(@prefix@_state *state, const float *obs, @ACT_TO@)
 @MIDDLE@
     copy(q, fc2_bias, @Q_SIZE@);
     @FC2_CALL@
-    if (@MIDDLE_FAULT@!all_finite(q, ACTIONS))
+    if (@MIDDLE_FAULT@!all_finite(q, @OUTPUTS@))
         return @PREFIX@_OVERFLOW;
 
 @DECISION@

@@ -22,18 +22,19 @@ def alone(bundle: Bundle, k: int, trace: Trace) -> tuple[Contract, Network, Trac
         return contract, network, trace
     size, last = len(contract.head.low[info.index]), contract.last_action
     head = replace(contract.head, low=contract.head.low[info.index :][:1], high=contract.head.high[info.index :][:1])
-    own = replace(
-        network,
-        fc1=first_columns(network.fc1, contract.obs_dim + size * last),
-        fc2=first_rows(network.fc2, size),
-        fc2_bias=network.fc2_bias[:size],
-    )
-    avail, q = trace.avail_actions[..., :size], trace.q[..., :size]
-    return (
-        replace(contract, n_actions=size, n_agents=1, head=head),
-        own,
-        replace(trace, avail_actions=avail, q=q, head=head, indices=(0,)),
-    )
+    own = replace(network, fc1=first_columns(network.fc1, contract.obs_dim + size * last))
+    avail = trace.avail_actions[..., :size]
+    if head.search is None:
+        own = replace(own, fc2=first_rows(own.fc2, size), fc2_bias=own.fc2_bias[:size])
+        trace = replace(trace, avail_actions=avail, q=trace.q[..., :size], head=head, indices=(0,))
+    else:
+        shape = head.search.iterations, head.search.candidates, contract.n_actions
+        noise = np.frombuffer(head.search.noise, "<f4").reshape(shape)[..., :size]
+        head = replace(head, search=replace(head.search, noise=noise.tobytes()))
+        own = replace(own, act=first_columns(own.act, size))
+        values = trace.values and replace(trace.values, act=trace.values.act[:, :size])
+        trace = replace(trace, avail_actions=avail, head=head, indices=(0,), values=values)
+    return replace(contract, n_actions=size, n_agents=1, head=head), own, trace
 
 
 def _without_id(contract: Contract, network: Network, index: int) -> tuple[Contract, Network]:

@@ -8,13 +8,25 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mast_export.c import bounded_text, choice_text, fixed_source, fixed_text, float_text, test_text, text, trials
+from mast_export.c import (
+    bounded_text,
+    choice_text,
+    fixed_source,
+    fixed_text,
+    float_text,
+    search_text,
+    test_text,
+    text,
+    trials,
+)
 from mast_export.c.matrices import Matrix, Table, kernel, matrices
 from mast_export.c.own import alone
 from mast_export.errors import ExportError
 from mast_export.fixed import MEMORY, Fixed, fix
 from mast_export.verify import ERROR_LIMIT, Trace, weights_dtype
 from mast_runtime import AgentInfo, Bundle, Contract, Identity, Network
+from mast_runtime.inner import inner_network
+from mast_runtime.network import CRITIC
 
 PREFIX = "policy"
 TEST_TOLERANCE = 1e-4
@@ -56,6 +68,8 @@ def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: 
     info, fixed = bundle.agents[k], fixed or weights_dtype(bundle) == "i8"
     contract, network, trace = alone(bundle, k, trace)
     words = _common_words(info, contract, network, prefix, fixed) | _identity_words(bundle.identity)
+    if fixed and contract.head is not None and contract.head.search is not None:
+        raise ExportError(f"{info.name} searches for its actions, which C computes in float; export f32 or f16, not i8")
     integers = fix(contract, network, trace) if fixed else None
     if integers:
         code, own, table_bytes = _fixed(contract, network, integers, prefix)
@@ -86,10 +100,16 @@ def makefile(prefix: str, source: str = "src/", test: str = "test/") -> str:
 
 def _common_words(info: AgentInfo, contract: Contract, network: Network, prefix: str, fixed: bool) -> dict[str, str]:
     """What replaces the @NAMES@ of every policy."""
-    kind, memory = (choice_text, bounded_text)[contract.head is not None], network.architecture
-    words = kind.HEADER | kind.TEST | text.MEMORY[memory] | test_text.MEMORY[memory]
+    kind, memory = (choice_text, bounded_text)[contract.head is not None], _memory(network)
+    words = text.OUTPUTS | kind.HEADER | kind.TEST | text.MEMORY[memory] | test_text.MEMORY[memory]
     if contract.head is not None:
         words |= bounded_text.words(contract.head, fixed)
+        if contract.head.search is not None:
+            words |= (
+                search_text.HEADER
+                | search_text.TEST
+                | search_text.words(contract.head.search, network, contract.n_actions)
+            )
     return words | {
         "prefix": prefix,
         "PREFIX": prefix.upper(),
@@ -110,7 +130,8 @@ def _identity_words(identity: Identity) -> dict[str, str]:
 
 def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict[str, str], int]:
     """The code in float, the words it is filled with, and the bytes of its tables."""
-    layers, recurrent = matrices(network), network.architecture == "gru"
+    layers, recurrent = matrices(inner_network(contract, network)), _memory(network) == "gru"
+    search = contract.head and contract.head.search
     biases: dict[str, tuple[NDArray, int]] = {"fc1": (network.fc1_bias, layers["fc1"].surplus)}
     if recurrent:
         biases["gru"] = network.gru_bias[[2, 0, 1, 3]].ravel(), layers["weight_hh"].surplus
@@ -125,12 +146,15 @@ def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict
     wide = any(table.name.endswith("values") and table.ctype == "uint16_t" for table in tables)
     public, ranges = bounded_text.tables(contract.head, prefix) if contract.head else ([], [])
     tables += ranges
+    tables += search_text.tables(search, network) if search else []
     parts = [text.SOURCE_START, *(table.text() for table in tables), *(table.text(public=True) for table in public)]
     parts += [float_text.FINITE]
-    parts += [float_text.TANH] if recurrent or contract.head else []
+    parts += [float_text.CLAMP] if recurrent or contract.head else []
+    parts += [float_text.TANH] if recurrent or (contract.head and not search) else []
     parts += [float_text.SIGMOID] if recurrent else []
     parts += [float_text.HALF] if wide else []
     parts += [*dict.fromkeys(kernel(layer.kind) for layer in layers.values())]
+    parts += [search_text.CODE] if search else []
     parts += [bounded_text.WITHIN, bounded_text.CODE] if contract.head else [choice_text.CODE]
     parts += [float_text.COPY, *([float_text.GRU] if recurrent else [])]
     size = sum(table.size_bytes for table in (*tables, *public))
@@ -138,18 +162,22 @@ def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict
 
 
 def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]) -> dict[str, str]:
-    h, fc1, actions = network.hidden, network.fc1.outputs, contract.n_actions
-    kind, memory = (choice_text, bounded_text)[contract.head is not None], network.architecture
+    h, fc1, outputs = network.hidden, network.fc1.outputs, network.fc2.outputs
+    kind, memory = (choice_text, bounded_text)[contract.head is not None], _memory(network)
+    search = contract.head and contract.head.search
     middle = {"4 * HIDDEN": (4 * h, "weight_hh")} if memory == "gru" else {"HIDDEN": (h, "mid")}
-    arrays = {"FC1": (fc1, "fc1"), **middle, "ACTIONS": (actions, "fc2")}
+    arrays = {"FC1": (fc1, "fc1"), **middle, text.OUTPUTS["OUTPUTS"]: (outputs, "fc2")}
     surplus = {name: layers[layer].surplus for name, (_, layer) in arrays.items()}
     sizes = [f"{name} + {extra}" if extra else name for name, extra in surplus.items()]
+    if search:
+        sizes[-1] = sizes[-1].replace(text.OUTPUTS["OUTPUTS"], search_text.HEADER["OUTPUTS"])
     stack = contract.input_dim + sum(size + surplus[name] for name, (size, _) in arrays.items())
+    stack += search_text.stack(search, network, contract.n_actions) if search else 0
     kinds = ", ".join(dict.fromkeys(layer.kind.value_name for layer in layers.values()))
-    last = actions if contract.head else 1
+    last = contract.n_actions if contract.head else 1
     return {
         "SUMMARY": f"{_connections(network)}; weights are stored as {kinds}, the step computes in float.",
-        "STATE": f"{4 * (h * (memory == 'gru') + actions + last):,}",
+        "STATE": f"{4 * (h * (memory == 'gru') + outputs + last):,}",
         "STACK": f"{4 * stack:,}",
         "HIDDEN_TYPE": "float",
         "HIDDEN_UNIT": "",
@@ -160,6 +188,7 @@ def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]
         **dict(zip(("Y_SIZE", "GATES_SIZE", "Q_SIZE"), sizes, strict=True)),
         **float_text.MEMORY[memory],
         **kind.FLOAT,
+        **(search_text.FLOAT if search else {}),
         "LAST_ACTION": kind.FLOAT["LAST_ACTION"] if contract.last_action else "",
         **_calls(layers),
     }
@@ -199,6 +228,10 @@ def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> t
         "OVERFLOW": "never: what is too large is cut to what fits",
     }
     return "\n".join(parts), words | own, sum(table.size_bytes for table in (*tables, *public))
+
+
+def _memory(network: Network) -> str:
+    return network.architecture.removesuffix(CRITIC)
 
 
 def _connections(network: Network) -> str:

@@ -12,7 +12,7 @@ TEST = """\
 #include <stdio.h>
 #include <string.h>
 
-enum { STEPS = @PREFIX@_TRACE_STEPS, OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS };
+enum { STEPS = @PREFIX@_TRACE_STEPS, OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS@TEST_OUTPUTS@ };
 
 static int failures;
 
@@ -34,7 +34,7 @@ static unsigned long bits_of(@Q_TYPE@ value)
 @ACTION_BITS@
 static void print_state(const @prefix@_state *state)
 {
-    for (int a = 0; a < ACTIONS; a++)
+    for (int a = 0; a < @OUTPUTS@; a++)
         printf(" %08lx", bits_of(state->q[a]));
 @PRINT_HIDDEN@    printf("\\n");
 }
@@ -48,7 +48,7 @@ static int near(double value, double expected, double tolerance)
 
 static int near_q(const @Q_TYPE@ *q, const @Q_TYPE@ *expected)
 {
-    for (int a = 0; a < ACTIONS; a++)
+    for (int a = 0; a < @OUTPUTS@; a++)
         if (!near((double)q[a], (double)expected[a], @PREFIX@_TRACE_Q_TOLERANCE))
             return 0;
     return 1;

@@ -26,10 +26,10 @@ extern "C" {
 
 #define @PREFIX@_OBS @OBS@
 #define @PREFIX@_ACTIONS @ACTIONS@@ACTIONS_ARE@
-@HIDDEN_DEFINE@@BOUNDS@
+@OUTPUTS_DEFINE@@HIDDEN_DEFINE@@BOUNDS@
 /* One agent's memory. */
 typedef struct {
-@HIDDEN_FIELD@    @Q_TYPE@ q[@PREFIX@_ACTIONS]; /* @Q_IS@ of the last decision@Q_UNIT@ */
+@HIDDEN_FIELD@    @Q_TYPE@ q[@Q_COUNT@]; /* @Q_IS@ of the last decision@Q_UNIT@ */
     @LAST_FIELD@
 } @prefix@_state;
 
@@ -68,6 +68,14 @@ SOURCE_START = """\
 
 enum { OBS = @PREFIX@_OBS, ACTIONS = @PREFIX@_ACTIONS, HIDDEN = @HIDDEN@, INPUTS = @INPUTS@, FC1 = @FC1@ };
 @SHIFTS@"""
+
+OUTPUTS = {
+    "OUTPUTS_DEFINE": "",
+    "Q_COUNT": "@PREFIX@_ACTIONS",
+    "OUTPUTS": "ACTIONS",
+    "TEST_OUTPUTS": "",
+}
+"""Where the network has an output for each action or component."""
 
 MEMORY = {
     "gru": {

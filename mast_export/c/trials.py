@@ -13,7 +13,8 @@ from mast_export.fixed import Fixed
 from mast_export.verify import Trace
 from mast_runtime import Contract, Network
 from mast_runtime.backends.reference import ReferenceStep
-from mast_runtime.inner import inner_contract
+from mast_runtime.inner import inner_contract, inner_network
+from mast_runtime.network import NO_LAYER
 
 SELFTEST_STEPS = 8
 
@@ -29,9 +30,10 @@ class Trials:
 def float_trials(contract: Contract, network: Network, trace: Trace, tolerance: float) -> Trials:
     """Beside the numpy reference on the same weights; q within `tolerance` of its largest where that is above 1.
 
-    Continuous actions are within `tolerance` of that scale and of half of their range, and the rounding of their units.
+    Continuous actions are within `tolerance` of that scale and of half of their range, and the rounding of their units;
+    those that are searched for within TOLERANCE of their range.
     """
-    step = ReferenceStep(inner_contract(contract), network)
+    step = ReferenceStep(inner_contract(contract), inner_network(contract, network))
 
     def decide(obs: NDArray, last: NDArray, hidden: NDArray) -> tuple[NDArray, NDArray]:
         if contract.head and contract.last_action:
@@ -51,13 +53,14 @@ def float_trials(contract: Contract, network: Network, trace: Trace, tolerance: 
         "SELFTEST_ACT": test_text.SELFTEST_FLOAT,
         "SELFTEST_SCALE": f"{2.0**-exponent!r}f",
     }
-    end = hidden[-1] if network.architecture == "gru" else None
+    end = hidden[-1] if network.weight_hh is not NO_LAYER else None
     if contract.head is None:
         rows = _chosen(trace, q)
         words |= _selftest_words(obs, _selftest(decide, short, memory), "float", f"{near:.3e}f")
     else:
-        rows = bounded_trials.rows(contract.head, trace, q, near)
-        words |= bounded_trials.selftest_words(contract.head, decide, obs, short, memory, near)
+        actor = bounded_trials.Actor(contract.head, network, near)
+        rows = actor.rows(trace, q)
+        words |= actor.selftest_words(decide, obs, short, memory)
     return Trials(_header(trace, q, end, (near, tolerance), rows), words)
 
 
@@ -125,7 +128,7 @@ def _header(
     memory = {} if hidden is None else {"@HIDDEN_TYPE@ @prefix@_trace_hidden[]": hidden}
     rows = {
         "float @prefix@_trace_obs[][@PREFIX@_OBS]": trace.obs[:, 0],
-        "@Q_TYPE@ @prefix@_trace_q[][@PREFIX@_ACTIONS]": q,
+        "@Q_TYPE@ @prefix@_trace_q[][@Q_COUNT@]": q,
         **memory,
         **more,
     }

@@ -108,7 +108,8 @@ def _write_agent(bundle: Bundle, k: int, folder: Path, trace: Trace, compiler: l
     report = _fixed_report(source, k) if source.fixed else None
     if compiler:
         number = np.int32 if source.fixed else np.float32
-        found = run_test(compiler, folder, source.trace.q.shape[-1], number, continuous)
+        sizes = source.trace.avail_actions.shape[-1], source.trace.q.shape[-1]
+        found = run_test(compiler, folder, sizes[0], number, continuous, sizes[1])
         report = _same_bits(source, found, report) if report else _report(bundle, source.trace, found, k)
     unit, unverified = "bytes of constant tables", "no C compiler here"
     return Exported(folder, source.table_bytes, report, k, unit, unverified)
@@ -156,4 +157,4 @@ def _same_bits(source: Source, found: tuple, report: Parity) -> Parity:
     return report
 
 
-FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True, searches=False)}
+FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True)}

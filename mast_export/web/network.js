@@ -1,6 +1,9 @@
 /* An agent's network as it is: every connection a faint line, those that carry a signal lit by how much. */
 const COLUMNS = { x: 0.1, y: 0.38, h: 0.64, q: 0.87 };
-const STAGES = { fc1: 0, weight_ih: 0.2, weight_hh: 0.35, fc2: 0.6 };
+/* Of continuous actions, whose bars have numbers beside them; q are outputs where an action, a, is searched for from them. */
+const WIDE = { ...COLUMNS, q: 0.78, a: 0.78 };
+const SEARCHED = { x: 0.08, y: 0.28, h: 0.47, q: 0.66, a: 0.8 };
+const STAGES = { fc1: 0, mid: 0.25, weight_ih: 0.2, weight_hh: 0.35, fc2: 0.55, act: 0.6, fc3: 0.65 };
 const LIT_FROM = 0.02;
 
 class NetworkView {
@@ -19,11 +22,13 @@ class NetworkView {
       const pitch = (bottom - top - gap) / Math.max(1, n - 1);
       return Array.from({ length: n }, (_, i) => (n === 1 ? (top + bottom) / 2 : top + i * pitch + (i >= gapAfter && gapAfter > 0 ? gap : 0)));
     };
-    const { obs } = this.data.contract;
+    const { obs, continuous, actions } = this.data.contract, searched = Boolean(network.layers.act);
+    const columns = searched ? SEARCHED : continuous ? WIDE : COLUMNS;
+    const q = column(network.outputs);
     return {
       x: column(network.inputs, obs < network.inputs ? obs : -1), y: column(network.fc1),
-      h: column(network.hidden), q: column(network.actions),
-      at: Object.fromEntries(Object.entries(COLUMNS).map(([name, share]) => [name, share * width])),
+      h: column(network.hidden), q, a: searched ? column(actions + 1) : q, /* the last one is the value */
+      at: Object.fromEntries(Object.entries(columns).map(([name, share]) => [name, share * width])),
     };
   }
 
@@ -38,8 +43,8 @@ class NetworkView {
       pen.bezierCurveTo(bend, y0, bend, y1, at.h, y1);
       return;
     }
-    const [from, to] = { fc1: ["x", "y"], weight_ih: ["y", "h"], fc2: ["h", "q"] }[name];
-    const y0 = spots[from][column], y1 = spots[to][row % spots[to].length], middle = (at[from] + at[to]) / 2;
+    const [from, to] = { fc1: ["x", "y"], mid: ["y", "h"], weight_ih: ["y", "h"], fc2: ["h", "q"], act: ["a", "q"], fc3: ["q", "a"] }[name];
+    const y0 = spots[from][column], y1 = name === "fc3" ? spots.a.at(-1) : spots[to][row % spots[to].length], middle = (at[from] + at[to]) / 2;
     pen.moveTo(at[from], y0);
     pen.bezierCurveTo(middle, y0, middle, y1, at[to], y1);
   }
@@ -63,7 +68,7 @@ class NetworkView {
         pen.stroke();
         continue;
       }
-      const width = { fc1: network.inputs, weight_ih: network.fc1, weight_hh: network.hidden, fc2: network.hidden }[name];
+      const width = { fc1: network.inputs, mid: network.fc1, weight_ih: network.fc1, weight_hh: network.hidden, fc2: network.hidden, act: this.data.contract.actions, fc3: network.outputs }[name];
       for (let row = 0; row < all / width; row++) {
         pen.beginPath();
         for (let c = 0; c < width; c++) this.line(pen, name, spots, row, c);
@@ -106,8 +111,10 @@ class NetworkView {
     pen.globalAlpha = 1;
     this.units(pen, spots, "x", active.x, 1);
     this.units(pen, spots, "y", active.y, arrived("fc1"));
-    this.units(pen, spots, "h", decision.after, arrived("weight_hh"));
-    this.values(pen, spots, decision, arrived("fc2"));
+    this.units(pen, spots, "h", active.h, arrived(network.layers.mid ? "mid" : "weight_hh"));
+    if (network.layers.act) this.units(pen, spots, "q", active.v, arrived("fc2"));
+    if (decision.units) this.components(pen, spots, agent, decision, arrived("fc2"));
+    else this.values(pen, spots, decision, arrived("fc2"));
     this.words(pen, spots, network);
   }
 
@@ -164,6 +171,36 @@ class NetworkView {
     pen.globalAlpha = 1;
   }
 
+  /* Components of a continuous action as bars from the middle of their range; faint: those that other agents have. */
+  components(pen, spots, { low, high }, { action, units }, share) {
+    const left = spots.at.a + 14, room = this.width - left - 46, middle = left + room / 2;
+    const pitch = spots.a.length > 1 ? spots.a[1] - spots.a[0] : 20, height = Math.min(10, (2 * pitch) / 3);
+    pen.font = "12px system-ui, sans-serif";
+    pen.textBaseline = "middle";
+    for (let k = 0; k < spots.a.length; k++) {
+      const y = spots.a[k];
+      pen.globalAlpha = k < action.length ? 1 : 0.35;
+      pen.fillStyle = this.colours.unit;
+      pen.beginPath();
+      pen.arc(spots.at.a, y, 4, 0, 7);
+      pen.fill();
+      if (spots.a !== spots.q && k === spots.a.length - 1) {
+        pen.globalAlpha = 1;
+        pen.fillStyle = this.colours.soft;
+        pen.fillText("value", left, y);
+      }
+      if (k >= action.length) continue;
+      pen.globalAlpha = 0.4;
+      pen.fillRect(left, y - height / 2, room, height);
+      pen.globalAlpha = 1;
+      pen.fillStyle = action[k] > 0 ? this.colours.plus : this.colours.minus;
+      pen.fillRect(middle, y - height / 2, (share * action[k] * room) / 2, height);
+      pen.fillStyle = this.colours.ink;
+      if (pitch > 9 && share > 0.5) pen.fillText(rounded(units[k], low[k], high[k]), left + room + 6, y);
+    }
+    pen.globalAlpha = 1;
+  }
+
   words(pen, spots, network) {
     const { obs, lastAction, agentId } = this.data.contract;
     const inputs = ["observation", ...(lastAction ? ["last action"] : []), ...(agentId ? ["id"] : [])].join(", ");
@@ -180,8 +217,9 @@ class NetworkView {
     };
     label("x", "inputs", String(network.inputs));
     label("y", "fc1", String(network.fc1));
-    label("h", "GRU", String(network.hidden));
-    label("q", "actions", String(network.actions));
+    label("h", network.layers.mid ? "mid" : "GRU", String(network.hidden));
+    label("q", network.layers.act ? "fc2" : "actions", String(network.outputs));
+    if (network.layers.act) label("a", "actions", String(this.data.contract.actions));
     pen.textAlign = "left";
     this.canvas.title = `Inputs: ${inputs}; the first ${obs} are the observation`;
   }

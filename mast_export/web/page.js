@@ -36,10 +36,14 @@ class Page {
       `<button role="radio" data-agent="${i}" title="${escaped(type)} (${i + 1})">${escaped(name.replace(/_/g, " "))}</button>`).join("");
     $("scrub").max = data.steps;
     const all = agents.length * data.steps;
-    const equal = (kind) => this.decided[kind].flat().filter(({ action, recorded }) => action === recorded).length;
+    const equal = (kind) => this.decided[kind].flat().filter((decision) => decision.equal).length;
+    const { continuous, tolerance, candidates } = data.contract;
+    const are = continuous ? `are the recorded ones, within ${number(100 * tolerance, 1)} % of the range` : "equal the recorded ones";
+    const least = candidates ? 0.98 * all : all; /* a search may end at another action of about the same value */
+    if (data.steps > 200) $("speed").value = "20";
     const found = { sparse: equal("sparse"), dense: equal("dense") };
     $("checked").innerHTML = ["sparse", "dense"].map((kind) =>
-      `<p><b class="${found[kind] === all ? "good" : "bad"}">${found[kind]} of ${all}</b> ${kind} decisions equal the recorded ones</p>`).join("");
+      `<p><b class="${found[kind] >= least ? "good" : "bad"}">${found[kind]} of ${all}</b> ${kind} decisions ${are}</p>`).join("");
     Object.assign(document.documentElement.dataset, { decisions: all, equalSparse: found.sparse, equalDense: found.dense });
   }
 
@@ -63,11 +67,10 @@ class Page {
     const layers = Object.entries(this.data.networks[agent.network].layers);
     const kept = layers.reduce((sum, [, layer]) => sum + layer.rows.length, 0);
     const all = layers.reduce((sum, [, layer]) => sum + layer.all, 0);
-    const open = decision.avail.reduce((sum, flag) => sum + flag, 0);
-    $("said").textContent = `${agent.name.replace(/_/g, " ")} (${agent.type}) takes action ${decision.action}, one of ${open} available. `
+    $("said").textContent = `${agent.name.replace(/_/g, " ")} (${agent.type}) takes ${this.taken(agent, decision)}. `
       + `${number(active.fired)} of its ${number(kept)} connections carry a signal.`;
     const multiplied = this.kind === "dense" ? all : kept;
-    $("connections").innerHTML = `<p><b>${number(multiplied)}</b> multiplied in every decision</p>`
+    $("connections").innerHTML = `<p><b>${number(multiplied)}</b> multiplied in every decision${this.data.contract.candidates ? `, those of act and fc3 for each of ${this.data.contract.candidates} candidates` : ""}</p>`
       + layers.map(([name, layer]) => `<div class="row"><span>${name}</span><meter min="0" max="1" value="${this.kind === "dense" ? 1 : layer.rows.length / layer.all}"></meter>`
         + `<span>${number(this.kind === "dense" ? layer.all : layer.rows.length)}</span></div>`).join("");
     document.documentElement.dataset.fired = active.fired;
@@ -81,6 +84,15 @@ class Page {
       if (progress < 1) this.frame = requestAnimationFrame(tick);
     };
     this.frame = requestAnimationFrame(tick);
+  }
+
+  /* The action in words. */
+  taken({ low, high }, { action, units, avail }) {
+    if (!units) return `action ${action}, one of ${avail.reduce((sum, flag) => sum + flag, 0)} available`;
+    const bounds = low.map((value, k) => `${Number(value.toPrecision(3))} to ${Number(high[k].toPrecision(3))}`);
+    const alike = bounds.every((words) => words === bounds[0]);
+    const each = Array.from(units, (value, k) => rounded(value, low[k], high[k]) + (alike ? "" : ` of ${bounds[k]}`));
+    return `the action ${each.join(", ")}${alike ? `, within ${bounds[0]}` : ""}`;
   }
 
   measure() {

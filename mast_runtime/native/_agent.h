@@ -8,6 +8,7 @@ typedef struct {
     uint64_t *outside, total_outside; /* [obs] */
     long index;
     PyObject *contract, *backend;
+    Bound bound;
 } Agent;
 
 /* Agent(contract, network, index, backend); `index` is its one-hot id too. */
@@ -42,7 +43,7 @@ static void agent_dealloc(PyObject *object)
 {
     Agent *self = (Agent *)object;
     PyTypeObject *type = Py_TYPE(object);
-    release(self->floats), release(self->outside);
+    release(self->floats), release(self->outside), unbind(&self->bound);
     Py_XDECREF((PyObject *)self->network);
     Py_XDECREF(self->contract);
     Py_XDECREF(self->backend);
@@ -171,8 +172,11 @@ static PyMethodDef agent_methods[] = {
     {"act", (PyCFunction)(void (*)(void))agent_act, METH_FASTCALL | METH_KEYWORDS,
      "act(obs, avail_actions=None) -> int\n\nThe greedy available action for obs [O] and avail_actions [A] (None: all). "
      "Raises ObservationError, in which case\nthe recurrent state is as it was."},
-    {"bounded", (PyCFunction)(void (*)(void))agent_bounded, METH_FASTCALL,
-     "bounded(x, last, bounds, out)\n\nA decision on x [obs] as a continuous action: see mast_runtime.continuous. Raises "
+    {"bind", agent_bind, METH_VARARGS,
+     "bind(last [A], bounds [5 size], out [size], joins, searching)\n\nThe float32 arrays that `bounded` reads and writes. "
+     "joins: the network's last inputs are last's.\nsearching: native.Searching, None: outputs are squashed."},
+    {"bounded", agent_bounded, METH_O,
+     "bounded(obs)\n\nA decision; its squashed outputs, in [-1, 1] and in their units, go into last and out. Raises "
      "ObservationError."},
     {"reset", agent_reset, METH_NOARGS, "Forget the episode: zero memory, no last action."},
     {"executed", agent_executed, METH_O,

@@ -28,10 +28,10 @@ static void release(void *memory)
 
 static size_t item_size(char format)
 {
-    return format == 'B' ? 1 : format == 'H' ? 2 : format == 'q' ? 8 : 4;
+    return format == 'B' ? 1 : format == 'H' ? 2 : format == 'q' || format == 'd' ? 8 : 4;
 }
 
-/* A view of `object` as one axis of items of struct's `format` (of I, i, H, B, f, q), aligned. -1: the error is set, naming
+/* A view of `object` as one axis of items of struct's `format` (of I, i, H, B, f, q, d), aligned. -1: the error is set, naming
  * `what`. */
 static int one_axis(PyObject *object, char format, const char *what, Py_buffer *view)
 {

@@ -22,6 +22,7 @@ typedef struct {
     int32_t *id, *last_action, *next_action;
     size_t weights;
     int busy;
+    Bound bound;
 } Team;
 
 static uint32_t group_tiles(const Group *g) { return (g->size + MAST_LANES - 1u) / MAST_LANES; }
@@ -37,14 +38,13 @@ static float *lane_of(const Group *g, uint32_t j)
 }
 
 /* Count what the decision of all agents, which was taken, saw outside its range. */
-static void group_count(Team *team, const Group *g, const float *obs)
+static void group_count(Team *team, const Group *g)
 {
     const mast_network *n = &g->network->net;
     for (uint32_t j = 0; g->states && j < g->size; j++) {
-        const size_t at = (size_t)g->member[j] * n->obs;
+        uint64_t *const counts = team->outside + (size_t)g->member[j] * n->obs;
         if (g->states[j].outside)
-            team->total_outside +=
-                g->network->kernels->count_outside(obs + at, n->low, n->high, n->obs, team->outside + at);
+            team->total_outside += g->network->kernels->count_outside(g->states[j].x, n->low, n->high, n->obs, counts);
     }
     for (uint32_t t = 0; g->hits && t < group_tiles(g); t++) {
         const int32_t *const member = g->member + t * MAST_LANES;
@@ -123,15 +123,15 @@ static int take_group(Team *team, Group *g, PyObject *given)
     return 0;
 }
 
-static int group_act(Team *team, Group *g, const float *obs, const uint8_t *avail)
+static int group_act(Team *team, Group *g, const mast_given *given)
 {
     const mast_network *n = &g->network->net;
     const mast_kernels *k = g->network->kernels;
+    const uint8_t *const avail = given->avail;
     for (uint32_t t = 0; g->yh && t < group_tiles(g); t++) {
         const uint32_t first = t * MAST_LANES, left = g->size - first;
-        const mast_tile tile = {.lanes = left < MAST_LANES ? left : MAST_LANES, .member = g->member + first, .obs = obs,
-                                .avail = avail, .id = team->id, .last_action = team->last_action,
-                                .yh = g->yh + t * tile_floats(g), .next = g->next + t * tile_floats(g),
+        const mast_tile tile = {.lanes = left < MAST_LANES ? left : MAST_LANES, .member = g->member + first,
+                                .given = given, .id = team->id, .last_action = team->last_action, .yh = g->yh + t * tile_floats(g), .next = g->next + t * tile_floats(g),
                                 .q = team->next_q, .action = team->next_action, .hit = g->hit + (size_t)t * n->obs,
                                 .hits = g->hits + t};
         const int fault = k->tile(n, g->work, &tile);
@@ -140,7 +140,7 @@ static int group_act(Team *team, Group *g, const float *obs, const uint8_t *avai
     }
     for (uint32_t i = 0; g->states && i < g->size; i++) {
         const size_t who = (size_t)g->member[i];
-        const int fault = k->forward(n, &g->states[i], obs + who * n->obs);
+        const int fault = k->forward(n, &g->states[i], mast_joined(n, &g->states[i], given, who));
         if (fault)
             return fault;
         memcpy(team->next_q + who * n->actions, g->states[i].next_q, n->actions * sizeof(float));

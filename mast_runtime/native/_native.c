@@ -25,6 +25,8 @@ static PyTypeObject *network_type, *agent_type, *team_type;
 #include "_packed.h"
 #include "_windows.h"
 #include "_network.h"
+#include "_searching.h"
+#include "_bound.h"
 #include "_agent.h"
 #include "_team.h"
 

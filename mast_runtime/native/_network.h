@@ -7,7 +7,12 @@ static const mast_kernels *const all_levels[] = {
 };
 enum { ALL_LEVELS = sizeof all_levels / sizeof *all_levels };
 
-static int is_supported(const mast_kernels *level) { return level->supported && level->supported(); }
+/* A level that lacks a kernel is none. */
+static int is_supported(const mast_kernels *level)
+{
+    return level->supported && level->forward && level->choose && level->count_outside && level->squash && level->search
+           && level->tile && level->supported();
+}
 
 /* The named kernels, where this processor runs them, or NULL. */
 static const mast_kernels *find_level(const char *name)

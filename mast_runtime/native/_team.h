@@ -85,6 +85,7 @@ static void team_dealloc(PyObject *object)
     }
     release(self->outside), release(self->groups), release(self->q), release(self->next_q);
     release(self->id), release(self->last_action), release(self->next_action);
+    unbind(&self->bound);
     Py_XDECREF(self->contract);
     Py_XDECREF(self->backend);
     PyObject_Free(object);
@@ -92,10 +93,10 @@ static void team_dealloc(PyObject *object)
 }
 
 /* One decision of all agents, or a mast_fault with nothing changed. */
-static int team_step(Team *self, const float *obs, const uint8_t *avail)
+static int team_step(Team *self, const mast_given *given)
 {
     for (Py_ssize_t i = 0; i < self->n_groups; i++) {
-        const int fault = group_act(self, &self->groups[i], obs, avail);
+        const int fault = group_act(self, &self->groups[i], given);
         if (fault)
             return fault;
     }
@@ -108,7 +109,7 @@ static int team_step(Team *self, const float *obs, const uint8_t *avail)
         g->yh = g->next, g->next = yh;
         for (uint32_t j = 0; g->states && j < g->size; j++)
             mast_commit(&g->network->net, &g->states[j], self->next_action[g->member[j]]);
-        group_count(self, g, obs);
+        group_count(self, g);
     }
     float *const q = self->q;
     self->q = self->next_q, self->next_q = q;
@@ -144,14 +145,14 @@ static PyObject *team_last_action(PyObject *object, void *unused)
 }
 
 /* team_step, without the GIL where that is worth it. */
-static int team_decide(Team *self, const float *obs, const uint8_t *avail)
+static int team_decide(Team *self, const mast_given *given)
 {
     int fault;
     if (self->weights < WEIGHTS_WORTH_THE_GIL)
-        return team_step(self, obs, avail);
+        return team_step(self, given);
     self->busy = 1;
     Py_BEGIN_ALLOW_THREADS
-    fault = team_step(self, obs, avail);
+    fault = team_step(self, given);
     Py_END_ALLOW_THREADS
     self->busy = 0;
     return fault;
@@ -170,7 +171,8 @@ static PyObject *team_act(PyObject *object, PyObject *const *args, Py_ssize_t gi
         return NULL;
     }
     const int free = team_free(self); /* converters run Python: another thread may act by now */
-    const int fault = free ? team_decide(self, obs_view.buf, avail ? avail_view.buf : NULL) : 0;
+    const mast_given seen = {.obs = obs_view.buf, .avail = avail ? avail_view.buf : NULL};
+    const int fault = free ? team_decide(self, &seen) : 0;
     PyBuffer_Release(&obs_view);
     if (avail)
         PyBuffer_Release(&avail_view);
@@ -193,9 +195,10 @@ static PyObject *team_measure(PyObject *object, PyObject *args)
         PyBuffer_Release(&view);
         return NULL;
     }
+    const mast_given seen = {.obs = view.buf};
     const double start = now();
     for (Py_ssize_t i = 0; i < rounds; i++)
-        team_step(self, view.buf, NULL);
+        team_step(self, &seen);
     const double seconds = now() - start;
     PyBuffer_Release(&view);
     return PyFloat_FromDouble(seconds);
@@ -288,9 +291,12 @@ static PyMethodDef team_methods[] = {
      "reset(which=None)\n\nForget the episode, of all agents or of those in `which` (bool [n] or indices)."},
     {"executed", team_executed, METH_O,
      "executed(actions)\n\nWhat was done in place of the last decisions [n]. Raises ObservationError."},
-    {"bounded", (PyCFunction)(void (*)(void))team_bounded, METH_FASTCALL,
-     "bounded(x [n,obs], last [n actions], bounds [5 n actions], out [n actions])\n\nA decision on x; its squashed outputs, in "
-     "[-1, 1] and in their units, go into last and out. Raises\nObservationError."},
+    {"bind", team_bind, METH_VARARGS,
+     "bind(last [n A], bounds [5 n A], out [n A], joins, searching)\n\nThe float32 arrays that `bounded` reads and writes. "
+     "joins: a network's last inputs are last's.\nsearching: native.Searching, None: outputs are squashed."},
+    {"bounded", team_bounded, METH_O,
+     "bounded(obs)\n\nA decision; its squashed outputs, in [-1, 1] and in their units, go into last and out. Raises "
+     "ObservationError."},
     {"measure", team_measure, METH_VARARGS,
      "measure(obs, rounds) -> seconds\n\nThat many decisions of the team on obs [n,O], without Python in between."},
     {0}};

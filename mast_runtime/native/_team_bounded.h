@@ -1,28 +1,36 @@
 /* A team's continuous actions, from what its networks give. Part of _team.h. */
 
-/* bounded(x [n, obs], last [n actions], bounds [5 n actions], out [n actions]): a decision on x, all float32; last and out
- * are written. See mast_kernels.squash. */
-static PyObject *team_bounded(PyObject *object, PyObject *const *args, Py_ssize_t given)
+static PyObject *team_bind(PyObject *object, PyObject *args)
 {
     Team *self = (Team *)object;
-    Py_buffer view[4] = {{0}};
-    const Py_ssize_t size = self->n * (Py_ssize_t)self->actions;
-    if (!team_free(self))
+    return team_free(self) ? bind_arrays(&self->bound, args, self->n, self->obs, self->actions) : NULL;
+}
+
+static PyObject *team_bounded(PyObject *object, PyObject *obs)
+{
+    Team *self = (Team *)object;
+    Py_buffer view;
+    const uint32_t more = self->bound.more, width = self->obs - more;
+    if (!team_free(self) || check_bound(&self->bound) < 0
+        || any_buffer(obs, convert_obs, &view, 'f', 2, self->n, width) < 0)
         return NULL;
-    const int taken = given == 4 && plain_buffer(args[0], &view[0], 'f', 2, self->n, self->obs)
-                      && writable_floats(args[1], &view[1], size) && plain_buffer(args[2], &view[2], 'f', 1, 0, 5 * size)
-                      && writable_floats(args[3], &view[3], size);
-    const int fault = taken ? team_decide(self, view[0].buf, NULL) : 0;
-    if (taken && !fault)
-        self->groups[0].network->kernels->squash(self->q, view[2].buf, (uint32_t)size, view[1].buf, view[3].buf);
-    for (int i = 0; i < 4; i++)
-        PyBuffer_Release(&view[i]);
+    const mast_given given = {.obs = view.buf, .last = self->bound.last.buf, .more = more};
+    const int free = team_free(self); /* a converter runs Python: another thread may act by now */
+    const int fault = free ? team_decide(self, &given) : 0;
+    PyBuffer_Release(&view);
+    if (!free)
+        return NULL;
     if (fault)
-        return raise_fault(fault, args[0], NULL, self->n, self->obs, self->actions);
-    if (!taken) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_ValueError, "x, last, bounds and out do not fit the team, or cannot be written");
-        return NULL;
+        return raise_fault(fault, obs, NULL, self->n, width, self->actions);
+    const mast_kernels *const kernels = self->groups[0].network->kernels;
+    if (!self->bound.searching || searching_work(self->bound.searching, self->n) < WEIGHTS_WORTH_THE_GIL) {
+        act_bound(&self->bound, kernels, self->n, self->q, self->actions);
+        Py_RETURN_NONE;
     }
+    self->busy = 1;
+    Py_BEGIN_ALLOW_THREADS
+    act_bound(&self->bound, kernels, self->n, self->q, self->actions);
+    Py_END_ALLOW_THREADS
+    self->busy = 0;
     Py_RETURN_NONE;
 }

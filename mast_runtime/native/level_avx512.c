@@ -28,6 +28,7 @@ const mast_kernels mast_avx512 = {
     .choose = choose,
     .count_outside = count_outside,
     .squash = squash,
+    .search = search,
     .tile = tile,
     .dense_from = {[MAST_DENSE] = 1.0, [MAST_SLICES] = 0.11, [MAST_LANE_SLICES] = 0.64, [MAST_BLOCKS8] = 0.67,
                    [MAST_BLOCKS16] = 0.97, [MAST_HALVES8] = 0.67, [MAST_HALVES16] = 0.97, [MAST_PERMUTED] = 0.42},

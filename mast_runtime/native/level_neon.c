@@ -13,6 +13,7 @@ const mast_kernels mast_neon = {
     .choose = choose,
     .count_outside = count_outside,
     .squash = squash,
+    .search = search,
     .tile = tile,
     .dense_from = {[MAST_DENSE] = 1.0, [MAST_SLICES] = 0.11, [MAST_LANE_SLICES] = 0.59, [MAST_BLOCKS8] = 0.64,
                    [MAST_BLOCKS16] = 0.94},

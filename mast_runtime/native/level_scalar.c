@@ -11,6 +11,7 @@ const mast_kernels mast_scalar = {
     .choose = choose,
     .count_outside = count_outside,
     .squash = squash,
+    .search = search,
     .tile = tile,
     .dense_from = {[MAST_DENSE] = 1.0, [MAST_SLICES] = 0.95, [MAST_LANE_SLICES] = 0.95, [MAST_BLOCKS8] = 0.95,
                    [MAST_BLOCKS16] = 0.95},

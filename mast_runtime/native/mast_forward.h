@@ -159,3 +159,4 @@ static void squash(const float *q, const float *bounds, uint32_t size, float *la
 }
 
 #include "mast_lanes.h"
+#include "mast_search.h"

@@ -156,20 +156,29 @@ INLINE void turn_rows(const float *const from[TURN], const int32_t used, int32_t
     }
 }
 
-/* x [input][lane] of a tile: observations turned, one-hots set, unused lanes zero. */
-static void lanes_input(const mast_network *n, const mast_tile *t, float *x)
+/* x [width][lane] from rows [n][width] of the tile's agents, zero in unused lanes. */
+static void turn_agents(const mast_tile *t, const float *rows, uint32_t width, float *x)
 {
-    const int32_t width = (int32_t)n->obs, lanes = (int32_t)t->lanes;
-    const uint32_t inputs = mast_inputs(n);
+    const int32_t lanes = (int32_t)t->lanes;
     for (int32_t lane = 0; lane < (int32_t)MAST_LANES; lane += TURN) {
         const float *from[TURN];
         UNROLL for (int i = 0; i < TURN; i++)
-            from[i] = t->obs + (size_t)t->member[at_most(lane + i, lanes - 1)] * n->obs;
+            from[i] = rows + (size_t)t->member[at_most(lane + i, lanes - 1)] * width;
         if (lane + TURN <= lanes)
-            turn_rows(from, TURN, width, x + lane);
+            turn_rows(from, TURN, (int32_t)width, x + lane);
         else
-            turn_rows(from, lanes - lane, width, x + lane);
+            turn_rows(from, lanes - lane, (int32_t)width, x + lane);
     }
+}
+
+/* x [input][lane] of a tile: observations turned, one-hots set, unused lanes zero. */
+static void lanes_input(const mast_network *n, const mast_tile *t, float *x)
+{
+    const mast_given *const given = t->given;
+    const uint32_t inputs = mast_inputs(n), width = n->obs - given->more;
+    turn_agents(t, given->obs, width, x);
+    if (given->more)
+        turn_agents(t, given->last, given->more, x + (size_t)width * MAST_LANES);
     for (size_t i = (size_t)n->obs * MAST_LANES; i < (size_t)inputs * MAST_LANES; i += 16)
         store16(x + i, set16(0.0f));
     for (uint32_t l = 0; l < t->lanes; l++) {
@@ -231,9 +240,10 @@ static int tile(const mast_network *n, float *work, const mast_tile *t)
     if (poisoned(poison))
         return MAST_OVERFLOW;
     lanes_output(n, t, q);
+    const uint8_t *const avail = t->given->avail;
     for (uint32_t l = 0; l < t->lanes; l++) {
         const size_t i = (size_t)t->member[l], first = i * n->actions;
-        t->action[i] = choose(t->q + first, t->avail ? t->avail + first : NULL, n->actions);
+        t->action[i] = choose(t->q + first, avail ? avail + first : NULL, n->actions);
     }
     return 0;
 }

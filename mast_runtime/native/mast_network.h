@@ -90,12 +90,20 @@ typedef struct {
     uint32_t input, lanes;
 } mast_hit;
 
-/* The agents of one tile. Lane l is agent member[l] of the team: its obs, avail, id, last action, q and action lie there. */
+/* What n agents are given. A network's last `more` inputs are those of `last`, a continuous action. */
+typedef struct {
+    const float *obs;     /* [n][obs - more] */
+    const float *last;    /* [n][more], NULL where more is 0 */
+    uint32_t more;
+    const uint8_t *avail; /* [n][actions], NULL: all */
+} mast_given;
+
+/* The agents of one tile. Lane l is agent member[l] of the team: what it is given, its id, last action, q and action lie
+ * there. */
 typedef struct {
     uint32_t lanes; /* 1 to MAST_LANES */
     const int32_t *member;
-    const float *obs;     /* [n][obs] */
-    const uint8_t *avail; /* [n][actions] or NULL */
+    const mast_given *given;
     const int32_t *id, *last_action;
     float *yh;           /* [fc1 padded | hidden padded][MAST_LANES]: the second half is the state, the first is written */
     float *next;         /* likewise; the second half is written */
@@ -105,13 +113,24 @@ typedef struct {
     uint32_t *hits;      /* written: how many */
 } mast_tile;
 
+/* How continuous actions are searched for: see mast_runtime.search. Candidates are padded to whole vectors. Unit i, of
+ * network k those from first[k] to first[k + 1], reads output units[i] and, by weights[i][0] to weights[i][actions - 1],
+ * an action; weights[i][actions] leads to the value. */
+typedef struct {
+    uint32_t actions, iterations, candidates, elites, padded;
+    double grid; /* of the largest value: nearer ones count as equal */
+    const double *noise; /* [iterations][actions][padded] */
+    const uint32_t *first, *units;
+    const double *weights;
+} mast_search;
+
 /* One instruction set: a row of levels.def. The kernels return 0 (or an action) or a mast_fault. Where the compiler cannot
  * make them, all but the name is 0. */
 typedef struct {
     const char *name;
     /* Does this processor run them? The others are called only where it does. */
     int (*supported)(void);
-    /* Compute next, next_q and outside; nothing else of the state counts as changed. */
+    /* Compute next, next_q and outside, and set x; nothing else of the state counts as changed. obs may be x. */
     int (*forward)(const mast_network *network, mast_state *state, const float *obs);
     /* The available action with the largest value, the lowest of equals, or MAST_NO_ACTION. avail NULL: all. */
     int (*choose)(const float *q, const uint8_t *avail, uint32_t actions);
@@ -121,6 +140,9 @@ typedef struct {
      * high, middle and half of each range and how far `last` may move [5][size]; all of these are 0 for an output that is
      * nobody's. */
     void (*squash)(const float *q, const float *bounds, uint32_t size, float *last, float *out);
+    /* The best action found [actions] in [-1, 1] from a network's outputs q; 0 from component `size` on. work has
+     * mast_search_doubles. */
+    void (*search)(const mast_search *s, uint32_t network, uint32_t size, const float *q, double *work, double *found);
     /* forward and choose for a tile of agents; `work` has mast_tile_floats floats. For networks packed for lanes. */
     int (*tile)(const mast_network *network, float *work, const mast_tile *tile);
     /* Of each layout the density from which the dense kernel is faster, the lower of the two sizes that
@@ -151,6 +173,11 @@ static inline size_t mast_tile_floats(const mast_network *n)
     return MAST_LANES * ((size_t)MAST_PAD(mast_inputs(n)) + MAST_WINDOW + MAST_PAD(n->actions));
 }
 
+static inline size_t mast_search_doubles(const mast_search *s)
+{
+    return ((size_t)s->actions + 1u) * s->padded + 2u * (size_t)s->elites + 2u * (size_t)s->actions;
+}
+
 /* Forget the episode. `id` is the agent's one-hot id where the network has one. */
 static inline void mast_reset(const mast_network *n, mast_state *s, uint32_t id)
 {
@@ -172,6 +199,21 @@ static inline void mast_state_init(const mast_network *n, mast_state *s, float *
     s->q = s->gates + 4u * MAST_PAD(n->hidden);
     s->next_q = s->q + MAST_PAD(n->actions);
     mast_reset(n, s, id);
+}
+
+/* The inputs [obs] of agent `who`, joined in s->x where they lie in two arrays. */
+static inline const float *mast_joined(const mast_network *n, mast_state *s, const mast_given *given, size_t who)
+{
+    const uint32_t more = given->more, width = n->obs - more;
+    const float *const obs = given->obs + who * width;
+    if (!more)
+        return obs;
+    const float *const last = given->last + who * more;
+    for (uint32_t i = 0; i < width; i++)
+        s->x[i] = obs[i];
+    for (uint32_t i = 0; i < more; i++)
+        s->x[width + i] = last[i];
+    return s->x;
 }
 
 /* Take over what forward computed, `action` being the decision. */

@@ -124,7 +124,7 @@ def pack(contract: Contract, network: Network, level: Level, lanes: bool) -> Pac
     if not lanes and network.nnz >= level.halves_from:
         halves = {name for name, layer in network.layers().items() if item_code(layer.stored("values")) == "e"}
         layouts |= {name: _halved(layouts[name], level) for name in halves}
-    rows = {name: _rows(layer, layouts[name]) for name, layer in network.layers().items()}
+    rows = {name: rows_of(layer, layouts[name]) for name, layer in network.layers().items()}
     recurrent = network.architecture == "gru"
     if recurrent:
         gru, rest = _gru(rows, layouts, h, padded(fc1))
@@ -185,7 +185,7 @@ def choose_layout(layer: Layer, level: Level, lanes: bool) -> Layout:
     return Layout.BLOCKS8 if lanes else Layout.DENSE
 
 
-def _rows(layer: Layer, layout: Layout) -> list[Row]:
+def rows_of(layer: Layer, layout: Layout) -> list[Row]:
     """One for each output. DENSE stores every weight; BLOCKS8, too, of a layer that has no blocks of 8."""
     values = plain(layer.stored("values"), "f")
     n, counts, columns = layer.inputs, layer.stored("counts"), layer.stored("columns")

@@ -56,16 +56,13 @@ def explore(target: Target, where: EnvConfig, seed: int, backend: str, output: P
     if target is None:
         raise UserError("a random team has no network to show; name a run or a .mast file")
     bundle, name = _bundle(target)
-    if bundle.contract.head is not None or bundle.networks[0].architecture != "gru":
-        kind = "agents have no memory" if bundle.contract.head is None else "actions are continuous"
-        raise UserError(
-            f"{output}: this policy's {kind}, and a page shows networks with a memory that choose among actions; write "
-            f"a .gif: -o {output.with_suffix('.gif')}"
-        )
     find_compiler()  # before the episode, which takes longer
     torch.set_num_threads(1)
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    with closing(build_env(replace(where, num_envs=1), stream_seed(seed, "mast play"), resolve_device("cpu"))) as env:
+    one = replace(where, num_envs=1)
+    if where.name == "mamujoco":  # bodies as shapes: pictures of a thousand steps would be tens of megabytes
+        one = replace(one, options={"render_mode": None, **where.options})
+    with closing(build_env(one, stream_seed(seed, "mast play"), resolve_device("cpu"))) as env:
         policy, used = team_policy(bundle, env, backend)
 
         def watched(t: int, observation: Observation, playing: Any) -> Tensor:
@@ -97,20 +94,20 @@ def _bundle(target: Path | Bundle) -> tuple[Bundle, str]:
     return extract(target), str(target)
 
 
-Frames = tuple[list[list[Any] | bytes], tuple[float, float, float, float] | None, list[tuple[str, str]]]
+Frames = tuple[list[list[Any] | bytes], list[tuple[float, float, float, float]], list[tuple[str, str]]]
 
 
 def _frames(pictures: list[Picture]) -> Frames:
-    """Pictures as the page draws them, the plane of their shapes and its legend; y downwards."""
+    """Pictures as the page draws them, the parts of the plane that they show and their legend; y downwards."""
     from mast_train.envs import draw
 
     scenes = [picture for picture in pictures if isinstance(picture, Scene)]
     if not scenes:
-        return [_png(picture) for picture in pictures if isinstance(picture, np.ndarray)], None, []
-    view = draw.common_view(scenes)
-    box = (view.left, -view.top, view.width / view.scale, view.height / view.scale)
+        return [_png(picture) for picture in pictures if isinstance(picture, np.ndarray)], [], []
+    boxes = [(view.left, -view.top, view.width / view.scale, view.height / view.scale) for view in draw.views(scenes)]
+    boxes = boxes if len(set(boxes)) > 1 else boxes[:1]
     legend = [(name, _hex(colour)) for name, colour in scenes[0].legend]
-    return [[_shape(shape) for shape in scene.shapes] for scene in scenes], box, legend
+    return [[_shape(shape) for shape in scene.shapes] for scene in scenes], boxes, legend
 
 
 def _shape(shape: Any) -> list[Any]:
@@ -120,7 +117,7 @@ def _shape(shape: Any) -> list[Any]:
     if isinstance(shape, Polygon):
         return ["p", _places(*(value for x, y in shape.points for value in (x, -y))), _hex(shape.colour)]
     (x0, y0), (x1, y1) = shape.start, shape.end
-    return ["l", *_places(x0, -y0, x1, -y1), _hex(shape.colour), *_places(shape.width)]
+    return ["l", *_places(x0, -y0, x1, -y1), _hex(shape.colour), *_places(shape.width), int(shape.round)]
 
 
 def _places(*values: float) -> list[float]:

@@ -112,15 +112,15 @@ def _animate(pictures: list[Picture], steps: list[Transition], title: str, fps: 
     from mast_train.envs import draw
 
     scenes = [picture for picture in pictures if isinstance(picture, Scene)]
-    view = draw.common_view(scenes) if scenes else None
+    views = iter(draw.views(scenes) if scenes else ())
     frames, total = [], 0.0
     for index, picture in enumerate(pictures):
         total += float(steps[index - 1].reward) if index else 0.0
         text = f"{title}   step {index}   return {total:.1f}"
         if index == len(steps):
             text += f"   {result_of(steps[-1])}"
-        if view is not None and isinstance(picture, Scene):
-            frames.append(draw.caption(draw.draw_scene(picture, view), text, picture.legend))
+        if isinstance(picture, Scene):
+            frames.append(draw.caption(draw.draw_scene(picture, next(views)), text, picture.legend))
         elif isinstance(picture, np.ndarray):
             frames.append(draw.caption(draw.draw_pixels(picture), text))
     return draw.animation(frames, fps)

@@ -30,19 +30,22 @@ class View:
     height: int
 
 
-def common_view(scenes: Sequence[Scene]) -> View:
-    """One view that holds the corners, or else every shape, of every scene, with a margin."""
-    corners = np.array([corner for scene in scenes for corner in scene.corners or _corners(scene)])
-    low, high = corners.min(0), corners.max(0)
-    margin = 0.06 * float((high - low).max()) + 1e-6
-    low, high = low - margin, high + margin
-    size = high - low
-    scale = min(WIDTH / size[0], HEIGHT / size[1])
+def views(scenes: Sequence[Scene]) -> list[View]:
+    """A view for each scene, all of one scale and size, with a margin: of its own corners where it is followed, else of
+    every scene's; of every shape where there are no corners."""
+    ends = []
+    for scene in scenes:
+        corners = np.array(scene.corners or _corners(scene))
+        ends.append((corners.min(0), corners.max(0)))
+    low, high = (np.array(side) for side in zip(*ends, strict=True))
+    if not scenes[0].follows:
+        low[:], high[:] = low.min(0), high.max(0)
+    size = (high - low).max(0)
+    size = size + 2 * (0.06 * size.max() + 1e-6)
+    scale = float(min(WIDTH / size[0], HEIGHT / size[1]))
     height = max(120, round(scale * size[1]))
-    centre = (low + high) / 2
-    return View(
-        float(centre[0] - WIDTH / 2 / scale), float(centre[1] + height / 2 / scale), float(scale), WIDTH, height
-    )
+    middles = ((low + high) / 2).tolist()
+    return [View(x - WIDTH / 2 / scale, y + height / 2 / scale, scale, WIDTH, height) for x, y in middles]
 
 
 def draw_scene(scene: Scene, view: View) -> Image.Image:
@@ -66,6 +69,9 @@ def draw_scene(scene: Scene, view: View) -> Image.Image:
         else:
             width = max(SMOOTHING, round(factor * shape.width))
             pen.line((at(shape.start), at(shape.end)), fill=shape.colour, width=width)
+            for x, y in (at(shape.start), at(shape.end)) if shape.round else ():
+                r = width / 2
+                pen.ellipse((x - r, y - r, x + r, y + r), fill=shape.colour)
     return image.resize((view.width, view.height), Image.Resampling.LANCZOS)
 
 

@@ -6,6 +6,7 @@ Letters as in base.py; K copies of this process.
 from __future__ import annotations
 
 import ctypes.util
+import math
 import os
 import sys
 import warnings
@@ -18,11 +19,12 @@ import numpy as np
 
 from mast_train.envs.box import Box
 from mast_train.envs.mujoco_names import obs_names
-from mast_train.envs.scene import Circle, Line, Scene
+from mast_train.envs.scene import Line, Scene
 from mast_train.settings.errors import UserError
 
 FROM_ABOVE = ("Ant", "ManySegmentAnt", "ManySegmentSwimmer", "Reacher", "Swimmer")
 """Scenarios that move in the plane of the ground; the others are seen from the side."""
+GROUND = (200, 200, 195)
 ADVICE = "see `mast maps --env mamujoco`"
 
 
@@ -137,9 +139,9 @@ class Copies:
 
 
 def bodies(simulation: Any, from_above: bool) -> Scene:
-    """The geoms of the moving bodies, seen from the side or from above."""
+    """The geoms of the moving bodies, seen from the side or from above, over ground with marks 1 or 5 m apart."""
     model, data, up = simulation.model, simulation.data, 1 if from_above else 2
-    shapes: list[Circle | Line] = []
+    shapes: list[Line] = []
     for k in range(model.ngeom):
         if model.geom_bodyid[k] == 0:
             continue
@@ -147,13 +149,26 @@ def bodies(simulation: Any, from_above: bool) -> Scene:
         along = turn[:, 2] * (size[1] if model.geom_type[k] == 3 else 0.0)  # 3: a capsule
         ends = [(float((at + sign * along)[0]), float((at + sign * along)[up])) for sign in (-1, 1)]
         colour = (40, 100, 200) if model.geom_bodyid[k] == 1 else (214, 126, 44)
-        shapes += [Line(ends[0], ends[1], colour, 2 * float(size[0]))]
-        shapes += [Circle(end, float(size[0]), colour) for end in ends]
-    x, y = np.mean([shape.centre for shape in shapes if isinstance(shape, Circle)], 0).tolist()
+        shapes.append(Line(ends[0], ends[1], colour, 2 * float(size[0]), round=True))
+    points = np.array([end for shape in shapes for end in (shape.start, shape.end)])
+    x, y = points.mean(0).tolist()
+    reach = float(np.abs(points - (x, y)).max()) + max(shape.width for shape in shapes)
+    half = 1.2 * reach if from_above else max(1.5, 1.2 * reach)
+    seen, thin, apart = 2.0 * half, 0.014 * half, 1 if half < 5.0 else 5
+    metres = _marks(x - seen, x + seen, apart)
     if from_above:
-        return Scene(tuple(shapes), corners=((x - 1.5, y - 1.3), (x + 1.5, y + 1.3)))
-    ground = Line((x - 3.0, 0.0), (x + 3.0, 0.0), (200, 200, 195), 0.02)
-    return Scene((ground, *shapes), corners=((x - 1.5, -0.3), (x + 1.5, 1.9)))
+        ground = [Line((m, y - seen), (m, y + seen), GROUND, thin) for m in metres]
+        ground += [Line((x - seen, m), (x + seen, m), GROUND, thin) for m in _marks(y - seen, y + seen, apart)]
+        corners = (x - half, y - 0.87 * half), (x + half, y + 0.87 * half)
+    else:
+        ground = [Line((x - seen, 0.0), (x + seen, 0.0), GROUND, thin)]
+        ground += [Line((m, 0.0), (m, -0.3 if m % 5 == 0 else -0.12), GROUND, thin) for m in metres]
+        corners = (x - half, -0.3), (x + half, max(1.9, y + reach))
+    return Scene((*ground, *shapes), corners=corners, follows=True)
+
+
+def _marks(low: float, high: float, apart: int) -> range:
+    return range(apart * math.ceil(low / apart), math.floor(high) + 1, apart)
 
 
 @contextmanager

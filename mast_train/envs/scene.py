@@ -31,21 +31,24 @@ class Polygon:
 
 @dataclass(frozen=True)
 class Line:
-    """A straight line; width in the environment's units."""
+    """A straight line; width in the environment's units. round: its ends are half discs beyond `start` and `end`."""
 
     start: Point
     end: Point
     colour: Colour
     width: float
+    round: bool = False
 
 
 @dataclass(frozen=True)
 class Scene:
     """Shapes from back to front. `legend`: (name, colour) pairs shown beside the step counter.
 
-    `corners`: points that must be in the picture; without any, every shape is.
+    `corners`: points that must be in the picture; without any, every shape is. follows: the picture goes with them from
+    scene to scene, at one scale; else one picture shows the corners of all.
     """
 
     shapes: tuple[Circle | Polygon | Line, ...]
     legend: tuple[tuple[str, Colour], ...] = ()
     corners: tuple[Point, ...] = ()
+    follows: bool = False
