@@ -322,7 +322,7 @@ def test_environments_are_closed_whatever_goes_wrong(tmp_path, monkeypatch):
         start("no memory", short)
     two = config(**{"train.total_steps": 10**6})
     with monkeypatch.context() as broken:
-        broken.setattr(Run, "evaluated", fail)
+        broken.setattr(Due, "evaluated", fail)
         start("no memory", two, seeds=2)
 
 

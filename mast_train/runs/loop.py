@@ -60,6 +60,7 @@ class Loop:
             run.files = self._files
         self._active: list[Run] = []
         self._due: list[Due] = []
+        self._planned = False
         self._batch_memory: dict[str, torch.Tensor] = {}
         self._form(self.runs)
 
@@ -187,6 +188,9 @@ class Loop:
                     run.adapt_replay()
         for run, own in zip(runs, played, strict=True):  # while a device is still at the updates
             run.seen.add(own.episodes)
+        if logs and not self._planned:  # what updates take is known from the first on
+            self._planned = True
+            runs[0].replay.storage.check()
         metrics = _means(logs, len(runs))
         for run, means, row in zip(runs, played.means(), metrics, strict=True):
             row |= means
