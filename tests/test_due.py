@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -59,10 +60,16 @@ def test_what_waits_finds_what_it_finds_at_once(tmp_path, greedy, monkeypatch):
         assert of(run, told) == of(other, expected) and len(of(run, told)) > 5
         assert run.eval_env.state_dict() == other.eval_env.state_dict() and run.last_eval == other.last_eval
         assert all(torch.equal(x, other.learner.state_dict()[name]) for name, x in run.learner.state_dict().items())
-        for path in (*(other.folder / "snapshots").iterdir(), other.folder / "trace.safetensors"):
-            same_file(path, run.folder / path.relative_to(other.folder))
+        ours, theirs = home(run), home(other)
+        for path in (*(theirs / "snapshots").iterdir(), theirs / "trace.safetensors"):
+            same_file(path, ours / path.relative_to(theirs))
     in_order = [[event.step for own, event in told if own is run and not isinstance(event, Saved)] for run in waiting]
     assert any(steps != sorted(steps) for steps in in_order), "some are told after later rounds"
+
+
+def home(run) -> Path:
+    assert run.folder is not None
+    return run.folder
 
 
 def same_file(path, other):
@@ -85,7 +92,7 @@ def test_nothing_waits_beyond_a_save(tmp_path):
             run.stop_requested = True
     assert [type(event) for _, event in told[-PLACES:]] == [Saved] * PLACES
     assert isinstance(told[-PLACES - 1][1], Evaluation), "what waited is played before they are saved"
-    resumed = [Run.resume(run.folder) for run in stopped]
+    resumed = [Run.resume(home(run)) for run in stopped]
     later = list(Loop(resumed).events())
     for own, other, last in zip(whole, stopped, resumed, strict=True):
         assert of(own, expected) == of(other, told) + of(last, later)
@@ -104,4 +111,4 @@ def test_a_seed_that_diverges_takes_no_evaluation_with_it(tmp_path):
     assert waited
     for run in ours:
         assert of(run, told)[-1].step >= run.next_eval - SETTINGS["train.eval_interval"]
-    assert Run.resume(ours[0].folder).step == ours[0].step
+    assert Run.resume(home(ours[0])).step == ours[0].step
