@@ -43,6 +43,7 @@ class Storage:
         self.row_bytes = sum(self._field_bytes.values())
         self.limit = 1 + slots * length
         self.held, self.episodes = 0, 0
+        self._others_need = 0
         self.data: dict[str, Tensor] = {}
         self.rows = torch.zeros(slots, length, dtype=torch.int64)
         self.lengths = torch.zeros(slots, dtype=torch.int64)
@@ -112,8 +113,9 @@ class Storage:
             raise self._too_large(expected, room) from error
 
     def check(self) -> None:
-        """Raises UserError for more than there is memory for beside what others have taken since the last rows came."""
+        """Plan again, with what others have taken since the last rows came or need for a while. Raises UserError."""
         if self.episodes and not _reserves(self.device):
+            self._others_need = passing(self.device)
             self._planned(self._used, self.episodes)
 
     def _planned(self, rows: int, episodes: int) -> tuple[int, int]:
@@ -121,7 +123,7 @@ class Storage:
 
         Raises UserError as soon as it can be foreseen: when they would not fit.
         """
-        room = memory(self.device, self.held * self.row_bytes)
+        room = max(0, memory(self.device, self.held * self.row_bytes) - self._others_need)
         expected = min(self.limit, max(rows, len(self.rows) * rows // episodes))
         if expected * self.row_bytes > room:
             raise self._too_large(expected, room)
@@ -157,13 +159,18 @@ def filled_steps(lengths: Tensor, steps: int) -> Tensor:
 
 
 def memory(device: torch.device, own: int) -> int:
-    """Bytes that a storage which has `own` may have: of a GPU what nobody has, less what updates need for
-    a while; else the host's physical memory."""
+    """Bytes that a storage which has `own` may have: of a GPU what nobody else has, else the host's physical memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()  # what graphs hold stays theirs
-        needed = torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
-        return max(0, torch.cuda.mem_get_info(device)[0] - needed) + own
+        return torch.cuda.mem_get_info(device)[0] + own
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def passing(device: torch.device) -> int:
+    """Bytes of a GPU that were taken for a while and will be again, as by an update that is not a graph."""
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
 
 
 def _reserves(device: torch.device) -> bool:
