@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -11,6 +12,15 @@ from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+TRIES = 2
+"""How often a row that fails is tried, over all calls: one that hangs or breaks the device would else stand before the
+others for ever."""
+BROKEN = 5
+"""Exit status of a stage whose process can use its GPU no more."""
+
+
+class Broken(RuntimeError):
+    """After an illegal access, say, every later call of CUDA fails in this process."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +35,7 @@ class Options:
 
 
 class Rows:
-    """Rows by name. One that is there already and has no error is not measured again."""
+    """Rows by name. One that is there already is not measured again, unless it failed and has tries left."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         """path: a JSON file, of an earlier try or not there yet."""
@@ -38,7 +48,8 @@ class Rows:
         return self._ends - time.monotonic()
 
     def has(self, name: str) -> bool:
-        return name in self.found and not {"error", "unfinished"} & self.found[name].keys()
+        row = self.found.get(name, {"error": "", "tries": 0})
+        return row.get("tries", 1) >= TRIES if "error" in row else "unfinished" not in row
 
     def put(self, name: str, row: Row) -> None:
         """Keep a row, and say it."""
@@ -47,9 +58,7 @@ class Rows:
 
     def keep(self, name: str, row: Row) -> None:
         self.found[name] = row
-        written = self._path.with_suffix(".new")
-        written.write_text(json.dumps(self.found))
-        written.replace(self._path)
+        write(self._path, self.found)
 
     def measure(self, name: str, work: Callable[[], Row], needs_s: float = 0.0) -> None:
         """Make a row unless it is there, or less than `needs_s` is left; a failure is a row too."""
@@ -58,12 +67,51 @@ class Rows:
         if self.left_s < needs_s:
             self.skipped += 1
             return
+        tries = self.found.get(name, {}).get("tries", 0)
+        write(at(self._path), {"row": name, "tries": tries})
         try:
             row = work()
         except Exception as error:
             traceback.print_exc(limit=-4)
-            row = {"error": one_line(error)}
+            row = {"error": one_line(error), "tries": tries + 1}
+        at(self._path).unlink()
         self.put(name, row)
+        if "error" in row and broken():
+            raise Broken(name)
+
+
+def at(path: Path) -> Path:
+    """Where rows in `path` say which is being measured."""
+    return path.with_suffix(".at")
+
+
+def write(path: Path, content: Row) -> None:
+    written = path.with_suffix(".new")
+    written.write_text(json.dumps(content))
+    written.replace(path)
+
+
+def ended_at(path: Path, status: str) -> bool:
+    """Of a stage's process that ended so: whether it broke down at a row, which then has this as its error, or a row
+    before broke its device. What was measured of the row until then stays."""
+    if at(path).exists():
+        now, found = json.loads(at(path).read_text()), json.loads(path.read_text())
+        at(path).unlink()
+        kept = {**found.get(now["row"], {}), "error": status, "tries": now["tries"] + 1}
+        write(path, {**found, now["row"]: kept})
+        return status != "timed out"
+    return status == f"exit {BROKEN}"
+
+
+def broken() -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except Exception:  # of several kinds
+        return True
+    return False
 
 
 def shown(row: Row) -> str:

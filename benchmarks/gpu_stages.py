@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from unittest.mock import patch
@@ -25,7 +26,7 @@ from mast_train.envs.smax import SmaxEnv
 from mast_train.experience.rollout import AgentPolicy, Exploration, Rollout, random_policy, rollout
 from mast_train.experience.rounds import Rounds
 from mast_train.learning.learner import Learner
-from mast_train.networks.agents import AgentNets
+from mast_train.networks.agents import AgentNets, CriticNets
 from mast_train.networks.build import agent_inputs
 from mast_train.settings.config import Config, override
 from mast_train.settings.methods import preset
@@ -96,8 +97,10 @@ def stage_tests(rows: Rows, options: Options) -> None:
     rows.measure(f"{kernel} updates", lambda: agreement(kernel, options))
     if options.device == "cuda":
         rows.measure("fused", check_fused, needs_s=4.0)
+    if find_spec("pytest") is None:
+        return rows.put("graphs", {"skipped": "needs pytest"})
     only = "lengths or needs_a_gpu" if options.tiny else "not over_padding and not waits"
-    rows.measure("graphs", lambda: run_tests(rows.left_s, "tests/test_graphs.py", "-k", only), needs_s=5.0)
+    return rows.measure("graphs", lambda: run_tests(rows.left_s, "tests/test_graphs.py", "-k", only), needs_s=5.0)
 
 
 def run_tests(seconds: float, *which: str) -> Row:
@@ -181,7 +184,7 @@ def smax_stepped(size: int, options: Options) -> Row:
     }
 
 
-def battles(size: int, options: Options) -> tuple[SmaxEnv, Config, AgentNets, Exploration]:
+def battles(size: int, options: Options) -> tuple[SmaxEnv, Config, AgentNets | CriticNets, Exploration]:
     device = torch.device(options.device)
     env = SmaxEnv("3m", size, 0, device)
     config = override(preset("mast-active"), {"env.map": "3m", "kernel": "torch"})

@@ -59,6 +59,9 @@ def _update(rows: Found) -> Iterator[str]:
         (hidden, method, kernel), by = kind, kinds[kind]
         cells, most = "".join(f"{_ms(by.get(k, {})):>18}" for k in seeds), by[max(by)]
         yield f"  {hidden:>3} {method:11} {kernel:8}{cells}{most.get('kernels', '-'):>10}{most.get('peak_mb', '-'):>6}"
+    split = {name: row["parts_ms"] for name, row in rows.items() if "parts_ms" in row}
+    for name, parts in split.items():
+        yield f"  parts of {name}, ms: " + ", ".join(f"{part} {ms:.2f}" for part, ms in parts.items())
 
 
 def _packed(rows: Found) -> Iterator[str]:
@@ -101,7 +104,10 @@ def _smax(rows: Found) -> Iterator[str]:
 
 
 def _train(rows: Found) -> Iterator[str]:
-    yield "training           steps/s environment/acting/learning  wins after steps each   minutes to 2M     MB"
+    head = (
+        "training           steps/s environment/acting/learning  wins after steps each   minutes to 2M  evaluation, s"
+    )
+    yield f"{head}     MB"
     measured = {name: row for name, row in rows.items() if "env_steps_per_s" in row}
     for name, row in sorted(measured.items(), key=lambda item: (item[0].split()[0], int(item[0].split()[1]))):
         shares = "/".join(f"{row[f'share_{part}']:.0%}" for part in ("environment", "acting", "learning"))
@@ -110,7 +116,7 @@ def _train(rows: Found) -> Iterator[str]:
         speed, steps, minutes = row["env_steps_per_s"], row.get("steps_each", 0), row["minutes_to_2m"]
         yield (
             f"  {name + ' seeds':14}{speed:>10,.0f}{shares:>28}{wins:>6} after {steps:>11,}{minutes:>16,.1f}"
-            f"{row.get('peak_mb', '-'):>7}{cut}"
+            f"{row.get('evaluation_s', 0.0):>15,.2f}{row.get('peak_mb', '-'):>7}{cut}"
         )
 
 

@@ -21,7 +21,7 @@ from mast_train.settings.methods import preset
 TOTAL = 2_000_000
 WARM_UPDATES = 32
 """Updates of a seed before the clock starts: programs are compiled, and the commonest lengths recorded."""
-SHARES = {("3m", 8): 0.35, ("3m", 64): 0.65, ("3m", 1): 0.9, ("2s3z", 8): 0.95}
+SHARES = {("3m", 64): 0.5, ("3m", 8): 0.6, ("3m", 1): 0.6, ("2s3z", 64): 0.5, ("2s3z", 8): 0.6, ("2s3z", 1): 0.95}
 """Map and seeds -> of the time that is left."""
 
 
@@ -70,7 +70,9 @@ def watched(rows: Rows, cell: str, loop: Loop, started: float, seconds: float) -
         rows.keep(cell, row | {"unfinished": True})
     for run in runs:
         run.next_eval = 0  # the next thing that the loop does
+    started = time.perf_counter()
     found = [event for _, event in zip(runs, evaluations(events), strict=False)]
+    row["evaluation_s"] = round(time.perf_counter() - started, 2)
     wins = [event.win_rate for event in found if event.win_rate is not None]
     row |= {"steps_each": round(sum(run.step for run in runs) / len(runs))}
     row |= {"return_mean": round(sum(event.return_mean for event in found) / len(found), 2)}

@@ -14,6 +14,7 @@ import update as one_update
 from gpu_rows import Options, Row, Rows
 
 from mast_train.engines import native
+from mast_train.engines.base import Wanted
 from mast_train.engines.choice import KERNELS
 from mast_train.experience.episodes import EpisodeBatch
 from mast_train.learning.learner import Learner
@@ -55,7 +56,8 @@ def cells(options: Options) -> Iterator[Cell]:
     others = [name for name, kernel in KERNELS.items() if kernel.device == "cuda" and not kernel.graphs]
     for h in hidden:
         for kernel in (*recorded, *(others if options.device == "cuda" else ())):
-            yield from (Cell(h, k, method, kernel) for k in seeds for method in (SPARSE, DENSE))
+            methods = (SPARSE, DENSE) if kernel == "fused" else (SPARSE,)  # to torch both are the same work
+            yield from (Cell(h, k, method, kernel) for k in seeds for method in methods)
         if native.available():
             yield from (Cell(h, k, SPARSE, "native") for k in sorted(seeds) if k <= 8)
             if (os.cpu_count() or 1) >= THREADS:
@@ -133,12 +135,45 @@ def measure(cell: Cell, options: Options) -> Row:
     if graph is not None:
         row |= {"replay_ms": round(replay_ms(graph), 4)}
         row |= profiled(graph, cell.seeds >= 64)
+    if cell.method == SPARSE and cell.kernel != "native" and (options.tiny or cell.seeds in (1, 64)):
+        row["parts_ms"] = parts(step, batch, device)
     if cell.method == SPARSE and cell.kernel != "torch":
         evolving()
         row["evolving_ms"] = round(timed(evolving, device, 2), 3)
     if device.type == "cuda":
         row["peak_mb"] = torch.cuda.max_memory_allocated() >> 20
     return row
+
+
+def parts(step: Update, batch: EpisodeBatch, device: torch.device) -> Row:
+    """Milliseconds of what an update is made of, each by itself, as a graph where the update is one: the target agents'
+    pass, the online agents' forward and backward, the optimisers. Mixers, targets and losses are the rest of it."""
+    engine = step.engine
+    rows = engine.rows(batch)
+
+    def target() -> list[torch.Tensor]:
+        engine.passes(batch, rows, {"target_agents": Wanted(after=True)})
+        return []
+
+    def agents() -> list[torch.Tensor]:
+        engine.clear_gradients()
+        values = engine.passes(batch, rows, {"agents": Wanted(learning=True)})["agents"]
+        values.taken.sum().backward()  # type: ignore[union-attr]
+        return []
+
+    def optimise() -> list[torch.Tensor]:
+        step._optimise()
+        return []
+
+    found: Row = {}
+    for name, work in {"target agents": target, "agents": agents, "optimisers": optimise}.items():
+        if recorded_graph(step) is not None:
+            from gpu_problem import recorded
+
+            found[name] = round(mean_ms(recorded(work)[0]), 4)
+        else:
+            found[name] = round(timed(work, device, 2), 4)
+    return found
 
 
 def _wait(device: torch.device) -> None:
@@ -154,7 +189,7 @@ def _forget(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def timed(work: Callable[[], None], device: torch.device, times: int) -> float:
+def timed(work: Callable[[], object], device: torch.device, times: int) -> float:
     """The median in milliseconds, each waited for."""
     seconds = []
     for _ in range(times):
@@ -173,10 +208,14 @@ def recorded_graph(step: Update) -> torch.cuda.CUDAGraph | None:
 
 def replay_ms(graph: torch.cuda.CUDAGraph) -> float:
     """The mean over replays, by the device's clock."""
+    return mean_ms(graph.replay)
+
+
+def mean_ms(replay: Callable[[], None]) -> float:
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     for _ in range(REPLAYS):
-        graph.replay()
+        replay()
     end.record()
     torch.cuda.synchronize()
     return begin.elapsed_time(end) / REPLAYS

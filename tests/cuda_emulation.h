@@ -1,4 +1,4 @@
-// Runs a kernel of mast_train/engines/fused/sparse.cu on a CPU: every thread of a cluster is a coroutine that goes from
+// Runs a kernel of mast_train/engines/fused on a CPU: every thread of a cluster is a coroutine that goes from
 // barrier to barrier, in rising or falling order, so a missing barrier shows as a difference between the two orders.
 
 #include <ucontext.h>
@@ -13,6 +13,9 @@
 #include <vector>
 
 #define MAST_EMULATION
+#ifndef CLUSTER
+#define CLUSTER 1
+#endif
 #define CLUSTER_ATTRIBUTE
 #define __device__
 #define __forceinline__ inline

@@ -94,7 +94,7 @@ def test_stages_share_the_time_survive_each_other_and_are_not_repeated(gpu, tmp_
         "train": "done", "card": "timed out", "smax": "failed"
     }  # fmt: skip
     assert kept["train"]["rows"] == {"before": {"ms": 2.0}, "a": {"ms": 1.0}}
-    assert limits["card"] == pytest.approx(100 * 15 / 100, abs=0.5) and limits["train"] == pytest.approx(100, abs=2)
+    assert limits["card"] == pytest.approx(100 * 15 / 120, abs=0.5) and limits["train"] == pytest.approx(100, abs=2)
     limits.clear()
     gpu.run_all(options(tmp_path), kept)
     assert list(limits) == ["card", "smax"]
@@ -134,4 +134,39 @@ def test_rows_are_kept_at_once_and_made_once(gpu, tmp_path, capsys):
     assert "ZeroDivisionError" in later.found["bad"]["error"] and "good: ms 1.25" in capsys.readouterr().out
     for name in ("good", "bad", "half", "late"):
         later.measure(name, lambda: {"ms": 9.0})
+    assert not list(tmp_path.glob("*.at"))
     assert [later.found[name]["ms"] for name in ("good", "bad", "half", "late")] == [1.25, 9.0, 9.0, 9.0]
+
+
+def test_a_row_that_breaks_its_process_holds_up_no_other(gpu, tmp_path, monkeypatch):
+    """It is tried twice; one that hangs, once a call."""
+    rows, ends = sys.modules["gpu_rows"], ["exit -11", "exit -11", "timed out", "timed out"]
+
+    def run_apart(stage, path, options, limit_s):
+        found = rows.Rows(path, limit_s)
+        for name in ("a", "broken", "c"):
+            if name == "broken" and not found.has(name):
+                rows.write(rows.at(path), {"row": name, "tries": found.found.get(name, {}).get("tries", 0)})
+                return ends.pop(0)
+            found.measure(name, lambda: {"ms": 1.0})
+        return "done"
+
+    monkeypatch.setattr(gpu, "run_apart", run_apart)
+    broken = gpu.run_stage("update", {}, options(tmp_path), 100.0, tmp_path)
+    assert broken["status"] == "failed" and broken["rows"]["c"] == {"ms": 1.0}
+    assert broken["rows"]["broken"] == {"error": "exit -11", "tries": 2}
+    hanging = gpu.run_stage("update", {}, options(tmp_path), 100.0, tmp_path)
+    assert hanging["status"] == "timed out" and set(hanging["rows"]) == {"a", "broken"}
+    again = gpu.run_stage("update", gpu.run_stage("update", hanging, options(tmp_path), 100.0, tmp_path),
+                          options(tmp_path), 100.0, tmp_path)  # fmt: skip
+    assert again["rows"]["broken"]["tries"] == 2 and again["rows"]["c"] == {"ms": 1.0} and not ends
+
+
+def test_a_broken_device_ends_the_stage_at_its_row(gpu, tmp_path, monkeypatch):
+    rows = sys.modules["gpu_rows"]
+    monkeypatch.setattr(rows, "broken", lambda: True)
+    found = rows.Rows(tmp_path / "rows.json", 60.0)
+    found.measure("good", lambda: {"ms": 1.0})
+    with pytest.raises(rows.Broken):
+        found.measure("bad", lambda: {"ms": 1 / 0})
+    assert found.found["bad"]["tries"] == 1 and rows.ended_at(tmp_path / "rows.json", f"exit {rows.BROKEN}")

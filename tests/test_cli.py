@@ -136,6 +136,8 @@ def test_seeds_in_one_process_become_runs_of_their_own(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and "seeds 3, 4" in out and "seed 4 step" in out
+    again = "all of them together: mast train --resume --name runs/two_step-qmix-mast-active --seeds 2 --seed 3"
+    assert again in " ".join(out.split())
     for seed, folder in zip((3, 4), folders, strict=True):
         assert f"continue with: mast train --resume --name runs/{folder.name}" in out
         info = json.loads((folder / "run.json").read_text())

@@ -14,7 +14,7 @@ from test_graphs import Recording, joined, learners, packed, padded
 from test_learner import episodes
 
 from mast_train.engines import fused_engine
-from mast_train.engines.fused import nvrtc, structure
+from mast_train.engines.fused import nvrtc, optimise, structure
 from mast_train.engines.fused_engine import FusedEngine
 from mast_train.experience.replay import share
 from mast_train.learning import update as update_module
@@ -30,6 +30,8 @@ from mast_train.settings.methods import preset
 def emulation(monkeypatch):
     monkeypatch.setattr(nvrtc, "kernel", emulated.kernel)
     monkeypatch.setattr(structure, "shared_limit", lambda device: SHARED)
+    monkeypatch.setattr(optimise, "runs_on", lambda device: True)
+    monkeypatch.setattr(optimise, "THREADS", 8)
 
 
 def fused(learners):

@@ -105,7 +105,7 @@ ARROWS = {
     "runs": "settings envs networks experience learning",
     "report": "settings runs",
     "commands": "settings envs networks experience engines learning runs report",
-    "sweeps": "settings runs report commands",
+    "sweeps": "settings envs runs report commands",
 }
 """Room of mast_train -> the rooms that it may import, beside PURE; settings may import TABLES."""
 

@@ -16,6 +16,7 @@ from mast_train.engines import native
 from mast_train.experience import storage as storage_module
 from mast_train.experience.replay import EpisodeBuffer, add, gather, share
 from mast_train.experience.storage import Storage
+from mast_train.learning.update import Update
 from mast_train.runs.events import Evaluation, Saved
 from mast_train.runs.loop import Loop
 from mast_train.runs.run import Run
@@ -149,6 +150,24 @@ def test_a_capacity_that_will_not_fit_is_refused_in_the_first_round(grows, monke
     for _ in range(30):
         add(fits, batch([2] * 8))
     assert fits[0].size == 36 and fits[0].storage.held <= 500
+
+
+def test_what_updates_take_is_planned_with_the_first_of_them(grows, monkeypatch, tmp_path):
+    """A replay that fits before there are updates, and would not hours later."""
+    given = config(**{"replay.capacity": 400, "train.total_steps": 4000})
+    runs = [Run(replace(given, seed=seed)) for seed in range(2)]
+    share([run.replay for run in runs])
+    row, updates, step = runs[0].replay.storage.row_bytes, [], Update.__call__
+    monkeypatch.setattr(storage_module, "memory", lambda device, own: (200 if updates else 10_000) * row)
+
+    def taken(self, batch, env_steps):
+        updates.append(env_steps)
+        return step(self, batch, env_steps)
+
+    monkeypatch.setattr(Update, "__call__", taken)
+    with pytest.raises(UserError, match=r"replay\.capacity = 400 of 2 seeds: .* try --set replay\.capacity=\d+$"):
+        list(Loop(runs).events())
+    assert 0 < len(updates) <= given.env.num_envs
 
 
 def test_a_storage_that_needs_most_of_the_memory_grows_once(grows, monkeypatch):

@@ -19,9 +19,10 @@ from test_sweep import ROOT, TINY, TUNED, parsed
 
 from mast_train.settings.config import to_toml
 from mast_train.settings.errors import UserError
+from mast_train.sweeps import width
 from mast_train.sweeps.display import Status
 from mast_train.sweeps.plan import print_plan
-from mast_train.sweeps.run import run_sweep
+from mast_train.sweeps.run import run_sweep, units
 from mast_train.sweeps.state import cell_state, choose_rates, planned_cells
 from mast_train.sweeps.sweep import final_cells, tuning_cells
 
@@ -81,6 +82,23 @@ def test_finished_cells_are_not_run_again_and_failures_do_not_stop_the_others(tm
     again = run_sweep(sweep, tmp_path, 2, Instant(), Console(quiet=True))
     assert len(again.finished) == 3 and again.exit_code == 0
     assert not (tmp_path / "s" / ".lock").exists()
+
+
+def test_a_gpu_has_one_process_of_many_cells_where_nobody_says_otherwise(monkeypatch):
+    for gpu, given, expected in (
+        (True, "", (1, 64)), (False, "", (3, 1)), (True, 'set.device = "cpu"', (3, 1)),
+        (False, 'set.device = "cuda"', (1, 64)), (True, "sweep = { jobs = 2, together = 3 }", (2, 3)),
+        (True, 'set.env.name = "smac"', (1, 1)),
+    ):  # fmt: skip
+        monkeypatch.setattr(width, "has_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+        sweep = parsed(f'{given}\naxes.method = ["mast"]')
+        assert (width.default_jobs(sweep), width.default_together(sweep)) == expected, given
+
+
+def test_cells_that_play_ahead_are_alone_in_their_process(tmp_path):
+    cells = final_cells(parsed('sweep.seeds = 3\naxes.method = ["mast"]\naxes.train.overlap = [false, true]'), {})
+    assert sorted(len(unit) for unit in units(cells, tmp_path, 8)) == [1, 1, 1, 3]
 
 
 def test_a_sweep_tunes_first_and_records_its_choices(tmp_path, quick):

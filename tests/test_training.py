@@ -22,6 +22,7 @@ from mast_train.experience.rollout import AgentPolicy, rollout
 from mast_train.networks.build import agent_inputs
 from mast_train.runs import checkpoint
 from mast_train.runs import run as trainer_module
+from mast_train.runs.due import Due
 from mast_train.runs.loop import Loop
 from mast_train.runs.run import Evaluation, Run, Saved, play
 from mast_train.settings.config import override
@@ -188,7 +189,7 @@ def test_the_value_estimate_is_the_mixed_greedy_value_and_the_realised_one_its_d
     trainer = Run(config(**{"train.gamma": 0.5}))
     run(trainer, until=300)
     rounds = play(trainer.eval_env, AgentPolicy(trainer.learner.agents, trainer.inputs), 16)
-    estimate, realised = trainer._values(rounds, 12)
+    estimate, realised = Due(trainer).values(rounds, 12)
     learner, estimates, returns = trainer.learner, [], []
     with torch.no_grad():
         for e in range(12):
@@ -321,7 +322,7 @@ def test_environments_are_closed_whatever_goes_wrong(tmp_path, monkeypatch):
         start("no memory", short)
     two = config(**{"train.total_steps": 10**6})
     with monkeypatch.context() as broken:
-        broken.setattr(Run, "evaluated", fail)
+        broken.setattr(Due, "evaluated", fail)
         start("no memory", two, seeds=2)
 
 

@@ -114,6 +114,8 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
                 runs[0].stop_requested = True
     for run, log in zip(runs, logs, strict=True):
         console.print(_outcome(run, log), end="")
+    if len(runs) > 1 and logs[-1].status == "interrupted" and (command := _resuming(runs)):
+        console.print(f"all of them together: {command}")
 
 
 def _names(configs: Sequence[Config]) -> list[str]:
@@ -142,6 +144,16 @@ def _write(log: RunLog, run: Run, event: Event) -> None:
         log.status = event.reason
         if event.reason == "finished":
             log.row("summary", event.step, costs(run.learner.counts(), run.training_flops(), run.passes.searched))
+
+
+def _resuming(runs: Sequence[Run]) -> str:
+    """The command that continues several seeds in one process; "" where their folders are not named together."""
+    first = runs[0].config.seed
+    stem = str(runs[0].folder).removesuffix(f"-seed{first}")
+    if [str(run.folder) for run in runs] != [f"{stem}-seed{first + k}" for k in range(len(runs))]:
+        return ""
+    seed = ["--seed", str(first)] if first else []
+    return pasted("mast", "train", "--resume", "--name", stem, "--seeds", str(len(runs)), *seed)
 
 
 def _outcome(run: Run, log: RunLog) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 from mast_train.engines.base import Parts, Schedule
 from mast_train.engines.fused import structure
 from mast_train.engines.fused.layout import Places
+from mast_train.engines.fused.optimise import FusedFlat
 from mast_train.engines.fused.places import by_episode, by_step, from_places, packed_places, padded_places, to_places
 from mast_train.engines.fused.sequence import gru_in_torch, gru_places
 from mast_train.engines.fused.structure import Structure
@@ -51,6 +52,7 @@ class FusedEngine(TorchEngine):
     """See base.Engine."""
 
     packs = True
+    flat = FusedFlat
 
     def __init__(self, config: Config, spec: EnvSpec, parts: Sequence[Parts]) -> None:
         super().__init__(config, spec, parts, at_once=True)
@@ -83,17 +85,19 @@ class FusedEngine(TorchEngine):
         nets, net, a = self._agents["agents"], self._config.net, self._spec.n_actions
         if isinstance(batch, Packed):
             assert isinstance(rows, PackedRows)
-            obs, at = to_places(nets, batch.obs), packed_places(nets, rows, batch.obs.shape[2])
+            obs, at = batch.obs, packed_places(nets, rows, batch.obs.shape[2])
             before = batch.actions.flatten(0, 1).index_select(0, rows.before).masked_fill(rows.starts[:, None], -1)
-            before = to_places(nets, before.view(*batch.actions.shape, 1))
+            before = before.view(*batch.actions.shape, 1)
         else:
-            obs, at = to_places(nets, by_step(nets, batch.obs)), padded_places(nets, batch)
-            before = to_places(nets, by_step(nets, previous(self._spec, batch.actions).unsqueeze(-1)))
-        g, width, places = obs.shape
-        seen = obs.new_zeros(g, nets.inputs, places)
-        seen[:, :width] = obs
+            obs, at = by_step(nets, batch.obs), padded_places(nets, batch)
+            before = by_step(nets, previous(self._spec, batch.actions).unsqueeze(-1))
+        k, c, n, width = obs.shape
+        places = c * n * k // nets.groups
+        seen = obs.new_empty(nets.groups, nets.inputs, places)
+        to_places(nets, obs, seen[:, :width])
         if net.last_action:
-            seen[:, width : width + a] = before == torch.arange(a, device=obs.device).view(1, a, 1)
+            of_action = torch.arange(a, device=obs.device).view(1, a, 1)
+            torch.eq(to_places(nets, before), of_action, out=seen[:, width : width + a])
             width += a
         if net.shared:
             identity = torch.eye(self._spec.n_agents, device=obs.device)

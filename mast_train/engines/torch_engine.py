@@ -40,6 +40,7 @@ class TorchEngine:
 
     one_stage = False
     packs = False
+    flat = Flat
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class TorchEngine:
         """at_once: mixers and optimisers of all seeds in one pass, over batches in which each seed has as many
         transitions, padding included."""
         self._config, self._spec, self._parts = config, spec, list(parts)
-        self._flat = Flat(parts) if at_once else None
+        self._flat = self.flat(parts) if at_once else None
         self._optimise = self._flat or InTurn(parts)
         self._agents: dict[str, AgentNets | CriticNets] = {}
         self._stacked: dict[str, dict[str, Tensor]] = {}  # mixers' parameters of all seeds, where they run at once

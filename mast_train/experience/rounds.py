@@ -42,6 +42,10 @@ class Rounds:
         self.acting = 0.0
         """Seconds of the last round that decisions took; 0.0 where they are part of a program."""
 
+    def at_once(self, actor: Actor) -> bool:
+        """Whether this actor's rounds are one program, which takes as long for one seed as for all of its places."""
+        return self._program is not None and isinstance(actor, AgentNets) and actor.recurrent
+
     def play(self, actor: Actor, exploration: Sequence[Exploration] = (), scaling: Scaling | None = None) -> Rollouts:
         """One round of each seed. exploration: of each; none: greedy. scaling: of what the actor sees, not of what is
         recorded. Raises UserError for more than memory holds.
@@ -49,10 +53,10 @@ class Rounds:
         Networks that run in C act step by step. In a program a seed with epsilon above 0 draws, for all steps that its
         map allows, E x N x (1 + A) numbers.
         """
-        if self._program is not None and isinstance(actor, AgentNets) and actor.recurrent:
+        if self.at_once(actor):
             self.acting = 0.0
             try:
-                return self._compiled(self._program, actor, exploration, scaling)
+                return self._compiled(actor, exploration, scaling)
             except RuntimeError as error:
                 if "RESOURCE_EXHAUSTED" not in str(error) and not isinstance(error, torch.OutOfMemoryError):
                     raise
@@ -63,9 +67,9 @@ class Rounds:
         self.acting = policy.seconds
         return played
 
-    def _compiled(
-        self, program: SmaxRounds, nets: AgentNets, exploration: Sequence[Exploration], scaling: Scaling | None
-    ) -> Rollouts:
+    def _compiled(self, nets: Actor, exploration: Sequence[Exploration], scaling: Scaling | None) -> Rollouts:
+        program = self._program
+        assert program is not None and isinstance(nets, AgentNets)
         epsilons = [own.epsilon for own in exploration] or [0.0] * len(self._envs)
         weights: dict[str, Tensor] = dict(nets.named_parameters())
         if scaling is not None:

@@ -43,6 +43,7 @@ class Storage:
         self.row_bytes = sum(self._field_bytes.values())
         self.limit = 1 + slots * length
         self.held, self.episodes = 0, 0
+        self._others_need = 0
         self.data: dict[str, Tensor] = {}
         self.rows = torch.zeros(slots, length, dtype=torch.int64)
         self.lengths = torch.zeros(slots, dtype=torch.int64)
@@ -101,14 +102,8 @@ class Storage:
         self.episodes -= len(slots)
 
     def _grow(self, rows: int, episodes: int) -> None:
-        """Hold at least so many rows, and some more, so that growing is rare.
-
-        Raises UserError as soon as it can be foreseen: when every slot with an episode as long as these would not fit.
-        """
-        room = memory(self.device, self.held * self.row_bytes)
-        expected = min(self.limit, max(rows, len(self.rows) * rows // episodes))
-        if expected * self.row_bytes > room:
-            raise self._too_large(expected, room)
+        """Hold at least so many rows, and some more, so that growing is rare. Raises UserError."""
+        expected, room = self._planned(rows, episodes)
         # Growing holds a field twice for a moment: a storage that will need most of the memory grows once.
         often = 2 * expected * self.row_bytes < room
         wanted = min(self.limit, max(rows, min(rows + rows // 2 if often else expected, room // self.row_bytes)))
@@ -116,6 +111,23 @@ class Storage:
             self._lay(wanted, _empty)
         except torch.OutOfMemoryError as error:
             raise self._too_large(expected, room) from error
+
+    def check(self) -> None:
+        """Plan again, with what others have taken since the last rows came or need for a while. Raises UserError."""
+        if self.episodes and not _reserves(self.device):
+            self._others_need = passing(self.device)
+            self._planned(self._used, self.episodes)
+
+    def _planned(self, rows: int, episodes: int) -> tuple[int, int]:
+        """Rows that are needed once every slot has an episode as long as these, and bytes that there are.
+
+        Raises UserError as soon as it can be foreseen: when they would not fit.
+        """
+        room = max(0, memory(self.device, self.held * self.row_bytes) - self._others_need)
+        expected = min(self.limit, max(rows, len(self.rows) * rows // episodes))
+        if expected * self.row_bytes > room:
+            raise self._too_large(expected, room)
+        return expected, room
 
     def _lay(self, rows: int, new: Callable[[int, tuple[int, ...], torch.dtype, torch.device], Tensor]) -> None:
         """The fields in memory of so many rows, what is there kept."""
@@ -149,9 +161,16 @@ def filled_steps(lengths: Tensor, steps: int) -> Tensor:
 def memory(device: torch.device, own: int) -> int:
     """Bytes that a storage which has `own` may have: of a GPU what nobody else has, else the host's physical memory."""
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused + own
+        torch.cuda.empty_cache()  # what graphs hold stays theirs
+        return torch.cuda.mem_get_info(device)[0] + own
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def passing(device: torch.device) -> int:
+    """Bytes of a GPU that were taken for a while and will be again, as by an update that is not a graph."""
+    if device.type != "cuda":
+        return 0
+    return torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
 
 
 def _reserves(device: torch.device) -> bool:

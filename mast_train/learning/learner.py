@@ -116,6 +116,15 @@ class Learner:
         """What an engine works on."""
         return Parts(self.networks, self.masks, self.optimizer, self.algorithm.copies, self.generator)
 
+    def frozen(self) -> Learner:
+        """The online networks, their masks and the statistics as they are now, to look at while this one learns on: a
+        copy that shares none of them. It does not learn."""
+        kept = copy.copy(self)
+        kept.online, kept.targets = copy.deepcopy(self.online), {}
+        kept.masks = {key: masks.frozen() for key, masks in self.masks.items()}
+        kept.statistics = copy.deepcopy(self.statistics)
+        return kept
+
     def see(self, episodes: EpisodeBatch) -> None:
         """Take a round of episodes that were played into the statistics."""
         if self.statistics:

@@ -9,9 +9,10 @@ An agent's network gives a number for each action, or each component of one. A c
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,19 @@ class GroupedNets(nn.Module):
         seeds, own = self.seeds, self.groups // self.seeds
         parts = x.view(seeds, own, t, b // seeds, n // own, -1)
         return parts.permute(2, 0, 3, 1, 4, 5).reshape(t, b, n, -1)
+
+
+Nets = TypeVar("Nets", bound=GroupedNets)
+
+
+def side_by_side(nets: Sequence[Nets]) -> Nets:
+    """The networks of several seeds as they are now, as one of all their groups that shares nothing with them."""
+    joint, named = copy.copy(nets[0]), [dict(net.named_parameters()) for net in nets]
+    joint.groups, joint.seeds = sum(net.groups for net in nets), sum(net.seeds for net in nets)
+    joint._parameters = {
+        name: nn.Parameter(torch.cat([own[name].detach() for own in named]), requires_grad=False) for name in named[0]
+    }
+    return joint
 
 
 class AgentNets(GroupedNets):

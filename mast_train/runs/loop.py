@@ -23,6 +23,8 @@ from mast_train.experience.rounds import Rounds
 from mast_train.experience.scaling import Scaling
 from mast_train.learning.learner import scaling
 from mast_train.learning.update import Log, Update
+from mast_train.networks.agents import AgentNets, side_by_side
+from mast_train.runs.due import Due
 from mast_train.runs.events import Event, Progress
 from mast_train.runs.files import Files
 from mast_train.runs.run import Run
@@ -57,6 +59,8 @@ class Loop:
         for run in self.runs if len(runs) > 1 else ():
             run.files = self._files
         self._active: list[Run] = []
+        self._due: list[Due] = []
+        self._planned = False
         self._batch_memory: dict[str, torch.Tensor] = {}
         self._form(self.runs)
 
@@ -66,9 +70,11 @@ class Loop:
         self._form(active)
         while active and not any(run.stop_requested for run in self.runs):
             yield from self._evaluate([run for run in active if run.step >= run.next_eval])
-            yield from zip(active, self._round(), strict=True)
+            progress = self._round()
+            yield from self._check_finite(progress)
+            yield from zip(active, progress, strict=True)
             finished = [run for run in active if run.finished]
-            yield from self._evaluate(finished)
+            yield from self._evaluate(finished, now=True)
             for run in finished:
                 if run.folder:
                     yield run, run.save("finished")
@@ -86,6 +92,7 @@ class Loop:
         self._files.close()
 
     def _save(self, runs: Sequence[Run], reason: str) -> Iterator[tuple[Run, Event]]:
+        yield from self._play_due()
         for run in runs:
             if run.folder:
                 yield run, run.save(reason)
@@ -98,17 +105,38 @@ class Loop:
         self._update = Update([run.learner for run in active])
         self._rounds = Rounds([run.env for run in active], len(self.runs), self.config)
 
-    def _evaluate(self, due: Sequence[Run]) -> Iterator[tuple[Run, Event]]:
-        """Greedy episodes of the runs whose turn it is, all at once."""
+    def _evaluate(self, runs: Sequence[Run], now: bool = False) -> Iterator[tuple[Run, Event]]:
+        """Greedy episodes of the runs whose turn it is. Where one program plays those of one run in the time of all,
+        they wait for the other runs', at most until their run's next one is due or it is saved. now: none waits."""
+        if not runs:
+            return
+        if any(own.run in runs for own in self._due):
+            yield from self._play_due()
+        everyone = len(self._due) + len(runs) == len(self._active)
+        waits = not (now or everyone) and self._rounds.at_once(self._update.engine.actor)
+        self._due += [Due(run, waits) for run in runs]
+        if not waits:
+            yield from self._play_due()
+
+    def _play_due(self) -> Iterator[tuple[Run, Event]]:
+        """The evaluations that are due, all at once."""
+        due, self._due = self._due, []
         if not due:
             return
-        actor = self._update.engine.actor_of([self._active.index(run) for run in due])
-        rounds = Rounds([run.eval_env for run in due], len(self.runs), self.config)
-        count = -(-self.config.train.eval_episodes // due[0].eval_env.num_envs)
-        seen_as = scaling([run.learner for run in due])
+        rounds = Rounds([own.run.eval_env for own in due], len(self.runs), self.config)
+        count = -(-self.config.train.eval_episodes // due[0].run.eval_env.num_envs)
+        actor, seen_as = self._judged(due), scaling([own.learner for own in due])
         played = [rounds.play(actor, scaling=seen_as) for _ in range(count)]
-        for k, run in enumerate(due):
-            yield run, run.evaluated([of_runs[k] for of_runs in played])
+        for k, own in enumerate(due):
+            yield own.run, own.evaluated([of_runs[k] for of_runs in played])
+
+    def _judged(self, due: Sequence[Due]) -> Actor:
+        """The agents that are evaluated."""
+        engine = self._update.engine
+        if self._rounds.at_once(engine.actor):
+            agents = [own.learner.agents for own in due]
+            return side_by_side([nets for nets in agents if isinstance(nets, AgentNets)])
+        return engine.actor_of([self._active.index(own.run) for own in due])
 
     def _round(self) -> list[Progress]:
         """One episode in every environment, then the updates they pay for; with `train.overlap` also the next round's
@@ -160,8 +188,10 @@ class Loop:
                     run.adapt_replay()
         for run, own in zip(runs, played, strict=True):  # while a device is still at the updates
             run.seen.add(own.episodes)
+        if logs and not self._planned:  # what updates take is known from the first on
+            self._planned = True
+            runs[0].replay.storage.check()
         metrics = _means(logs, len(runs))
-        self._check_finite(metrics)
         for run, means, row in zip(runs, played.means(), metrics, strict=True):
             row |= means
             run.clock.learning += (time.perf_counter() - started) / len(runs)
@@ -183,11 +213,12 @@ class Loop:
                 f"{batch.reward.device}: lower --seeds, replay.batch or net.hidden"
             ) from error
 
-    def _check_finite(self, metrics: Sequence[dict[str, float]]) -> None:
+    def _check_finite(self, progress: Sequence[Progress]) -> Iterator[tuple[Run, Event]]:
         """Raises UserError for a loss that is not finite, after the other runs were saved."""
-        losses = [row.get("loss", 0.0) for row in metrics]
+        losses = [each.metrics.get("loss", 0.0) for each in progress]
         if all(math.isfinite(loss) for loss in losses):
             return
+        yield from self._play_due()
         saved = [run for run, loss in zip(self._active, losses, strict=True) if math.isfinite(loss) and run.folder]
         unsaved = ""
         for run in saved:

@@ -28,9 +28,6 @@ from mast_train.runs.tickets import ticket, warm_start
 from mast_train.settings.config import Config, EnvConfig, ReplayConfig
 from mast_train.settings.errors import UserError
 
-TRACE_STEPS = 200
-"""Recorded observations on which every export is verified (docs/format.md)."""
-
 
 def resolve_device(name: str) -> torch.device:
     """auto: cuda when there is one. Raises UserError when cuda is asked for and absent."""
@@ -127,7 +124,7 @@ class Run:
         self.ahead: Rollout | None = None
         self.next_eval = 0  # the step from which the next evaluation is due
         self.inputs = partial(agent_inputs, self.config, self.spec)
-        self._last_eval: Evaluation | None = None
+        self.last_eval: Evaluation | None = None
 
     @property
     def noise(self) -> float:
@@ -143,7 +140,7 @@ class Run:
 
     def training_flops(self) -> TrainingComparison:
         """FLOPs per training sample beside a dense run of the same shape, at the episode length last evaluated."""
-        c, length = self.config, self._last_eval.length_mean if self._last_eval else float(self.spec.episode_limit)
+        c, length = self.config, self.last_eval.length_mean if self.last_eval else float(self.spec.episode_limit)
         samples = c.replay.batch * length
         interval = c.sparse.update_interval if c.sparse.grow != "none" else None
         ratio = max(1.0, samples * self.learner.updates / max(1, self.step))
@@ -175,37 +172,6 @@ class Run:
         if c.dynamic_capacity and self.learner.updates % c.dynamic_interval == 0:
             self._shrink_replay()
 
-    def evaluated(self, rounds: list[Rollout]) -> Evaluation:
-        """Take note of greedy episodes that were played, at least `train.eval_episodes`."""
-        episodes = self.config.train.eval_episodes
-        estimate, realised = self._values(rounds, episodes)
-        outcome = summarise(rounds, self.step, episodes)
-        self._last_eval = replace(outcome, value_estimate=estimate, value_realised=realised)
-        interval = self.config.train.eval_interval
-        self.next_eval = (self.step // interval + 1) * interval
-        if self.folder:
-            self._snapshot([r.episodes for r in rounds])
-        return self._last_eval
-
-    @torch.no_grad()
-    def _values(self, rounds: list[Rollout], episodes: int) -> tuple[float, float]:
-        """The mean value of greedy actions in the first states by the online networks, and the mean discounted
-        return."""
-        obs, avail, state = (
-            torch.cat([getattr(r.episodes, name)[:, 0] for r in rounds])[:episodes]
-            for name in ("obs", "avail_actions", "state")
-        )
-        learner, seen_as = self.learner, scaling([self.learner])
-        seen, state = (obs, state) if seen_as is None else (seen_as.observed(obs), seen_as.states(state))
-        _, (values,) = learner.algorithm.decides(
-            self.spec, learner.networks, self.inputs(seen, None).unsqueeze(0), avail[None]
-        )
-        returns = []
-        for r in rounds:
-            discounts = self.config.train.gamma ** torch.arange(r.episodes.reward.shape[1], device=obs.device)
-            returns.append(r.episodes.reward @ discounts)
-        return float(learner.mixer(values, state).mean()), float(torch.cat(returns)[:episodes].mean())
-
     @torch.no_grad()
     def _shrink_replay(self) -> None:
         """RLx2's dynamic capacity, adapted to episodes (docs/methods.md): when the current greedy policy disagrees with
@@ -216,45 +182,24 @@ class Run:
         if disagreement > self.config.replay.dynamic_threshold:
             replay.drop_oldest(replay.batch_episodes)
 
-    def _meta(self) -> dict[str, Any]:
-        evaluation = self._last_eval
+    def where(self) -> dict[str, Any]:
+        """Where the run is, as headers say it; known to the host."""
         return {
             "step": self.step,
             "next_eval": self.next_eval,
-            "sparsity": self.learner.sparsity(),
-            "normalised": self.learner.statistics.summary() if self.learner.statistics else None,
             "seconds": self.clock.as_dict(),
             "env_state": self.env.state_dict(),
+        }
+
+    def header(self, where: dict[str, Any], learner: Learner) -> dict[str, Any]:
+        """Of a file of this run, about where it was and what it had learnt."""
+        evaluation = self.last_eval
+        return where | {
+            "sparsity": learner.sparsity(),
+            "normalised": learner.statistics.summary() if learner.statistics else None,
             "eval_env_state": self.eval_env.state_dict(),
             "evaluation": None if evaluation is None else asdict(evaluation),
         }
-
-    def _snapshot(self, rounds: list[EpisodeBatch]) -> None:
-        """Agents and masks at this evaluation, and the observations that exports are verified on."""
-        assert self.folder is not None
-        tensors = self.learner.policy_state()
-        (self.folder / "snapshots").mkdir(exist_ok=True)
-        path = self.folder / "snapshots" / f"step-{self.step:010d}.safetensors"
-        self._put(path, checkpoint.encoded(tensors, self.config, self.spec, self._meta()))
-        trace = {}
-        for name in ("obs", "avail_actions"):
-            steps = torch.cat([getattr(episodes, name)[:, :-1][episodes.filled] for episodes in rounds])
-            repeats = -(-TRACE_STEPS // steps.shape[0])
-            trace[name] = steps.repeat(repeats, *[1] * (steps.dim() - 1))[:TRACE_STEPS]
-        first = [torch.arange(x.filled.shape[1], device=x.filled.device).expand_as(x.filled) == 0 for x in rounds]
-        starts = torch.cat([start[x.filled] for start, x in zip(first, rounds, strict=True)])
-        trace["starts"] = starts.repeat(-(-TRACE_STEPS // len(starts)))[:TRACE_STEPS]
-        trace |= {f"seen.{name}": tensor for name, tensor in self.seen.state_dict().items()}
-        data = checkpoint.encoded(trace, self.config, self.spec, {"step": self.step})
-        self._put(self.folder / "trace.safetensors", data)
-
-    def _put(self, path: Path, data: bytes) -> None:
-        """Now, or soon where there is `files`."""
-        write = partial(checkpoint.put, path, data)
-        if self.files:
-            self.files.add(write)
-        else:
-            write()
 
     def save(self, reason: str) -> Saved:
         """The episodes under a name of their own first, then the checkpoint that names them, then the old ones go: a
@@ -266,7 +211,7 @@ class Run:
         tensors = {f"learner.{name}": tensor for name, tensor in self.learner.state_dict().items()}
         tensors |= {"exploration": self.exploration.get_state(), "sampling": self.sampling.get_state()}
         tensors |= {f"seen.{name}": tensor for name, tensor in self.seen.state_dict().items()}
-        meta = self._meta()
+        meta = self.header(self.where(), self.learner)
         if reason != "finished":
             episodes = self.replay.state_dict()
             if self.ahead is not None:
@@ -310,7 +255,7 @@ class Run:
             self.eval_env.load_state_dict(header["eval_env_state"])
         self.step, self.next_eval = header["step"], header["next_eval"]
         self.clock = Clock(**header["seconds"])
-        self._last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
+        self.last_eval = Evaluation(**header["evaluation"]) if header["evaluation"] else None
 
 
 @torch.no_grad()

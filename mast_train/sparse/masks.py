@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -97,6 +98,12 @@ class Masks:
             if mask.shape != self._masks[name].shape:
                 raise ValueError(f"mask {name} has shape {list(mask.shape)}, expected {list(self._masks[name].shape)}")
             self._masks[name].copy_(mask)
+
+    def frozen(self) -> Masks:
+        """As they are now, to look at: they change no more."""
+        kept = copy.copy(self)
+        kept._masks = {name: mask.clone() for name, mask in self._masks.items()}
+        return kept
 
     def apply_to_gradients(self) -> None:
         """Zero the gradient of every absent connection, so that neither clipping nor the optimiser sees it."""

@@ -11,10 +11,14 @@ from mast_runtime.shell import RunsOption, console, typer
 
 def sweep(
     file: Annotated[Path, typer.Argument(help="Sweep file (docs/sweeps.md).")],
-    jobs: Annotated[int | None, typer.Option(min=1, help="Processes at once (default: a core each).")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes at once (default: a core each; 1 on a GPU).")
+    ] = None,
     together: Annotated[
         int | None,
-        typer.Option(min=1, help="Most cells of a process: they differ in seed and rate alone (default: 1)."),
+        typer.Option(
+            min=1, help="Most cells of a process: they differ in seed and rate alone (default: 1; 64 on a GPU)."
+        ),
     ] = None,
     ray: Annotated[str | None, typer.Option(help="Address of a Ray cluster to run the cells on.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what they would cost.")] = False,
@@ -24,8 +28,9 @@ def sweep(
 
     The same command goes on with what is left.
     """
-    from mast_train.sweeps.run import LocalWorker, default_jobs, print_outcome, run_sweep
+    from mast_train.sweeps.run import LocalWorker, print_outcome, run_sweep
     from mast_train.sweeps.sweep import load_sweep
+    from mast_train.sweeps.width import default_jobs, default_together
 
     plan = load_sweep(file)
     if dry_run:
@@ -39,6 +44,7 @@ def sweep(
         with cluster(ray, plan) as (launch, cluster_jobs):
             outcome = run_sweep(plan, runs, jobs or cluster_jobs, launch, console, together)
     else:
+        together = together or default_together(plan)
         outcome = run_sweep(plan, runs, jobs or default_jobs(plan), LocalWorker, console, together)
     print_outcome(outcome, runs / plan.name, console)
     raise typer.Exit(outcome.exit_code)

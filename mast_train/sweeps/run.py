@@ -88,13 +88,13 @@ def train_command(names: Sequence[str], folder: Path) -> list[str]:
 
 def units(cells: Sequence[Cell], folder: Path, most: int) -> list[list[Cell]]:
     """Cells that one process trains, up to `most`: they differ in seed and learning rate alone, and all have a
-    checkpoint or none has. In the order of the first of each."""
+    checkpoint or none has; with train.overlap each is alone. In the order of the first of each."""
     found: dict[tuple[bool, str], list[list[Cell]]] = {}
     order: list[list[Cell]] = []
     for cell in cells:
         alike = override(cell.config, {"seed": 0, "train.lr": 1.0})
         open_units = found.setdefault((_saved(folder / cell.name), to_toml(alike)), [])
-        if not open_units or len(open_units[-1]) == most:
+        if not open_units or len(open_units[-1]) == most or cell.config.train.overlap:
             open_units.append([])
             order.append(open_units[-1])
         open_units[-1].append(cell)
@@ -120,12 +120,6 @@ class Outcome:
         return 130 if self.interrupted else int(bool(self.failed or self.waiting))
 
 
-def default_jobs(sweep: Sweep) -> int:
-    """One cell per core, by the threads of the cell that takes most."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return sweep.jobs or max(1, cores // max(group.config.threads for group in sweep.groups))
-
-
 def run_sweep(
     sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Console, together: int | None = None
 ) -> Outcome:
@@ -137,7 +131,7 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "running this sweep"), _signals() as stop:
         planned_cells(sweep, folder)
-        runner = _Runner(sweep.name, folder, jobs, together or sweep.together, launch, console, stop)
+        runner = _Runner(sweep.name, folder, jobs, together or sweep.together or 1, launch, console, stop)
         _write_plan(sweep, folder, choose_rates(sweep, folder))
         runner.run(tuning_cells(sweep))
         choices = choose_rates(sweep, folder)

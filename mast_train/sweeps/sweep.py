@@ -62,8 +62,8 @@ class Tuning:
 class Sweep:
     """A parsed sweep file.
 
-    jobs: processes at once; None: as many as the machine has cores for. together: the most cells that one process
-    trains, of those that differ in seed and learning rate alone.
+    jobs: processes at once. together: the most cells that one process trains, of those that differ in seed and
+    learning rate alone. None: by the machine (sweeps/width.py).
     """
 
     name: str
@@ -71,7 +71,7 @@ class Sweep:
     tuning: Tuning | None
     evaluations: int | None
     jobs: int | None
-    together: int
+    together: int | None
 
 
 @dataclass(frozen=True)
@@ -122,8 +122,8 @@ def parse_sweep(tree: Mapping[str, Any], name: str) -> Sweep:
     chosen = str(head.get("name", name))
     if slug(chosen) != chosen:
         raise UserError(f"sweep.name = {chosen!r}: expected letters, digits, '-', '_' and '.'")
-    together = whole(head.get("together", 1), "sweep.together") or 1
-    return Sweep(chosen, groups, tuning, evaluations, whole(head.get("jobs"), "sweep.jobs"), together)
+    jobs, together = (whole(head.get(key), f"sweep.{key}") for key in ("jobs", "together"))
+    return Sweep(chosen, groups, tuning, evaluations, jobs, together)
 
 
 def tuning_cells(sweep: Sweep) -> list[Cell]:

@@ -14,10 +14,14 @@ from mast_train.experience.packed import PackedRows
 from mast_train.networks.agents import GroupedNets
 
 
-def to_places(nets: GroupedNets, x: Tensor) -> Tensor:
-    """[K,C,N,F] -> [G,F,P]."""
+def to_places(nets: GroupedNets, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """[K,C,N,F] -> [G,F,P]; out: where to write it, its places adjacent."""
     (k, c, n, width), own = x.shape, nets.groups // nets.seeds
-    return x.view(k, c, own, n // own, width).permute(0, 2, 4, 1, 3).reshape(nets.groups, width, -1)
+    found = x.view(k, c, own, n // own, width).permute(0, 2, 4, 1, 3)
+    if out is None:
+        return found.reshape(nets.groups, width, -1)
+    out.view(k, own, width, c, n // own).copy_(found)
+    return out
 
 
 def from_places(nets: GroupedNets, x: Tensor, agents: int) -> Tensor:
