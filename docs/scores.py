@@ -155,6 +155,24 @@ def learned(folder: str, names: Sequence[str], steps: Sequence[int]) -> str:
     return table(["each seed at", *(f"{step:,} steps" for step in steps)], lines)
 
 
+def sooner() -> str:
+    """results.md: teams of one network beside networks of their own at the same steps of runs of unlike length."""
+    wanted = {
+        "8m, mast-double, one network": ("8m-shared", "mast-double"),
+        "8m, mast-active, one each": ("8m", "mast-active, 2e-3 falling"),
+        "3s5z, mast-double, one network": ("3s5z-shared", "mast-double"),
+        "3s5z, mast-double, one each": ("3s5z", "mast-active, max with double Q, 2e-3 falling"),
+        "2s3z, mast-double, one network": ("2s3z-shared", "mast-double"),
+        "2s3z, mast-double, one each": ("2s3z", "mast-active, max with double Q, 2e-3 falling"),
+    }
+    steps, lines = (100_000, 200_000, 300_000, 400_000), []
+    for text, (folder, name) in wanted.items():
+        row = by_name(folder)[name]
+        at = [[next(value for when, value in curve if when >= step) for curve in row.curves] for step in steps]
+        lines.append([text, str(len(row.curves)), *(_value(mean(values)) for values in at)])
+    return table(["mean win rate at", "seeds", *(f"{step:,}" for step in steps)], lines)
+
+
 def rates(folder: str) -> str:
     """results.md: what tuning found on its own seed; the rate that was taken is bold."""
     (choices,) = _results(folder)["choices"].values()
