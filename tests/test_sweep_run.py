@@ -22,9 +22,8 @@ from mast_train.settings.config import to_toml
 from mast_train.settings.errors import UserError
 from mast_train.sweeps import width
 from mast_train.sweeps.display import Status
-from mast_train.sweeps.plan import print_plan
 from mast_train.sweeps.run import run_sweep, units
-from mast_train.sweeps.state import cell_state, choose_rates, planned_cells, run_status
+from mast_train.sweeps.state import cell_state, choose_rates
 from mast_train.sweeps.sweep import final_cells, tuning_cells
 from mast_train.sweeps.width import Width, width_of
 
@@ -171,49 +170,6 @@ def test_a_cell_of_another_configuration_is_refused(tmp_path, quick):
     (tmp_path / f"{cell.name}.toml").unlink()
     with pytest.raises(UserError, match="did not start"):
         cell_state(cell, tmp_path)
-
-
-def test_a_dry_run_estimates_from_finished_runs_of_the_map(tmp_path):
-    sweep = parsed('sweep = { seeds = [0, 1, 2], steps = 120, name = "s" }\naxes.method = ["mast"]')
-    finish(final_cells(sweep, {})[0], tmp_path / "s")
-    assert [state for _, state, _ in planned_cells(sweep, tmp_path / "s")] == ["finished", "absent", "absent"]
-    console = Console(width=200)
-    with console.capture() as capture:
-        print_plan(sweep, tmp_path, Width(2), console)
-    assert "2 cells to run; 4 s one after another, 2 s with 2 at once" in capture.get()
-    with console.capture() as capture:
-        print_plan(parsed('axes.method = ["mast"]\naxes.map = ["8m"]'), tmp_path, Width(2), console)
-    assert "for want of a finished run to measure by: 8m qmix" in capture.get()
-
-
-def test_a_dry_run_counts_the_slowest_cell_of_each_process(tmp_path):
-    sweep = parsed('sweep = { seeds = 5, steps = 120, name = "s" }\naxes.method = ["mast"]')
-    cells, folder, console = final_cells(sweep, {}), tmp_path / "s", Console(width=200)
-    finish(cells[0], folder)
-    for planned, words in (
-        (
-            Width(1, 64, divided=True),
-            "4 cells to run in one process; 2 s one after another, 2 s with 1 at once\nat ",
-        ),
-        (Width(2, 3), "4 cells to run in 2 processes; 4 s one after another, 2 s with 2 at once\nat the speed of"),
-        (Width(3), "4 cells to run; 8 s one after another, 4 s with 3 at once\n"),
-    ):
-        with console.capture() as capture:
-            print_plan(sweep, tmp_path, planned, console)
-        assert words in capture.get()
-    assert "shared a process" not in capture.get()
-
-
-def test_a_late_evaluation_does_not_set_a_run_back(tmp_path):
-    """Evaluations that wait for each other are logged after later steps."""
-    rows = [
-        {"kind": "evaluation", "step": 0, "elapsed_s": 1.0, "win_rate": 0.0},
-        {"kind": "train", "step": 1000, "elapsed_s": 10.0},
-        {"kind": "train", "step": 1100, "elapsed_s": 11.0},
-        {"kind": "evaluation", "step": 600, "elapsed_s": 12.0, "win_rate": 0.5},
-    ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert run_status(tmp_path) == Status(1100, 0.5, 100.0)
 
 
 def command(*arguments):

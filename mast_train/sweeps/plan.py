@@ -85,9 +85,7 @@ def _cost(phases: Sequence[Sequence[Sequence[Cell]]], estimates: Mapping[str, fl
     at_once = sum(_at_once(phase, width.jobs) for phase in seconds)
     words += f"; {duration(total)} one after another, {duration(at_once)} with {width.jobs} at once"
     if width.together > 1:
-        words += (
-            "\nat the speed of the finished runs: not known is whether those shared a process, which slows each cell"
-        )
+        words += "\nby the speed of finished runs; whether those shared a process, which slows a cell, is not known"
     return words
 
 
