@@ -253,8 +253,8 @@ class _Runner:
         if left:
             halves = units(left, self._folder, -(-len(left) // 2))
             queue += halves
-            reason = "".join(f": {line}" for line in last_lines(log).splitlines()[-1:])
-            display.split(left, len(halves), f"ended with exit code {code}{reason}")
+            reason = "".join(f": {line.removeprefix('error: ')}" for line in last_lines(log).splitlines()[-1:])
+            display.split(left, len(halves), f"exit code {code}{reason}")
 
 
 def last_lines(path: Path) -> str:
