@@ -27,6 +27,7 @@ from mast_train.settings.errors import UserError
 from mast_train.sweeps.display import Status
 from mast_train.sweeps.run import run_sweep
 from mast_train.sweeps.sweep import parse_sweep
+from mast_train.sweeps.width import Width
 
 ROOT = Path(__file__).resolve().parent.parent
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -88,7 +89,7 @@ def swept(tmp_path_factory):
     root = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mast_train.sweeps.run.POLL_SECONDS", 0.0)
-        outcome = run_sweep(parse_sweep(tomllib.loads(SWEEP), "small"), root, 1, Trained, Console(quiet=True))
+        outcome = run_sweep(parse_sweep(tomllib.loads(SWEEP), "small"), root, Width(1), Trained, Console(quiet=True))
     assert outcome.exit_code == 0 and len(outcome.finished) == 6 + 10
     for name, latency in (("dense", 2.0), ("mast_50", 1.5), ("mast_80", 0.5)):
         folder = root / "small" / f"recall-qmix-{name}-seed0"
@@ -198,7 +199,7 @@ def test_a_game_without_winning_is_compared_by_return(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mast_train.sweeps.run.POLL_SECONDS", 0.0)
         sweep = parse_sweep(tomllib.loads(text + 'method = ["dense", "mast"]'), "g")
-        assert run_sweep(sweep, tmp_path, 1, Trained, console).exit_code == 0
+        assert run_sweep(sweep, tmp_path, Width(1), Trained, console).exit_code == 0
     shown = console.export_text()
     assert re.search(r"dense-seed0: return -?\d", shown) and "win rate" not in shown
     (choice, _) = json.loads((tmp_path / "g" / "sweep.json").read_text())["choices"].values()

@@ -17,20 +17,21 @@ import pytest
 from rich.console import Console
 from test_sweep import ROOT, TINY, TUNED, parsed
 
+from mast_train.envs import ENVS
 from mast_train.settings.config import to_toml
 from mast_train.settings.errors import UserError
 from mast_train.sweeps import width
 from mast_train.sweeps.display import Status
-from mast_train.sweeps.plan import print_plan
 from mast_train.sweeps.run import run_sweep, units
-from mast_train.sweeps.state import cell_state, choose_rates, planned_cells
+from mast_train.sweeps.state import cell_state, choose_rates
 from mast_train.sweeps.sweep import final_cells, tuning_cells
+from mast_train.sweeps.width import Width, width_of
 
 
 def finish(cell, folder, win_rate=1.0, status="finished"):
     """What a trained cell leaves."""
     run = folder / cell.name
-    run.mkdir(parents=True)
+    run.mkdir(parents=True, exist_ok=True)
     (folder / f"{cell.name}.toml").write_text(to_toml(cell.config))
     (run / "config.toml").write_text(to_toml(cell.config))
     (run / "run.json").write_text(json.dumps({"status": status}))
@@ -39,10 +40,12 @@ def finish(cell, folder, win_rate=1.0, status="finished"):
 
 
 class Instant:
-    """A worker that is done when first asked. ends: cell name -> exit code, 0 when not named."""
+    """A worker that is done when first asked. ends: cell name -> exit code, 0 when not named. saves: when some cells
+    fail, those beside them leave a checkpoint."""
 
-    def __init__(self, ends=None, win_rates=None):
+    def __init__(self, ends=None, win_rates=None, saves=False):
         self.ends, self.win_rates, self.launched, self.most, self.running = ends or {}, win_rates or {}, [], 0, 0
+        self.saves = saves
 
     def __call__(self, cells, folder):
         self.launched.append([cell.name for cell in cells])
@@ -52,6 +55,10 @@ class Instant:
         (folder / f"{cells[0].name}.log").write_text("line\nerror: the reason\n")
         for cell in cells if code == 0 else ():
             finish(cell, folder, self.win_rates.get(cell.config.train.lr, 1.0))
+        for cell in cells if code and self.saves else ():
+            if cell.name not in self.ends:
+                finish(cell, folder, status="failed")
+                (folder / cell.name / "checkpoint.safetensors").touch()
         outer = self
 
         class Done:
@@ -75,25 +82,55 @@ def test_finished_cells_are_not_run_again_and_failures_do_not_stop_the_others(tm
     cells = final_cells(sweep, {})
     finish(cells[0], tmp_path / "s")
     launch = Instant({cells[1].name: 3})
-    outcome = run_sweep(sweep, tmp_path, 1, launch, Console(quiet=True))
+    outcome = run_sweep(sweep, tmp_path, Width(1), launch, Console(quiet=True))
     assert launch.launched == [[cells[1].name], [cells[2].name]] and launch.most == 1
     assert outcome.finished == [cells[0].name, cells[2].name] and outcome.exit_code == 1
     assert outcome.failed == {cells[1].name: "line\nerror: the reason"}
-    again = run_sweep(sweep, tmp_path, 2, Instant(), Console(quiet=True))
+    again = run_sweep(sweep, tmp_path, Width(2), Instant(), Console(quiet=True))
     assert len(again.finished) == 3 and again.exit_code == 0
     assert not (tmp_path / "s" / ".lock").exists()
 
 
-def test_a_gpu_has_one_process_of_many_cells_where_nobody_says_otherwise(monkeypatch):
+@pytest.mark.parametrize(
+    ("saves", "sizes", "parts"), [(False, [16, 8, 8, 4, 4, 2, 2, 1, 1], "halves"), (True, [16, 8, 1, 7], "3 parts")]
+)
+def test_a_process_of_many_cells_that_failed_goes_on_in_halves(tmp_path, quick, saves, sizes, parts):
+    """Cells with and without a checkpoint stay apart."""
+    sweep = parsed('sweep = { seeds = 16, name = "s" }\naxes.method = ["mast"]')
+    cells, console = final_cells(sweep, {}), Console(width=200)
+    launch = Instant({cells[3].name: 2}, saves=saves)
+    with console.capture() as capture:
+        outcome = run_sweep(sweep, tmp_path, Width(1, 64), launch, console)
+    assert [len(names) for names in launch.launched] == sizes
+    assert list(outcome.failed) == [cells[3].name] and len(outcome.finished) == 15
+    assert f"the process of {cells[0].name} and 15 more ended after" in capture.get()
+    assert f"with exit code 2: the reason; its {parts} go on" in capture.get()
+
+
+def test_smax_on_a_gpu_has_one_process_of_many_cells_where_nobody_says_otherwise(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    fills, cores = Width(1, 64, divided=True), Width(3)
     for gpu, given, expected in (
-        (True, "", (1, 64)), (False, "", (3, 1)), (True, 'set.device = "cpu"', (3, 1)),
-        (False, 'set.device = "cuda"', (1, 64)), (True, "sweep = { jobs = 2, together = 3 }", (2, 3)),
-        (True, 'set.env.name = "smac"', (1, 1)),
+        (True, "", fills), (False, "", cores), (True, 'set.device = "cpu"', cores),
+        (False, 'set.device = "cuda"', fills), (True, "sweep = { jobs = 2, together = 3 }", Width(2, 3)),
+        (True, "sweep = { together = 8 }", Width(1, 8)), (True, "sweep = { jobs = 4 }", Width(4, 64, divided=True)),
+        (True, 'axes.device = ["cpu", "cuda"]', cores),
     ):  # fmt: skip
         monkeypatch.setattr(width, "has_gpu", lambda gpu=gpu: gpu)
-        monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
-        sweep = parsed(f'{given}\naxes.method = ["mast"]')
-        assert (width.default_jobs(sweep), width.default_together(sweep)) == expected, given
+        assert width_of(parsed(f'{given}\naxes.method = ["mast"]')) == expected, given
+    monkeypatch.setattr(width, "has_gpu", lambda: True)
+    for name in set(ENVS) - {"smax"}:
+        sweep = parsed(f'set.env.name = "{name}"\nset.env.map = "{ENVS[name].map or "game"}"\naxes.method = ["mast"]')
+        assert width_of(sweep) == cores, name
+
+
+def test_given_processes_share_the_cells_where_nobody_says_how_many_each_trains(tmp_path, quick):
+    sweep = parsed('sweep = { seeds = 12, name = "s" }\nset.device = "cuda"\naxes.method = ["mast"]')
+    launch = Instant()
+    run_sweep(sweep, tmp_path, width_of(sweep, jobs=4), launch, Console(quiet=True))
+    assert [len(names) for names in launch.launched] == [3, 3, 3, 3] and launch.most == 4
+    assert [width_of(sweep).most(cells) for cells in (1, 12, 200)] == [1, 12, 64]
+    assert width_of(sweep, jobs=4, together=2).most(12) == 2
 
 
 def test_cells_that_play_ahead_are_alone_in_their_process(tmp_path):
@@ -103,7 +140,7 @@ def test_cells_that_play_ahead_are_alone_in_their_process(tmp_path):
 
 def test_a_sweep_tunes_first_and_records_its_choices(tmp_path, quick):
     launch = Instant(win_rates={1e-3: 0.25, 5e-4: 0.75})
-    outcome = run_sweep(parsed(TUNED), tmp_path, 2, launch, Console(quiet=True))
+    outcome = run_sweep(parsed(TUNED), tmp_path, Width(2), launch, Console(quiet=True))
     assert launch.most == 2 and outcome.exit_code == 0
     assert all(name.startswith("tune-") for (name,) in launch.launched[:4]) and len(launch.launched) == 16
     plan = json.loads((tmp_path / "file" / "sweep.json").read_text())
@@ -115,7 +152,7 @@ def test_a_sweep_tunes_first_and_records_its_choices(tmp_path, quick):
 
 def test_a_row_whose_tuning_failed_is_named_and_not_guessed(tmp_path, quick):
     sweep = parsed(TUNED)
-    outcome = run_sweep(sweep, tmp_path, 2, Instant({tuning_cells(sweep)[0].name: 1}), Console(quiet=True))
+    outcome = run_sweep(sweep, tmp_path, Width(2), Instant({tuning_cells(sweep)[0].name: 1}), Console(quiet=True))
     assert outcome.exit_code == 1 and choose_rates(sweep, tmp_path / "file") == {}
     assert [line.split(":")[0] for line in outcome.waiting] == [
         "3m/qmix/mast", "8m/qmix/mast", "3m/qmix/off", "8m/qmix/off"
@@ -133,19 +170,6 @@ def test_a_cell_of_another_configuration_is_refused(tmp_path, quick):
     (tmp_path / f"{cell.name}.toml").unlink()
     with pytest.raises(UserError, match="did not start"):
         cell_state(cell, tmp_path)
-
-
-def test_a_dry_run_estimates_from_finished_runs_of_the_map(tmp_path):
-    sweep = parsed('sweep = { seeds = [0, 1, 2], steps = 120, name = "s" }\naxes.method = ["mast"]')
-    finish(final_cells(sweep, {})[0], tmp_path / "s")
-    assert [state for _, state, _ in planned_cells(sweep, tmp_path / "s")] == ["finished", "absent", "absent"]
-    console = Console(width=200)
-    with console.capture() as capture:
-        print_plan(sweep, tmp_path, 2, console)
-    assert "2 cells to run; 4 s one after another, 2 s with 2 at once" in capture.get()
-    with console.capture() as capture:
-        print_plan(parsed('axes.method = ["mast"]\naxes.map = ["8m"]'), tmp_path, 2, console)
-    assert "for want of a finished run to measure by: 8m qmix" in capture.get()
 
 
 def command(*arguments):

@@ -21,6 +21,7 @@ from mast_train.settings.errors import UserError
 from mast_train.settings.methods import preset
 from mast_train.sweeps.run import run_sweep, units
 from mast_train.sweeps.sweep import final_cells, parse_sweep, tuning_cells
+from mast_train.sweeps.width import Width
 
 CONSOLE = Console(quiet=True)
 FILE = """
@@ -102,7 +103,7 @@ def test_units_hold_what_differs_in_seed_and_rate_alone(tmp_path):
 def test_cells_whose_process_failed_go_on_alone(tmp_path, quick):  # noqa: F811
     tuning = tuning_cells(SWEEP)
     launch = Instant({tuning[0].name: 2})
-    outcome = run_sweep(SWEEP, tmp_path, 1, launch, CONSOLE, together=4)
+    outcome = run_sweep(SWEEP, tmp_path, Width(1, 4), launch, CONSOLE)
     assert launch.launched[0] == [tuning[0].name, tuning[2].name]
     assert [tuning[0].name] in launch.launched and [tuning[2].name] in launch.launched
     assert list(outcome.failed) == [tuning[0].name] and outcome.exit_code == 1

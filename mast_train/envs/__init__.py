@@ -22,7 +22,8 @@ class EnvRow:
     code: file of this folder and class. map, reward_scale: what `--env NAME` sets. extra: of mast-marl, what installs
     it. options: settings of `env` that its constructor takes by name; own_options: whatever else is in `env.options`
     goes to the scenario or factory, as the constructor's `options`. costly: training and evaluation take turns on one
-    set of environments, since each is a process of gigabytes. settings: what else of a run `--env NAME` sets.
+    set of environments, since each is a process of gigabytes. one_program: on a GPU one program steps those of all
+    seeds of a process. settings: what else of a run `--env NAME` sets.
     """
 
     code: str
@@ -32,6 +33,7 @@ class EnvRow:
     options: tuple[str, ...] = ()
     own_options: bool = False
     costly: bool = False
+    one_program: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -63,7 +65,7 @@ LONG_EPISODES = {
 networks follow as far for a step played as with one update a step at 0.005. Sparse actors and critics want width."""
 
 ENVS = {
-    "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale", "rounds")),
+    "smax": EnvRow("smax:SmaxEnv", "3m", 10.0, "train", ("reward_scale", "rounds"), one_program=True),
     "smac": EnvRow("smac:SmacEnv", "3m", 1.0, "train", SMAC_OPTIONS, costly=True),
     "vmas": EnvRow("vmas:VmasEnv", "navigation", 1.0, "vmas", _AGENT_WISE, own_options=True),
     "pettingzoo": EnvRow("pettingzoo:PettingZooEnv", "", 1.0, "pettingzoo", _AGENT_WISE, own_options=True),

@@ -92,6 +92,15 @@ class SweepDisplay:
         self._failed += word.startswith("FAILED")
         self.say(f"[{self._done}/{self._total}] {cell.name}: {word}, {duration(time.monotonic() - row.started)}")
 
+    def split(self, cells: Sequence[Cell], parts: int, word: str) -> None:
+        """The process of `cells` ended before they did, for the reason `word`; they go on in `parts` processes."""
+        after = duration(max(time.monotonic() - self._rows.pop(cell.name).started for cell in cells))
+        one = len(cells) == 1
+        others = "" if one else f" and {len(cells) - 1} more"
+        how = "it goes on alone" if one else f"its {'halves' if parts == 2 else f'{parts} parts'} go on"
+        counts = f"[{self._done}/{self._total}]"
+        self.say(f"{counts} the process of {cells[0].name}{others} ended after {after} with {word}; {how}")
+
     def remaining(self, queue: Sequence[Cell]) -> None:
         """Refresh; `queue`: what has not started."""
         self._queue, self._queued_steps = len(queue), sum(cell.config.train.total_steps for cell in queue)

@@ -31,6 +31,7 @@ from mast_train.settings.config import override, to_toml
 from mast_train.sweeps.display import Status, SweepDisplay
 from mast_train.sweeps.state import cell_state, choose_rates, chosen, planned_cells, run_status
 from mast_train.sweeps.sweep import Cell, Sweep, final_cells, rate_source, tuning_cells
+from mast_train.sweeps.width import Width
 
 POLL_SECONDS = 0.5
 LOG_LINES = 8
@@ -120,18 +121,13 @@ class Outcome:
         return 130 if self.interrupted else int(bool(self.failed or self.waiting))
 
 
-def run_sweep(
-    sweep: Sweep, root: Path, jobs: int, launch: Launch, console: Console, together: int | None = None
-) -> Outcome:
-    """Train every cell that is not finished, tuning first; failures are kept and the others go on. Raises UserError.
-
-    jobs: processes at once. together: the most cells of one process; None: as the sweep says.
-    """
+def run_sweep(sweep: Sweep, root: Path, width: Width, launch: Launch, console: Console) -> Outcome:
+    """Train every cell that is not finished, tuning first; failures are kept and the others go on. Raises UserError."""
     folder = root / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "running this sweep"), _signals() as stop:
         planned_cells(sweep, folder)
-        runner = _Runner(sweep.name, folder, jobs, together or sweep.together or 1, launch, console, stop)
+        runner = _Runner(sweep.name, folder, width, launch, console, stop)
         _write_plan(sweep, folder, choose_rates(sweep, folder))
         runner.run(tuning_cells(sweep))
         choices = choose_rates(sweep, folder)
@@ -175,12 +171,10 @@ def _write_plan(sweep: Sweep, folder: Path, choices: dict[str, Any]) -> None:
 
 
 class _Runner:
-    """Keeps `jobs` processes in training until no cell is left or a stop is asked for."""
+    """Keeps as many processes in training as the width says until no cell is left or a stop is asked for."""
 
-    def __init__(
-        self, name: str, folder: Path, jobs: int, together: int, launch: Launch, console: Console, stop: _Stop
-    ) -> None:
-        self._name, self._folder, self._jobs, self._together, self._launch = name, folder, jobs, together, launch
+    def __init__(self, name: str, folder: Path, width: Width, launch: Launch, console: Console, stop: _Stop) -> None:
+        self._name, self._folder, self._width, self._launch = name, folder, width, launch
         self._console, self._stop = console, stop
         self._running: list[tuple[list[Cell], Worker]] = []
         self._stopped = 0
@@ -190,12 +184,13 @@ class _Runner:
         states = {cell.name: cell_state(cell, self._folder) for cell in cells}
         done = [cell.name for cell in cells if states[cell.name] == "finished"]
         self.outcome.finished += done
-        queue = units([cell for cell in cells if states[cell.name] != "finished"], self._folder, self._together)
+        left = [cell for cell in cells if states[cell.name] != "finished"]
+        queue = units(left, self._folder, self._width.most(len(left)))
         if not queue:
             return
-        with SweepDisplay(self._console, self._name, len(cells), len(done), self._jobs) as display:
+        with SweepDisplay(self._console, self._name, len(cells), len(done), self._width.jobs) as display:
             while (queue and not self._stop.requested) or self._running:
-                while queue and len(self._running) < self._jobs and not self._stop.requested:
+                while queue and len(self._running) < self._width.jobs and not self._stop.requested:
                     unit = queue.pop(0)
                     resumed = self._prepare(unit)
                     self._running.append((unit, self._launch(unit, self._folder)))
@@ -240,9 +235,9 @@ class _Runner:
         display.remaining([cell for unit in queue for cell in unit])
 
     def _ended(self, unit: list[Cell], code: int, display: SweepDisplay, queue: list[list[Cell]]) -> None:
-        """Take note of how each cell of a process ended. Of several that failed each is tried once more, alone: one
-        whose loss is no longer finite ends them all."""
-        log = self._folder / f"{unit[0].name}.log"
+        """Take note of how each cell of a process ended. Several that did not finish are queued again in halves: that
+        finds the one whose loss is no longer finite, which ends them all, and how many fit in memory."""
+        log, left = self._folder / f"{unit[0].name}.log", []
         for cell in unit:
             if cell_state(cell, self._folder) == "finished":
                 self.outcome.finished.append(cell.name)
@@ -251,11 +246,15 @@ class _Runner:
                 self.outcome.waiting.append(cell.name)
                 display.ended(cell, "stopped")
             elif len(unit) > 1:
-                queue.append([cell])
-                display.ended(cell, f"its process ended with exit code {code}; it goes on alone")
+                left.append(cell)
             else:
                 self.outcome.failed[cell.name] = last_lines(log) or f"exit code {code}"
                 display.ended(cell, f"FAILED, exit code {code}")
+        if left:
+            halves = units(left, self._folder, -(-len(left) // 2))
+            queue += halves
+            reason = "".join(f": {line.removeprefix('error: ')}" for line in last_lines(log).splitlines()[-1:])
+            display.split(left, len(halves), f"exit code {code}{reason}")
 
 
 def last_lines(path: Path) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mast_train.report.statistics import WIN_RATE, measure_of, score
+from mast_train.report.statistics import measure_of, score
 from mast_train.runs.folders import read_metrics
 from mast_train.settings.config import flatten, load_toml
 from mast_train.settings.errors import UserError
@@ -82,23 +82,31 @@ def cell_state(cell: Cell, folder: Path) -> str:
 
 
 def run_status(run: Path, configured: str = "auto") -> Status:
-    """Read off the end of a run's metrics.jsonl, scored by its `train.score`; nothing is known while there is none."""
+    """Read off the end of a run's metrics.jsonl, scored by its `train.score`; nothing is known while there is none.
+
+    Lines of one kind are in the order of their steps, but an evaluation may come after what was trained since.
+    """
     try:
         with (run / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
             lines = file.read().splitlines()
     except OSError:
         return Status()
-    step, elapsed, found, measure = 0, 0.0, None, WIN_RATE
+    (step, elapsed), evaluation, other = (0, 0.0), None, None
     for line in reversed(lines):
         try:
             row = json.loads(line)
         except ValueError:
             continue
-        if not step:
-            step, elapsed = row["step"], row["elapsed_s"]
+        step, elapsed = max((step, elapsed), (row["step"], row["elapsed_s"]))
         if row["kind"] == "evaluation":
-            measure = measure_of([row["win_rate"]], [configured])
-            found = row[measure]
+            evaluation = evaluation or row
+        else:
+            other = row
+        if evaluation and other:
             break
-    return Status(step, found, step / elapsed if elapsed > 0 else None, measure)
+    rate = step / elapsed if elapsed > 0 else None
+    if evaluation is None:
+        return Status(step, None, rate)
+    measure = measure_of([evaluation["win_rate"]], [configured])
+    return Status(step, evaluation[measure], rate, measure)

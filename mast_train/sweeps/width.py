@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from dataclasses import dataclass
 
 from mast_train.envs import ENVS
 from mast_train.sweeps.sweep import Sweep
@@ -12,23 +13,41 @@ ON_A_GPU = 64
 """Cells of a process that fills a card (docs/gpu.md)."""
 
 
-def default_jobs(sweep: Sweep) -> int:
-    """One process a core, by the threads of the cell that takes most; one in all where cells train on a GPU."""
-    if sweep.jobs or _on_gpu(sweep):
-        return sweep.jobs or 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // max(group.config.threads for group in sweep.groups))
+@dataclass(frozen=True)
+class Width:
+    """jobs: processes at once. together: the most cells of one. divided: nobody chose `together`, so that each of
+    `jobs` processes gets its share of the cells before any gets as many."""
+
+    jobs: int
+    together: int = 1
+    divided: bool = False
+
+    def most(self, cells: int) -> int:
+        """The most cells of one process while this many are left."""
+        return min(self.together, max(1, -(-cells // self.jobs))) if self.divided else self.together
 
 
-def default_together(sweep: Sweep) -> int:
-    """One cell a process; on a GPU as many as fill it, but of environments that are processes of their own."""
-    costly = any(ENVS[group.config.env.name].costly for group in sweep.groups if group.config.env.name in ENVS)
-    return sweep.together or (ON_A_GPU if _on_gpu(sweep) and not costly else 1)
+def width_of(sweep: Sweep, jobs: int | None = None, together: int | None = None) -> Width:
+    """As given, or as the sweep says, or by the machine.
+
+    One process a core, by the threads of the cell that takes most, of one cell. One process in all, of as many cells as
+    fill a GPU, where every cell trains on one in an environment that is one program there.
+    """
+    jobs, together = jobs or sweep.jobs, together or sweep.together
+    fills = all(_fills_a_gpu(group.config.env.name, group.config.device) for group in sweep.groups)
+    if jobs is None:
+        jobs = 1 if fills else max(1, _cores() // max(group.config.threads for group in sweep.groups))
+    if together is None and fills:
+        return Width(jobs, ON_A_GPU, divided=True)
+    return Width(jobs, together or 1)
 
 
-def _on_gpu(sweep: Sweep) -> bool:
-    devices = {group.config.device for group in sweep.groups}
-    return "cuda" in devices or ("auto" in devices and has_gpu())
+def _fills_a_gpu(env: str, device: str) -> bool:
+    return env in ENVS and ENVS[env].one_program and (device == "cuda" or (device == "auto" and has_gpu()))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_gpu() -> bool:
