@@ -52,6 +52,8 @@ def export_run(
     if not path.parent.is_dir():
         raise ExportError(f"{path.parent}: no such folder; create it first")
     _check_kind(bundle, rate_limit)
+    if chosen.check:
+        chosen.check(bundle, dtype)
     if bundle.contract.head is not None:
         limited = replace(bundle.contract.head, rate_limit=rate_limit)
         bundle = replace(bundle, contract=replace(bundle.contract, head=limited))

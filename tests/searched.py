@@ -22,25 +22,35 @@ def table(iterations: int = 3, candidates: int = 32, components: int = 3) -> np.
     return noise
 
 
-def searching(noise: np.ndarray, rate_limit: float | None = None, elites: int = 5) -> Head:
+def searching(noise: np.ndarray, rate_limit: float | None = None, elites: int = 5, head: Head = HEAD) -> Head:
     iterations, candidates, _ = noise.shape
-    return replace(HEAD, rate_limit=rate_limit, search=Search(WIDTH, candidates, elites, iterations, noise.tobytes()))
+    return replace(head, rate_limit=rate_limit, search=Search(WIDTH, candidates, elites, iterations, noise.tobytes()))
 
 
-def searching_bundle(seed: int = 0, rate_limit: float | None = None, blind: bool = False, **network) -> Bundle:
-    """A team of three under HEAD's bounds. blind: their values do not depend on the action."""
+def searching_bundle(
+    seed: int = 0,
+    rate_limit: float | None = None,
+    blind: bool = False,
+    head: Head = HEAD,
+    elites: int = 5,
+    candidates: int = 32,
+    **network,
+) -> Bundle:
+    """A team of three under a head's bounds. blind: their values do not depend on the action."""
     wide, rng = random_bundle(seed, n_actions=WIDTH, **network), np.random.default_rng(seed)
+    size = max(map(len, head.low))
 
     def critic(own: Network) -> Network:
-        # fc1 reads three components of the last action, not WIDTH values of a one-hot
-        columns = replace(wide.contract, n_actions=3).input_dim
+        # fc1 reads the components of the last action, not WIDTH values of a one-hot
+        columns = replace(wide.contract, n_actions=size).input_dim
         fc1 = random_layer(rng, "fc1", own.fc1.outputs, columns, 0.5, scale=0.3)
-        act = random_layer(rng, "act", WIDTH, 3, 0.999 if blind else 0.2)
+        act = random_layer(rng, "act", WIDTH, size, 0.999 if blind else 0.2)
         act = replace(act, values=act.values * 0.0) if blind else act
         fc3, bias = random_layer(rng, "fc3", 1, WIDTH, 0.1), rng.standard_normal(1).astype(np.float32)
         return replace(own, fc1=fc1, act=act, fc3=fc3, fc3_bias=bias, inputs=None, recording=None)
 
-    contract = replace(wide.contract, n_actions=3, head=searching(table(), rate_limit))
+    noise = table(3, candidates, size)
+    contract = replace(wide.contract, n_actions=size, head=searching(noise, rate_limit, elites, head))
     return replace(wide, contract=contract, networks=tuple(map(critic, wide.networks)))
 
 
@@ -54,7 +64,8 @@ def by_loops(bundle: Bundle, agent: int, p: np.ndarray) -> np.ndarray:
     """The action [A] in [-1, 1] that one agent's search finds from p [H], candidate by candidate."""
     head, network = bundle.contract.head, bundle.networks[bundle.agents[agent].network]
     assert head is not None and head.search is not None
-    size, noise, act, fc3 = len(head.low[agent]), table(), network.act.dense(), network.fc3.dense()[0]
+    size, act, fc3, search = len(head.low[agent]), network.act.dense(), network.fc3.dense()[0], head.search
+    noise = np.frombuffer(search.noise, "<f4").reshape(search.iterations, search.candidates, -1)
     mean, spread, best = [0.0] * size, [1.0] * size, [0.0] * size
     for numbers in noise.tolist():
         found = []
@@ -63,7 +74,7 @@ def by_loops(bundle: Bundle, agent: int, p: np.ndarray) -> np.ndarray:
             u = best if j == 1 else u
             y = [max(float(p[k]) + sum(float(act[k, a]) * u[a] for a in range(size)), 0.0) for k in range(WIDTH)]
             found.append((-sum(float(w) * x for w, x in zip(fc3, y, strict=True)), j, u))
-        elites = [u for *_, u in sorted(found)[: head.search.elites]]
+        elites = [u for *_, u in sorted(found)[: search.elites]]
         best, before = elites[0], mean
         mean = [sum(u[a] for u in elites) / len(elites) for a in range(size)]
         spread = [(sum((u[a] - before[a]) ** 2 for u in elites) / len(elites)) ** 0.5 for a in range(size)]

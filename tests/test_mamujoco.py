@@ -99,7 +99,7 @@ def test_a_page_draws_bodies_and_goes_along_with_them(tmp_path, monkeypatch, cap
     head = Head(tuple(tuple(-x for x in row) for row in bound), bound)
     random = random_bundle(1, 2, 12, 3, hidden=8)
     bundle = replace(random, contract=replace(random.contract, head=head))
-    where = EnvConfig("mamujoco", "HalfCheetah-2x3", episode_limit=12)
+    where = EnvConfig("mamujoco", "HalfCheetah-2x3", episode_limit=12, options={"render_mode": "rgb_array"})
     assert watch(bundle, where, 0, "auto", None, tmp_path / "a.html", 8.0).steps == 12
     (played,) = pages
     assert played.actions.shape == (12, 2, 3) and len(played.frames) == len(played.views) == 13

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +17,10 @@ from networks import random_bundle
 from searched import WIDTH, searching_bundle
 from test_web import ROOT, STEPS, needs_browser, needs_compiler, payload
 
+from mast_export.c.source import generate
 from mast_export.quantise import quantise
-from mast_export.web.page import Played, build
+from mast_export.web import wasm
+from mast_export.web.page import Played, _trace, build
 from mast_runtime import Bundle, Contract
 from mast_runtime.head import Head
 from mast_train.commands.explore import _frames, watch
@@ -26,12 +31,26 @@ from mast_train.envs.scene import Circle, Line, Scene
 from mast_train.settings.config import EnvConfig
 
 SIZES = [len(row) for row in HEAD.low]
+ZIG = ("cc", "-target", "wasm32-freestanding")
+DECIDE = """async (program, observed) => {
+  const bytes = Uint8Array.from(atob(program), (c) => c.charCodeAt(0));
+  const { act, reset, obs_at, obs_size, last_at, action_size, memory } =
+    (await WebAssembly.instantiate(bytes, {})).instance.exports;
+  const obs = new Float32Array(memory.buffer, obs_at(), obs_size());
+  reset();
+  try {
+    return observed.map((row) => {
+      obs.set(row);
+      return act() === 0 ? [...new Float32Array(memory.buffer, last_at(), action_size())] : null;
+    });
+  } catch (error) { return String(error); }
+}"""
 
 
-def continuous(bundle: Bundle) -> tuple[Played, dict[str, np.ndarray]]:
+def continuous(bundle: Bundle, steps: int = STEPS) -> tuple[Played, dict[str, np.ndarray]]:
     """Random observations of a continuous team, and what the reference makes of them: q, hidden, actions [T,N,...]."""
     rng, n = np.random.default_rng(0), len(bundle.agents)
-    obs = rng.standard_normal((STEPS, n, bundle.contract.obs_dim)).astype(np.float32)
+    obs = rng.standard_normal((steps, n, bundle.contract.obs_dim)).astype(np.float32)
     team: Any = bundle.team(backend="reference")
     found: dict[str, list] = {"q": [], "hidden": [], "action": [], "units": []}
     for row in obs:
@@ -39,11 +58,11 @@ def continuous(bundle: Bundle) -> tuple[Played, dict[str, np.ndarray]]:
         found["q"].append(team.q)
         found["hidden"].append(team.hidden)
         found["action"].append(team.scaled)
-    has = np.broadcast_to(Box(HEAD.low, HEAD.high).has[:n], (STEPS, n, 3))
+    has = np.broadcast_to(Box(HEAD.low, HEAD.high).has[:n], (steps, n, 3))
     arrays = {name: np.array(rows) for name, rows in found.items()}
-    reward = np.ones(STEPS, np.float32)
+    reward = np.ones(steps, np.float32)
     shapes = [["l", 0, 0, 1, 1, "#ff0000", 0.1, 1]]
-    frames, views = [shapes] * (STEPS + 1), [(-1.0 + t, -1.0, 2.0, 2.0) for t in range(STEPS + 1)]
+    frames, views = [shapes] * (steps + 1), [(-1.0 + t, -1.0, 2.0, 2.0) for t in range(steps + 1)]
     return Played(obs, has, arrays["action"], reward, frames, views, [], "three", "Finished"), arrays
 
 
@@ -79,6 +98,32 @@ def test_continuous_actions_in_the_page_are_the_references(tmp_path):
             check_words(browser, bundle, wanted)
             assert browser.value("document.querySelector('#battle svg').getAttribute('viewBox')") == "6 -1 2 2"
             assert browser.value(test_web.DRAWN) > 5000
+
+
+@needs_compiler
+@needs_browser
+@pytest.mark.parametrize("zig", [False, True])
+def test_a_search_of_many_candidates_has_its_stack_and_traps_without(zig, tmp_path, monkeypatch):
+    """Its arrays are larger than the tables; the module must not write over those, however small its stack."""
+    if zig:
+        pytest.importorskip("ziglang")
+        monkeypatch.setattr(wasm, "find_compiler", lambda: (sys.executable, "-m", "ziglang", *ZIG))
+    bundle = searching_bundle(3, hidden=8, candidates=16_000, elites=16_000)
+    bundle = replace(bundle, agents=bundle.agents[:1])
+    played, wanted = continuous(bundle, 3)
+    trace = _trace(bundle, played)
+    assert generate(bundle, 0, trace).stack_bytes > 300_000
+    modules = [wasm.compiled(bundle, 0, trace)]
+    monkeypatch.setattr(wasm, "_stack", lambda source: 65_536)
+    modules.append(wasm.compiled(bundle, 0, trace))
+    with Browser(tmp_path / "profile") as browser:
+        for module, fits in zip(modules, (True, False), strict=True):
+            program = json.dumps(base64.b64encode(module).decode())
+            found = browser.value(f"({DECIDE})({program}, {json.dumps(played.obs[:, 0].tolist())})")
+            if fits:
+                assert np.array(found) == pytest.approx(wanted["action"][:, 0, : SIZES[0]], abs=1e-4)
+            else:
+                assert "memory access out of bounds" in found
 
 
 def check_words(browser: Browser, bundle: Bundle, wanted: dict[str, np.ndarray]) -> None:

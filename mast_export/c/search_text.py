@@ -52,29 +52,49 @@ static float value_of(const float *read, const float *u)
     return sum;
 }
 
+/* Puts place j, of this key, into a heap whose root is gone; parents go after their children: of a smaller key, or of
+ * an equal key and a later place. */
+static void sink(int32_t *keys, int *order, int size, int32_t key, int j)
+{
+    int i = 0, child;
+    while ((child = 2 * i + 1) < size) {
+        const int next = child + 1;
+        if (next < size && (keys[next] != keys[child] ? keys[next] < keys[child] : order[next] > order[child]))
+            child = next;
+        if (keys[child] != key ? keys[child] > key : order[child] < j)
+            break;
+        keys[i] = keys[child];
+        order[i] = order[child];
+        i = child;
+    }
+    keys[i] = key;
+    order[i] = j;
+}
+
 /* The places of the largest values, the earlier of those that are equal on a grid of the largest. */
 static void find_elites(const float *values, int *order)
 {
     float largest = 0.0f;
     for (int j = 0; j < CANDIDATES; j++)
         largest = values[j] > largest ? values[j] : -values[j] > largest ? -values[j] : largest;
-    const float grid = largest * @GRID@f;
     int32_t keys[ELITES];
-    for (int j = 0, kept = 0; j < CANDIDATES; j++) {
-        const float steps = grid > 0.0f ? values[j] / grid : 0.0f;
+    for (int e = 0; e < ELITES; e++) {
+        keys[e] = INT32_MIN;
+        order[e] = 0;
+    }
+    for (int j = 0; j < CANDIDATES; j++) {
+        /* of a largest with a finite inverse, whichever way it is divided by: only a finite number has an integer */
+        const float steps = largest > 1.2e-38f ? values[j] / largest * @GRID@f : 0.0f;
         const int32_t key = (int32_t)(steps < 0.0f ? steps - 0.5f : steps + 0.5f);
-        int place = kept;
-        for (; place > 0 && keys[place - 1] < key; place--) {
-            if (place < ELITES) {
-                keys[place] = keys[place - 1];
-                order[place] = order[place - 1];
-            }
-        }
-        if (place < ELITES) {
-            keys[place] = key;
-            order[place] = j;
-            kept += kept < ELITES;
-        }
+        if (key > keys[0])
+            sink(keys, order, ELITES, key, j);
+    }
+    for (int last = ELITES - 1; last > 0; last--) {
+        const int32_t key = keys[last];
+        const int j = order[last];
+        keys[last] = keys[0];
+        order[last] = order[0];
+        sink(keys, order, last, key, j);
     }
 }
 
@@ -178,7 +198,7 @@ def words(search: Search, network: Network, size: int) -> dict[str, str]:
         "ITERATIONS": str(search.iterations),
         "CANDIDATES": str(search.candidates),
         "ELITES": str(search.elites),
-        "GRID": str(np.float32(GRID)),
+        "GRID": str(np.float32(1.0 / GRID)),
         "COMPONENTS": _listed([f"u{k} = u[{k}]" for k in range(size)], ", "),
         "PRODUCTS": _listed([f"w[{k}] * u{k}" for k in range(size)], " + "),
     }

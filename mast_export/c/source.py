@@ -40,11 +40,13 @@ TAKEN = ("stdint", "stddef", "stdio", "string", "test", "main")
 class Source:
     """The files of one agent's folder, and the bytes of its constant tables.
 
-    trace: what its test plays, of its own components where actions are continuous. fixed: the integers it computes.
+    stack_bytes: of the local arrays of a decision, the largest part of its stack. trace: what its test plays, of its
+    own components where actions are continuous. fixed: the integers it computes.
     """
 
     files: dict[str, str]
     table_bytes: int
+    stack_bytes: int
     trace: Trace
     fixed: Fixed | None = None
 
@@ -59,6 +61,13 @@ def check_prefix(prefix: str) -> str:
     return prefix
 
 
+def check_kind(bundle: Bundle, dtype: str) -> None:
+    """Raises ExportError for a team that C cannot compute with weights of this type."""
+    head = bundle.contract.head
+    if dtype == "i8" and head is not None and head.search is not None:
+        raise ExportError("the team searches for its actions, which C computes in float; export f32 or f16, not i8")
+
+
 def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: bool = False) -> Source:
     """The C files of agent k, whose names begin with `prefix`; `trace` (N = 1) becomes its tests.
 
@@ -66,18 +75,17 @@ def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: 
     and trace give the same text. Raises ExportError for a network that integers cannot hold.
     """
     info, fixed = bundle.agents[k], fixed or weights_dtype(bundle) == "i8"
+    check_kind(bundle, "i8" if fixed else "f32")
     contract, network, trace = alone(bundle, k, trace)
     words = _common_words(info, contract, network, prefix, fixed) | _identity_words(bundle.identity)
-    if fixed and contract.head is not None and contract.head.search is not None:
-        raise ExportError(f"{info.name} searches for its actions, which C computes in float; export f32 or f16, not i8")
     integers = fix(contract, network, trace) if fixed else None
     if integers:
-        code, own, table_bytes = _fixed(contract, network, integers, prefix)
+        code, own, table_bytes, stack_bytes = _fixed(contract, network, integers, prefix)
         tried = trials.fixed_trials(integers, trace)
     else:
-        code, own, table_bytes = _float(contract, network, prefix)
+        code, own, table_bytes, stack_bytes = _float(contract, network, prefix)
         tried = trials.float_trials(contract, network, trace, max(TEST_TOLERANCE, ERROR_LIMIT * trace.noise_of("f32")))
-    words |= {"TABLES": f"{table_bytes:,}"} | own | tried.words
+    words |= {"TABLES": f"{table_bytes:,}", "STACK": f"{stack_bytes:,}"} | own | tried.words
     names = {
         f"{prefix}.h": text.HEADER.replace("@FIXED_API@", fixed_text.API if fixed else ""),
         f"{prefix}.c": code,
@@ -86,7 +94,7 @@ def generate(bundle: Bundle, k: int, trace: Trace, prefix: str = PREFIX, fixed: 
         f"{prefix}_trace.h": tried.header,
     }
     files = {name: _fill(template, words) for name, template in names.items()}
-    return Source(files, table_bytes, trace, integers)
+    return Source(files, table_bytes, stack_bytes, trace, integers)
 
 
 def makefile(prefix: str, source: str = "src/", test: str = "test/") -> str:
@@ -128,8 +136,8 @@ def _identity_words(identity: Identity) -> dict[str, str]:
     return {name: re.sub(r"[^\w .()+-]", "_", value, flags=re.ASCII) for name, value in named.items()}
 
 
-def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict[str, str], int]:
-    """The code in float, the words it is filled with, and the bytes of its tables."""
+def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict[str, str], int, int]:
+    """The code in float, the words it is filled with, the bytes of its tables and those of its local arrays."""
     layers, recurrent = matrices(inner_network(contract, network)), _memory(network) == "gru"
     search = contract.head and contract.head.search
     biases: dict[str, tuple[NDArray, int]] = {"fc1": (network.fc1_bias, layers["fc1"].surplus)}
@@ -158,10 +166,12 @@ def _float(contract: Contract, network: Network, prefix: str) -> tuple[str, dict
     parts += [bounded_text.WITHIN, bounded_text.CODE] if contract.head else [choice_text.CODE]
     parts += [float_text.COPY, *([float_text.GRU] if recurrent else [])]
     size = sum(table.size_bytes for table in (*tables, *public))
-    return "\n".join([*parts, float_text.ACT]), _float_words(contract, network, layers), size
+    words, stack_bytes = _float_words(contract, network, layers)
+    return "\n".join([*parts, float_text.ACT]), words, size, stack_bytes
 
 
-def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]) -> dict[str, str]:
+def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]) -> tuple[dict[str, str], int]:
+    """Those, and the bytes of its local arrays."""
     h, fc1, outputs = network.hidden, network.fc1.outputs, network.fc2.outputs
     kind, memory = (choice_text, bounded_text)[contract.head is not None], _memory(network)
     search = contract.head and contract.head.search
@@ -175,10 +185,9 @@ def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]
     stack += search_text.stack(search, network, contract.n_actions) if search else 0
     kinds = ", ".join(dict.fromkeys(layer.kind.value_name for layer in layers.values()))
     last = contract.n_actions if contract.head else 1
-    return {
+    words = {
         "SUMMARY": f"{_connections(network)}; weights are stored as {kinds}, the step computes in float.",
         "STATE": f"{4 * (h * (memory == 'gru') + outputs + last):,}",
-        "STACK": f"{4 * stack:,}",
         "HIDDEN_TYPE": "float",
         "HIDDEN_UNIT": "",
         "Q_TYPE": "float",
@@ -192,6 +201,7 @@ def _float_words(contract: Contract, network: Network, layers: dict[str, Matrix]
         "LAST_ACTION": kind.FLOAT["LAST_ACTION"] if contract.last_action else "",
         **_calls(layers),
     }
+    return words, 4 * stack
 
 
 def _calls(layers: dict[str, Matrix]) -> dict[str, str]:
@@ -207,8 +217,8 @@ def _calls(layers: dict[str, Matrix]) -> dict[str, str]:
     return {f"{name.upper()}_CALL": layer.call(*arrays[name]) for name, layer in layers.items()}
 
 
-def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> tuple[str, dict[str, str], int]:
-    """The code in fixed point, the words it is filled with, and the bytes of its tables."""
+def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> tuple[str, dict[str, str], int, int]:
+    """The code in fixed point, the words it is filled with, the bytes of its tables and those of its local arrays."""
     tables, obs_bits = fixed_source.tables(fixed), fixed_source.obs_bits(fixed, prefix)
     own = fixed_source.words(fixed, tables)
     public, ranges = bounded_text.tables(contract.head, prefix, MEMORY) if contract.head else ([], [])
@@ -220,14 +230,14 @@ def _fixed(contract: Contract, network: Network, fixed: Fixed, prefix: str) -> t
     words = {
         "SUMMARY": summary,
         "STATE": f"{2 * fixed.hidden + 4 * actions + (2 * actions if contract.head else 4):,}",
-        "STACK": f"{2 * (contract.input_dim + fc1 + h):,}",
         "HIDDEN_TYPE": "int16_t",
         "HIDDEN_UNIT": f", times {MEMORY}",
         "Q_TYPE": "int32_t",
         "Q_UNIT": f", times {prefix.upper()}_Q_UNIT",
         "OVERFLOW": "never: what is too large is cut to what fits",
     }
-    return "\n".join(parts), words | own, sum(table.size_bytes for table in (*tables, *public))
+    size = sum(table.size_bytes for table in (*tables, *public))
+    return "\n".join(parts), words | own, size, 2 * (contract.input_dim + fc1 + h)
 
 
 def _memory(network: Network) -> str:

@@ -72,6 +72,7 @@ class Format:
     write: verifies every file before it counts; raises ExportError, OSError. suffixes: of the name of a whole team's
     file or folder, and of one agent's. dtypes: the types of weights it stores. build(path, target): compile the
     export's test for another machine, None where there is none. prefixed: it writes source, whose names have a prefix.
+    check(bundle, dtype): raises ExportError for a team that it cannot write in that type, before any work.
     """
 
     description: str
@@ -80,6 +81,7 @@ class Format:
     dtypes: tuple[str, ...] = tuple(VALUE_DTYPES)
     build: Callable[[Path, str], Path] | None = None
     prefixed: bool = False
+    check: Callable[[Bundle, str], None] | None = None
 
     def file_name(self, agent: int | None, dtype: str) -> str:
         """The default destination, in the run's folder."""

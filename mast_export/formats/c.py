@@ -10,7 +10,7 @@ import numpy as np
 from mast_export.c.build import cross_compile, find_compiler, run_test
 from mast_export.c.library import library
 from mast_export.c.ranges import ranges
-from mast_export.c.source import PREFIX, Source, check_prefix, generate
+from mast_export.c.source import PREFIX, Source, check_kind, check_prefix, generate
 from mast_export.errors import ExportError
 from mast_export.fixed import MEMORY, TANH_ERROR
 from mast_export.formats.base import Exported, Format, Request
@@ -68,7 +68,9 @@ def export_c(
     chosen = range(len(bundle.agents)) if agent is None else [agent]
     names = {k: _name(prefix, k if agent is None else None) for k in chosen}
     folders = {k: "." if agent is not None else names[k] if prefix else f"agent_{k}" for k in chosen}
-    dtype, compiler = dtype or weights_dtype(bundle), find_compiler()
+    dtype = dtype or weights_dtype(bundle)
+    check_kind(bundle, dtype)
+    compiler = find_compiler()
     fixed = dtype == "i8"
     bundle = bundle if fixed or dtype == weights_dtype(bundle) else quantise(bundle, dtype)
     with replaced(path, MARK, "a C export") as fresh:
@@ -157,4 +159,4 @@ def _same_bits(source: Source, found: tuple, report: Parity) -> Parity:
     return report
 
 
-FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True)}
+FORMATS = {"c": Format("C", write, ("-c", "-c"), build=cross_compile, prefixed=True, check=check_kind)}

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from mast_export.c.source import generate
+from mast_export.c.source import Source, generate
 from mast_export.errors import ExportError
 from mast_export.verify import Trace
 from mast_runtime import Bundle
@@ -27,7 +27,12 @@ FLAGS = (
     "-nostdlib",
 )
 """Fast math lets the sums of dense rows use vectors, in another order; bulk memory stands in for memcpy."""
-LINK = ("-Wl,--no-entry", "-Wl,--strip-all", "-Wl,-z,stack-size=262144")
+LINK = ("-Wl,--no-entry", "-Wl,--strip-all")
+STACK_FIRST = "-Wl,--stack-first"
+"""The stack lies below the data, so that a decision that outgrew it would trap and not overwrite tables; zig's linker
+does so by itself and does not know the option."""
+STACK_MARGIN = 65_536
+"""Bytes of stack for all that is no array."""
 TIMEOUT_S = 300
 
 
@@ -42,7 +47,7 @@ def find_compiler() -> tuple[str, ...]:
     if clang and shutil.which("wasm-ld"):
         known = subprocess.run([clang, "-print-targets"], capture_output=True, text=True, timeout=TIMEOUT_S).stdout
         if "wasm32" in known:
-            return clang, "--target=wasm32"
+            return clang, "--target=wasm32", STACK_FIRST
     if zig:
         return zig
     raise ExportError("the page needs a compiler for WebAssembly: pip install ziglang (or clang and lld)")
@@ -61,6 +66,7 @@ def compiled(bundle: Bundle, k: int, trace: Trace) -> bytes:
             *find_compiler(),
             *FLAGS,
             *LINK,
+            f"-Wl,-z,stack-size={_stack(source)}",
             "-o",
             str(program),
             str(folder / "policy.c"),
@@ -74,3 +80,8 @@ def compiled(bundle: Bundle, k: int, trace: Trace) -> bytes:
             lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
             raise ExportError(f"{command[0]} cannot build the policy for WebAssembly: {lines[0].strip()[:200]}")
         return program.read_bytes()
+
+
+def _stack(source: Source) -> int:
+    """Bytes, in whole units of the stack's alignment. host.c keeps a state meanwhile, which is less than the arrays."""
+    return -(-(2 * source.stack_bytes + STACK_MARGIN) // 16) * 16

@@ -61,7 +61,7 @@ def explore(target: Target, where: EnvConfig, seed: int, backend: str, output: P
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     one = replace(where, num_envs=1)
     if where.name == "mamujoco":  # bodies as shapes: pictures of a thousand steps would be tens of megabytes
-        one = replace(one, options={"render_mode": None, **where.options})
+        one = replace(one, options={**where.options, "render_mode": None})
     with closing(build_env(one, stream_seed(seed, "mast play"), resolve_device("cpu"))) as env:
         policy, used = team_policy(bundle, env, backend)
 
