@@ -30,6 +30,7 @@ class _Continuous:
         self.contract, self.backend, self._inner, self._bounded = contract, inner.backend, inner, bounded
         self._width, self._rows = width, rows
         self._actions = memoryview(bounded.actions)[: max(rows, 1) * width]
+        self._scaled = bounded.last[: len(self._actions)]
         self._packed = bounded.packed(width)
         self._decide: Callable[[Any], None] = self._by_inner
         search, own = contract.head.search, (networks, bounded.sizes, contract.n_actions)
@@ -72,7 +73,11 @@ class _Continuous:
         return view.copy()
 
     def _shown(self, flat: Any) -> Any:
-        return answer(bytearray(flat), "f", self._rows, self._width)
+        return answer(self._whole(flat), "f", self._rows, self._width)
+
+    def _whole(self, flat: Any) -> bytearray:
+        """A copy of what no other thread writes meanwhile."""
+        return bytearray(flat)
 
     @property
     def last_action(self) -> Any:
@@ -83,7 +88,7 @@ class _Continuous:
     @property
     def scaled(self) -> Any:
         """The same in [-1, 1]."""
-        return self._shown(self._bounded.last[: len(self._actions)])
+        return self._shown(self._scaled)
 
     @property
     def hidden(self) -> Any:
@@ -96,22 +101,9 @@ class _Continuous:
         return self._inner.out_of_range
 
 
-class _Alone:
-    """A second thread inside is refused: kernels of large teams run without the interpreter's lock."""
-
-    def __init__(self, inside: Lock) -> None:
-        self._inside = inside
-
-    def __enter__(self) -> None:
-        if not self._inside.acquire(False):
-            raise RuntimeError(BUSY)
-
-    def __exit__(self, *error: object) -> None:
-        self._inside.release()
-
-
 class ContinuousTeam(_Continuous):
-    """mast_runtime.agent.Team of continuous actions.
+    """mast_runtime.agent.Team of continuous actions. A second thread inside is refused: kernels of large teams run
+    without the interpreter's lock.
 
     q [n,A] float32 is what the networks gave, before tanh; [n,H] where their actions are searched for from it. An agent
     that has fewer components than A has zeros for the others in its actions.
@@ -119,13 +111,27 @@ class ContinuousTeam(_Continuous):
 
     def __init__(self, contract: Contract, networks: Sequence[Network], inner: Any, indices: Sequence[int]) -> None:
         super().__init__(contract, networks, inner, indices, inner.n)
-        self.n, self._inside = inner.n, Lock()
-        self._alone = _Alone(self._inside)
+        self.n, self._inside, self._turns = inner.n, Lock(), 0
+
+    def _free(self) -> Lock:
+        """The lock, which another thread does not hold. For a with statement: no KeyboardInterrupt comes in between."""
+        if self._inside.locked():
+            raise RuntimeError(BUSY)
+        return self._inside
+
+    def _whole(self, flat: Any) -> bytearray:
+        # Without the lock: who only looks has no decision refused.
+        turns, inside = self._turns, self._inside
+        copy = bytearray(flat) if not inside.locked() else None
+        if copy is None or inside.locked() or self._turns != turns:
+            raise RuntimeError(BUSY)
+        return copy
 
     def reset(self, which: Any = None) -> None:
         """Forget the episode, of all agents or of those in `which` (bool [n] or indices)."""
         chosen = chosen_agents(which, self.n)
-        with self._alone:
+        with self._free():
+            self._turns += 1
             self._inner.reset(which)
             self._bounded.reset(chosen)
 
@@ -134,13 +140,11 @@ class ContinuousTeam(_Continuous):
         list of array("f"). Raises ObservationError; the state is then as it was."""
         if avail_actions is not None:
             no_availability(avail_actions)
-        if not self._inside.acquire(False):
-            raise RuntimeError(BUSY)
-        try:
-            self._decide(obs)
+        plain = obs if type(obs) is self._array else read_obs(obs, self.n, self.contract.obs_dim)
+        with self._free():
+            self._turns += 1
+            self._decide(plain)
             return self._acted(obs)
-        finally:
-            self._inside.release()
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.
@@ -154,7 +158,8 @@ class ContinuousTeam(_Continuous):
         if len(given) != self.n:
             raise ObservationError(f"executed actions of {len(given)} agents, expected {self.n}")
         rows = [self._bounded.executed(i, row, scaled, f" of agent {i}", True) for i, row in enumerate(given)]
-        with self._alone:
+        with self._free():
+            self._turns += 1
             for i, last in enumerate(rows):
                 self._bounded.put(i, last)
 

@@ -112,6 +112,7 @@ def test_refusals_of_buffers_that_do_not_fit():
     bounds[9:18], bounds[27:36], bounds[36:] = 1.0, 1.0, 4.0
     with pytest.raises(ValueError, match=r"bounded\(\) before bind\(\)"):
         team.bounded(x)
+    unbound = make_team(inner, bundle.networks, [0, 1, 2], 3)
     team.bind(last, bounds, out, False, None)
     team.bounded(x)
     np.testing.assert_allclose(last.reshape(3, 3), np.tanh(team.q), atol=TANH_ERROR)
@@ -130,15 +131,18 @@ def test_refusals_of_buffers_that_do_not_fit():
     before, done = team.hidden, out.copy()
     for arguments in wrong:
         with pytest.raises((TypeError, ValueError)):
-            team.bind(*arguments)
+            unbound.bind(*arguments)
     for obs in (x[:2], x[:, :20], None):
         with pytest.raises(ObservationError):
             team.bounded(obs)
     np.testing.assert_array_equal(team.hidden, before)
     np.testing.assert_array_equal(out, done)
-    team.bind(last, bounds, out, True, None)  # takes the place of what was bound
+    with pytest.raises(ValueError, match="a second time"):
+        team.bind(last, bounds, out, True, None)
+    joining = make_team(inner, bundle.networks, [0, 1, 2], 3)
+    joining.bind(last, bounds, out, True, None)
     with pytest.raises(ObservationError, match=r"expected \[3, 20\]"):
-        team.bounded(x)
+        joining.bounded(x)
     small = make_team(
         replace(inner, obs_dim=3), [random_network(np.random.default_rng(0), replace(inner, obs_dim=3), 8)], [0], 3
     )
@@ -191,13 +195,33 @@ def test_a_second_thread_is_refused_in_whatever_it_does():
     team: Any = bundle.team(3)
     obs = np.zeros((3, 20), np.float32)
     actions = team.act(obs)
-    with team._alone:
-        for what in (lambda: team.act(obs), team.reset, lambda: team.executed(actions)):
+    reads = (lambda: team.scaled, lambda: team.last_action)
+    with team._inside:
+        for what in (lambda: team.act(obs), team.reset, lambda: team.executed(actions), *reads):
             with pytest.raises(RuntimeError, match="in another thread; give each thread a team of its own"):
                 what()
     team.executed(actions)
     team.reset()
     np.testing.assert_array_equal(team.act(obs), actions)
+    np.testing.assert_array_equal(team.last_action, actions)
+
+
+def test_what_is_read_while_a_decision_comes_and_goes_is_refused():
+    """As one thread's copy that another's decision overtakes."""
+    bundle = three(2, hidden=8)
+    team: Any = bundle.team(3)
+    obs, whole = np.zeros((3, 20), np.float32), team._scaled
+
+    class Overtaken:
+        def __iter__(self):
+            team.act(obs)
+            return iter(bytes(whole))
+
+    team._scaled = Overtaken()
+    with pytest.raises(RuntimeError, match="in another thread"):
+        _ = team.scaled
+    team._scaled = whole
+    assert team.scaled.any()
 
 
 @pytest.mark.parametrize("head", [True, False])

@@ -191,6 +191,7 @@ def test_the_native_agent_refuses_buffers_that_do_not_fit():
         agent.bounded(x)
     agent.bind(last, bounds, out, False, None)
     agent.bounded(x)
+    unbound: Any = native.new_agent(agent.contract, _native_step(bounded_bundle(1, hidden=8)), 0)
     assert last[:2].any() and last[2] == 0 and out == pytest.approx(last[:2] * [1, 2])
     fixed = np.zeros(3, np.float32)
     fixed.flags.writeable = False
@@ -205,7 +206,7 @@ def test_the_native_agent_refuses_buffers_that_do_not_fit():
     before = agent.hidden
     for arguments in wrong:
         with pytest.raises((TypeError, ValueError)):
-            agent.bind(*arguments)
+            unbound.bind(*arguments)
     for given in (x[1:], np.where(np.arange(23) == 5, np.nan, x)):
         with pytest.raises(ObservationError, match=r"obs\[5\]|expected \[23\]"):
             agent.bounded(given)

@@ -412,7 +412,10 @@ SANITIZED = """
 import sys
 import mast_runtime, pytest
 assert mast_runtime.__file__.startswith(sys.argv[2]), mast_runtime.__file__
-kept = "(as_reference and (-9- or -65-)) or density or refusals or other_kinds or half or checks or hostile or squash"
+kept = (
+    "(as_reference and (-9- or -65-)) or density or refusals or other_kinds or half or checks or hostile or squash or "
+    "join or candidates or fit_is_refused or loops_find or bound_once or so_large"
+)
 sys.exit(pytest.main(["-q", "-x", "-p", "no:cacheprovider", *sys.argv[3:], sys.argv[1], "-k", kept]))
 """
 
@@ -424,7 +427,8 @@ def test_address_and_undefined_sanitizers(tmp_path):
 
     root = Path(mast_runtime.__file__).parent
     copy = tmp_path / "mast_runtime"
-    shutil.copytree(root, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for package in (root, root.parent / "mast_export"):
+        shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     sources = sorted(map(str, (copy / "native").glob("*.c")))
     flags = ["-shared", "-fPIC", "-std=c11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     include = ["-DPy_LIMITED_API=0x030B0000", f"-I{sysconfig.get_path('include')}"]
@@ -440,11 +444,11 @@ def test_address_and_undefined_sanitizers(tmp_path):
     )
     assert built.returncode == 0, built.stderr
     tests = Path(__file__).parent
-    for name in ("networks.py", "handmade.py"):
+    for name in ("networks.py", "handmade.py", "searched.py", "bounded.py"):
         shutil.copy(tests / name, tmp_path)
     test, *more = (
         shutil.copy(tests / f"test_{name}.py", tmp_path)
-        for name in ("native", "native_checks", "hostile_bundle", "continuous_kernels")
+        for name in ("native", "native_checks", "hostile_bundle", "continuous_kernels", "search_kernels")
     )
     environment = {
         "LD_PRELOAD": runtime,

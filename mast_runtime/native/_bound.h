@@ -1,7 +1,8 @@
 /* The arrays that a player's continuous actions go through. Part of _native.c. */
 
-/* Held as long as the player: last [n][actions] in [-1, 1] and out [size] in their units are written, bounds [5][size] is
- * what mast_kernels.squash reads. searching: NULL where outputs are squashed. */
+/* Bound once and held as long as the player: a decision reads them while Python and other threads run. last [n][actions] in
+ * [-1, 1] and out [size] in their units are written, bounds [5][size] is what mast_kernels.squash reads. searching: NULL
+ * where outputs are squashed. */
 typedef struct {
     Py_buffer last, bounds, out;
     Searching *searching;
@@ -26,6 +27,14 @@ static int writable_floats(PyObject *object, Py_buffer *view, Py_ssize_t columns
     return 0;
 }
 
+/* -1: there are arrays already, and the error is set. */
+static int check_unbound(const Bound *bound)
+{
+    if (bound->out.buf)
+        PyErr_SetString(PyExc_ValueError, "bind() a second time; make a new agent or team for other arrays");
+    return bound->out.buf ? -1 : 0;
+}
+
 /* bind(last [n actions], bounds [5 size], out [size], joins, searching) of n agents, whose networks see `obs` and have
  * `outputs`: an action has as many components, or those that are searched for. size is n actions, or, for a single agent,
  * from 1 on. */
@@ -33,6 +42,8 @@ static PyObject *bind_arrays(Bound *bound, PyObject *args, Py_ssize_t n, uint32_
 {
     PyObject *last, *bounds, *out, *search;
     int joins;
+    if (check_unbound(bound) < 0)
+        return NULL;
     if (!PyArg_ParseTuple(args, "OOOpO", &last, &bounds, &out, &joins, &search))
         return NULL;
     Searching *const searching = search == Py_None ? NULL : searching_new(search, n, outputs);
@@ -53,7 +64,10 @@ static PyObject *bind_arrays(Bound *bound, PyObject *args, Py_ssize_t n, uint32_
             PyErr_SetString(PyExc_ValueError, "last, bounds and out do not fit the networks, or cannot be written");
         return NULL;
     }
-    unbind(bound);
+    if (check_unbound(bound) < 0) { /* reading the arguments runs Python, which may have bound others */
+        unbind(&taken);
+        return NULL;
+    }
     *bound = taken;
     Py_RETURN_NONE;
 }

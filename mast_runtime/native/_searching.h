@@ -6,6 +6,7 @@ typedef struct {
     mast_search table;
     uint32_t *owner, *sizes;
     double *work, *found;
+    size_t numbers; /* that a decision of all agents goes through */
     void *memory[4]; /* of the table's arrays */
 } Searching;
 
@@ -50,9 +51,12 @@ static int take_noise(Searching *s, PyObject *given)
             for (uint32_t k = 0; k < t->actions; k++)
                 to[((size_t)i * t->actions + k) * t->padded + j] =
                     (double)from[((size_t)i * t->candidates + j) * t->actions + k];
+    int finite = 1;
+    for (size_t i = 0; to && i < count; i++)
+        finite &= from[i] - from[i] == 0.0f;
     release(from);
     t->noise = s->memory[0] = to;
-    return to ? 0 : -1;
+    return to && finite ? 0 : -1;
 }
 
 /* Units and weights of every network, whose outputs are `width`. */
@@ -74,6 +78,22 @@ static int take_units(Searching *s, PyObject *given, uint32_t width)
     for (size_t i = 0; i < weights; i++)
         fits &= t->weights[i] - t->weights[i] == 0.0; /* finite */
     return fits ? (int)networks - 1 : -1;
+}
+
+/* What a search of all n agents goes through, in numbers: units for every candidate, and the heap of the elites, a level of
+ * which takes as long as LEVEL numbers that are read in order. */
+static size_t searching_work(const Searching *s, Py_ssize_t n)
+{
+    enum { LEVEL = 32 };
+    const mast_search *const t = &s->table;
+    size_t numbers = 0, levels = 1;
+    for (uint32_t elites = t->elites; elites > 1; elites /= 2)
+        levels++;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        const uint32_t *const first = t->first + s->owner[i];
+        numbers += (size_t)t->padded * (first[1] - first[0]) * (t->actions + 1) + t->elites * levels * LEVEL;
+    }
+    return numbers * t->iterations;
 }
 
 /* A native.Searching for n agents whose networks have `width` outputs. NULL: the error is set. */
@@ -104,17 +124,11 @@ static Searching *searching_new(PyObject *given, Py_ssize_t n, uint32_t width)
     for (Py_ssize_t i = 0; i < n; i++)
         if (s->owner[i] >= (uint32_t)networks || s->sizes[i] < 1 || s->sizes[i] > t->actions)
             goto refused;
+    s->numbers = searching_work(s, n);
     return s;
 refused:
     if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "a search that does not fit the networks");
     searching_free(s);
     return NULL;
-}
-
-/* What a search of all n agents values, in numbers. */
-static size_t searching_work(const Searching *s, Py_ssize_t n)
-{
-    const mast_search *const t = &s->table;
-    return (size_t)n * t->iterations * t->padded * t->first[1] * (t->actions + 1);
 }

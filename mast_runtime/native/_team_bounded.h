@@ -3,7 +3,7 @@
 static PyObject *team_bind(PyObject *object, PyObject *args)
 {
     Team *self = (Team *)object;
-    return team_free(self) ? bind_arrays(&self->bound, args, self->n, self->obs, self->actions) : NULL;
+    return bind_arrays(&self->bound, args, self->n, self->obs, self->actions);
 }
 
 static PyObject *team_bounded(PyObject *object, PyObject *obs)
@@ -23,7 +23,7 @@ static PyObject *team_bounded(PyObject *object, PyObject *obs)
     if (fault)
         return raise_fault(fault, obs, NULL, self->n, width, self->actions);
     const mast_kernels *const kernels = self->groups[0].network->kernels;
-    if (!self->bound.searching || searching_work(self->bound.searching, self->n) < WEIGHTS_WORTH_THE_GIL) {
+    if (!self->bound.searching || self->bound.searching->numbers < WEIGHTS_WORTH_THE_GIL) {
         act_bound(&self->bound, kernels, self->n, self->q, self->actions);
         Py_RETURN_NONE;
     }

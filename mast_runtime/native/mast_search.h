@@ -1,6 +1,12 @@
 /* The cross-entropy method of mast_runtime.search, in double as there, candidates side by side. Included by
  * mast_forward.h. */
 
+#include <float.h>
+
+#ifdef FLT_EVAL_METHOD
+_Static_assert(FLT_EVAL_METHOD != 2, "sums must be of double's precision: build with -msse2 -mfpmath=sse");
+#endif
+
 #if defined(MAST_V4)
 enum { SEARCH_LANES = 8, SEARCH_VECS = 2 };
 #elif defined(MAST_V3)
@@ -14,6 +20,8 @@ typedef double doubles __attribute__((vector_size(SEARCH_LANES * sizeof(double))
 typedef int64_t masks __attribute__((vector_size(SEARCH_LANES * sizeof(double)), may_alias));
 
 #define POSITIVE(v) ((doubles)((masks)(v) & ((v) > 0.0))) /* a function of such vectors would have another ABI */
+
+#define WORSE(key, place, than, then) ((key) < (than) || ((key) == (than) && (place) > (then)))
 
 /* values [padded] of the candidates u [size][padded], of the units that read them; q: a network's outputs. */
 static void value_candidates(const mast_search *s, uint32_t network, uint32_t size, const float *q, const double *u,
@@ -36,7 +44,20 @@ static void value_candidates(const mast_search *s, uint32_t network, uint32_t si
     }
 }
 
-/* The places of the largest values, on a grid of the largest; the earlier of equals. keys [elites] is scratch. */
+/* Puts an elite into a heap [size] whose first is the worst, from `at` downwards, where there is room for it. */
+static void sift(double *keys, uint32_t *order, uint32_t size, uint32_t at, double key, uint32_t place)
+{
+    for (uint32_t below; (below = 2 * at + 1) < size; at = below) {
+        if (below + 1 < size && WORSE(keys[below + 1], order[below + 1], keys[below], order[below]))
+            below++;
+        if (!WORSE(keys[below], order[below], key, place))
+            break;
+        keys[at] = keys[below], order[at] = order[below];
+    }
+    keys[at] = key, order[at] = place;
+}
+
+/* The places of the largest values, best first, on a grid of the largest; the earlier of equals. keys [elites] is scratch. */
 static void find_elites(const mast_search *s, const double *values, double *keys, uint32_t *order)
 {
     double largest = 0.0;
@@ -45,18 +66,21 @@ static void find_elites(const mast_search *s, const double *values, double *keys
         largest = size > largest ? size : largest;
     }
     const double grid = largest * s->grid, step = grid > 0.0 ? grid : 1.0, whole = 6755399441055744.0; /* 1.5 * 2^52 */
-    uint32_t kept = 0;
-    for (uint32_t j = 0; j < s->candidates; j++) {
-        const double key = values[j] / step + whole - whole; /* rounded */
-        uint32_t place = kept;
-        for (; place > 0 && keys[place - 1] < key; place--) {
-            if (place < s->elites)
-                keys[place] = keys[place - 1], order[place] = order[place - 1];
-        }
-        if (place < s->elites) {
-            keys[place] = key, order[place] = j;
-            kept += kept < s->elites;
-        }
+    const uint32_t elites = s->elites;
+    for (uint32_t j = 0; j < elites; j++)
+        keys[j] = values[j] / step + whole - whole, order[j] = j; /* rounded */
+    for (uint32_t at = elites / 2; at-- > 0;)
+        sift(keys, order, elites, at, keys[at], order[at]);
+    for (uint32_t j = elites; j < s->candidates; j++) {
+        const double key = values[j] / step + whole - whole;
+        if (key > keys[0])
+            sift(keys, order, elites, 0, key, j);
+    }
+    for (uint32_t last = elites - 1; last > 0; last--) { /* the worst one goes to the end */
+        const double key = keys[last];
+        const uint32_t place = order[last];
+        keys[last] = keys[0], order[last] = order[0];
+        sift(keys, order, last, 0, key, place);
     }
 }
 
