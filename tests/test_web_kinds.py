@@ -108,11 +108,11 @@ def test_a_search_of_many_candidates_has_its_stack_and_traps_without(zig, tmp_pa
     if zig:
         pytest.importorskip("ziglang")
         monkeypatch.setattr(wasm, "find_compiler", lambda: (sys.executable, "-m", "ziglang", *ZIG))
-    bundle = searching_bundle(3, hidden=8, candidates=16_000, elites=16_000)
+    bundle = searching_bundle(3, hidden=12, candidates=16_000, elites=16_000)
     bundle = replace(bundle, agents=bundle.agents[:1])
     played, wanted = continuous(bundle, 3)
     trace = _trace(bundle, played)
-    assert generate(bundle, 0, trace).stack_bytes > 300_000
+    assert generate(bundle, 0, trace).stack_bytes > 300_000 and np.ptp(wanted["action"], 0).max() > 0.5
     modules = [wasm.compiled(bundle, 0, trace)]
     monkeypatch.setattr(wasm, "_stack", lambda source: 65_536)
     modules.append(wasm.compiled(bundle, 0, trace))
