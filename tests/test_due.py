@@ -191,6 +191,7 @@ def shown(due):
 def test_a_copy_shares_nothing_that_training_changes(tmp_path):
     """In place, whatever a training of a few rounds would change by chance."""
     run, _ = small(tmp_path)
+    assert run.learner.statistics
     for later, same in ((True, True), (False, False)):
         due = Due(run, later)
         before, header = shown(due)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import tomllib
@@ -137,7 +136,7 @@ def test_the_command_that_continues_all_names_runs_that_are_there(tmp_path, fold
     for name in folders:
         (tmp_path / name).mkdir()
         (tmp_path / name / "run.json").write_text('{"status": "interrupted"}')
-    runs = [argparse.Namespace(config=config(seed=seed), folder=tmp_path / name) for seed, name in trained.items()]
+    runs = [Run(config(seed=seed), tmp_path / name) for seed, name in trained.items()]
     command = session._resuming(runs)
     assert command == (f"mast train --resume --name {tmp_path}/a {expected}" if expected else "")
     if expected:
