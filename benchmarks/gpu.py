@@ -98,10 +98,10 @@ def run_apart(stage: str, rows: Path, options: argparse.Namespace, limit_s: floa
 def run_stage(stage: str, before: Row, options: argparse.Namespace, limit_s: float, folder: Path) -> Row:
     rows = folder / f"{stage}.json"
     rows.write_text(json.dumps(before.get("rows", {})))
-    started = time.monotonic()
+    started, whole = time.monotonic(), True
     while True:
         status = run_apart(stage, rows, options, limit_s - (time.monotonic() - started))
-        died_at = ended_at(rows, status)
+        died_at, whole = ended_at(rows, status, whole), False
         if not died_at or limit_s - (time.monotonic() - started) < AGAIN_S:
             break
     found = json.loads(rows.read_text())

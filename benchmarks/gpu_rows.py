@@ -40,7 +40,7 @@ class Rows:
     def __init__(self, path: Path, seconds: float) -> None:
         """path: a JSON file, of an earlier try or not there yet."""
         self._path, self._ends = path, time.monotonic() + seconds
-        self.skipped = 0
+        self.skipped, self._begun = 0, 0
         self.found: dict[str, Row] = json.loads(path.read_text()) if path.exists() else {}
 
     @property
@@ -60,6 +60,13 @@ class Rows:
         self.found[name] = row
         write(self._path, self.found)
 
+    def begin(self, name: str) -> int:
+        """Say on the disk that a row is being measured; how often it failed before."""
+        tries = self.found.get(name, {}).get("tries", 0)
+        write(at(self._path), {"row": name, "tries": tries, "first": not self._begun})
+        self._begun += 1
+        return tries
+
     def measure(self, name: str, work: Callable[[], Row], needs_s: float = 0.0) -> None:
         """Make a row unless it is there, or less than `needs_s` is left; a failure is a row too."""
         if self.has(name):
@@ -67,8 +74,7 @@ class Rows:
         if self.left_s < needs_s:
             self.skipped += 1
             return
-        tries = self.found.get(name, {}).get("tries", 0)
-        write(at(self._path), {"row": name, "tries": tries})
+        tries = self.begin(name)
         try:
             row = work()
         except Exception as error:
@@ -91,13 +97,17 @@ def write(path: Path, content: Row) -> None:
     written.replace(path)
 
 
-def ended_at(path: Path, status: str) -> bool:
+def ended_at(path: Path, status: str, whole: bool) -> bool:
     """Of a stage's process that ended so: whether it broke down at a row, which then has this as its error, or a row
-    before broke its device. What was measured of the row until then stays."""
+    before broke its device. What was measured of the row until then stays.
+
+    whole: the process was given its stage's whole time. Only the first row of such a one has failed by taking too long.
+    """
     if at(path).exists():
         now, found = json.loads(at(path).read_text()), json.loads(path.read_text())
         at(path).unlink()
-        kept = {**found.get(now["row"], {}), "error": status, "tries": now["tries"] + 1}
+        cut = status == "timed out" and not (whole and now["first"])
+        kept = {**found.get(now["row"], {}), "error": status, "tries": now["tries"] + (not cut)}
         write(path, {**found, now["row"]: kept})
         return status != "timed out"
     return status == f"exit {BROKEN}"

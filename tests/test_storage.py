@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from mast_train.experience import storage as storage_module
 from mast_train.experience.replay import EpisodeBuffer, add, gather, share
 from mast_train.experience.storage import Storage
 from mast_train.learning.update import Update
+from mast_train.runs import loop as loop_module
 from mast_train.runs.events import Evaluation, Saved
 from mast_train.runs.loop import Loop
 from mast_train.runs.run import Run
@@ -168,6 +170,27 @@ def test_what_updates_take_is_planned_with_the_first_of_them(grows, monkeypatch,
     with pytest.raises(UserError, match=r"replay\.capacity = 400 of 2 seeds: .* try --set replay\.capacity=\d+$"):
         list(Loop(runs).events())
     assert 0 < len(updates) <= given.env.num_envs
+
+
+def test_what_was_taken_before_the_updates_is_not_planned_for(grows, monkeypatch):
+    """As a resume takes for a while, to lay a replay out. What the updates take is."""
+    given = config(**{"replay.capacity": 400, "train.total_steps": 400})
+    for of_updates, fits in ((10, True), (10**12, False)):
+        runs, peak, step = [Run(replace(given, seed=seed)) for seed in range(2)], [10**12], Update.__call__
+        share([run.replay for run in runs])
+        monkeypatch.setattr(storage_module, "memory", lambda device, own: 10**11)
+        monkeypatch.setattr(storage_module, "passing", lambda device, peak=peak: peak[-1])
+        monkeypatch.setattr(loop_module, "forget_peak", lambda device, peak=peak: peak.append(0))
+
+        def taken(self, batch, env_steps, peak=peak, step=step, of_updates=of_updates):
+            peak.append(max(peak[-1], of_updates))
+            return step(self, batch, env_steps)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Update, "__call__", taken)
+            with nullcontext() if fits else pytest.raises(UserError, match=r"replay\.capacity = 400 of 2 seeds"):
+                list(Loop(runs).events())
+        assert peak[-1] == of_updates
 
 
 def test_a_storage_that_needs_most_of_the_memory_grows_once(grows, monkeypatch):

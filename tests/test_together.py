@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from test_sweep_run import Instant, command, finish, quick  # noqa: F401
 
 from mast_train.commands import session
 from mast_train.engines import native
+from mast_train.runs.events import Saved
 from mast_train.runs.folders import find_unfinished, read_metrics
 from mast_train.runs.loop import Loop
 from mast_train.runs.run import Run
@@ -118,3 +120,43 @@ def test_a_sweep_trains_its_seeds_in_one_process(tmp_path):
     folder = tmp_path / "runs" / "s"
     assert "2 finished" in done.stdout and len(list(folder.glob("recall-*-seed*/run.json"))) == 2
     assert [Path(path).name for path in folder.glob("*.log")] == ["recall-qmix-mast-seed0.log"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "trained", "expected"),
+    [
+        (["a-seed0", "a-seed1"], {0: "a-seed0", 1: "a-seed1"}, "--seeds 2"),
+        (["a-seed3", "a-seed4", "a-seed5"], {3: "a-seed3", 5: "a-seed5"}, "--seeds 3 --seed 3"),
+        (["a-seed3", "a-seed5"], {3: "a-seed3", 5: "a-seed5"}, None),
+        (["a-seed0-2", "a-seed1"], {0: "a-seed0-2", 1: "a-seed1"}, None),
+        (["a-seed0", "b-seed1"], {0: "a-seed0", 1: "b-seed1"}, None),
+    ],
+)
+def test_the_command_that_continues_all_names_runs_that_are_there(tmp_path, folders, trained, expected):
+    """A seed that had finished before, between others that go on; folders of other names."""
+    for name in folders:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text('{"status": "interrupted"}')
+    runs = [Run(config(seed=seed), tmp_path / name) for seed, name in trained.items()]
+    command = session._resuming(runs)
+    assert command == (f"mast train --resume --name {tmp_path}/a {expected}" if expected else "")
+    if expected:
+        found = find_unfinished(f"{tmp_path}/a", Path("runs"), len(folders), min(trained))
+        assert set(trained.values()) <= {path.name for path in found}
+
+
+def test_the_command_is_told_where_the_last_seed_has_finished(tmp_path, monkeypatch):
+    given, said = config(**{"train.total_steps": 240}), Console(record=True, width=500, quiet=False)
+    events = Loop.events
+
+    def cut(loop):
+        """The first seed still had steps to take."""
+        for run, event in events(loop):
+            if isinstance(event, Saved) and run is loop.runs[0]:
+                event = replace(event, reason="interrupted")
+            yield run, event
+
+    monkeypatch.setattr(Loop, "events", cut)
+    session.start(given, tmp_path, "pair", said, seeds=2)
+    text = said.export_text()
+    assert "finished 2" in text and "all of them together: mast train --resume" in text

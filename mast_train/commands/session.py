@@ -114,7 +114,8 @@ def _train(loop: Loop, console: Console, resumed: bool, watch: Watch | None = No
                 runs[0].stop_requested = True
     for run, log in zip(runs, logs, strict=True):
         console.print(_outcome(run, log), end="")
-    if len(runs) > 1 and logs[-1].status == "interrupted" and (command := _resuming(runs)):
+    interrupted = any(log.status == "interrupted" for log in logs)
+    if len(runs) > 1 and interrupted and (command := _resuming(runs)):
         console.print(f"all of them together: {command}")
 
 
@@ -147,13 +148,18 @@ def _write(log: RunLog, run: Run, event: Event) -> None:
 
 
 def _resuming(runs: Sequence[Run]) -> str:
-    """The command that continues several seeds in one process; "" where their folders are not named together."""
-    first = runs[0].config.seed
-    stem = str(runs[0].folder).removesuffix(f"-seed{first}")
-    if [str(run.folder) for run in runs] != [f"{stem}-seed{first + k}" for k in range(len(runs))]:
+    """The command that continues several seeds in one process, and passes over those that have finished; "" where the
+    folders of all seeds from the lowest to the highest are not there or not named alike."""
+    seeds = [run.config.seed for run in runs]
+    first, stem = min(seeds), str(runs[0].folder).removesuffix(f"-seed{seeds[0]}")
+    between = [f"{stem}-seed{seed}" for seed in range(first, max(seeds) + 1)]
+    named = len(set(seeds)) == len(runs) and all(
+        str(run.folder) == f"{stem}-seed{seed}" for run, seed in zip(runs, seeds, strict=True)
+    )
+    if not named or not all((Path(name) / "run.json").is_file() for name in between):
         return ""
     seed = ["--seed", str(first)] if first else []
-    return pasted("mast", "train", "--resume", "--name", stem, "--seeds", str(len(runs)), *seed)
+    return pasted("mast", "train", "--resume", "--name", stem, "--seeds", str(len(between)), *seed)
 
 
 def _outcome(run: Run, log: RunLog) -> str:

@@ -5,6 +5,7 @@ Letters: K seeds, P weights and biases of all seeds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,9 +141,13 @@ class Flat:
         beta1, beta2 = settings["betas"]
         first.lerp_(g, 1.0 - beta1)
         second.mul_(beta2).addcmul_(g, g, value=1.0 - beta2)
-        root = self._spread((1.0 - beta2**self._steps).sqrt())
+        root = self._spread(self._left(beta2).sqrt())
         denominator = second.sqrt().div_(root).add_(settings["eps"])
-        self._parameters.sub_(self._spread(self._rates / (1.0 - beta1**self._steps)) * first.div(denominator))
+        self._parameters.sub_(self._spread(self._rates / self._left(beta1)) * first.div(denominator))
+
+    def _left(self, decay: float) -> Tensor:
+        """1 - decay^steps [K]; in float32 the difference itself would lose four digits in the first steps."""
+        return -torch.expm1(self._steps * math.log(decay))
 
     def _rmsprop(self, g: Tensor) -> None:
         (second,), settings = self._moments, self.optimizer.defaults

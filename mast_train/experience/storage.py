@@ -167,10 +167,17 @@ def memory(device: torch.device, own: int) -> int:
 
 
 def passing(device: torch.device) -> int:
-    """Bytes of a GPU that were taken for a while and will be again, as by an update that is not a graph."""
+    """Bytes of a GPU that were taken for a while since `forget_peak` and will be again, as by an update that is not a
+    graph."""
     if device.type != "cuda":
         return 0
     return torch.cuda.max_memory_allocated(device) - torch.cuda.memory_allocated(device)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Before the first updates: what was taken until here, as by a replay that was loaded, will not be again."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def _reserves(device: torch.device) -> bool:

@@ -118,10 +118,11 @@ class Learner:
 
     def frozen(self) -> Learner:
         """The online networks, their masks and the statistics as they are now, to look at while this one learns on: a
-        copy that shares none of them. It does not learn."""
+        copy that shares none of them. It cannot learn: target networks, optimiser and random stream stay behind."""
         kept = copy.copy(self)
+        del kept.optimizer, kept.generator, kept.parameters
         kept.online, kept.targets = copy.deepcopy(self.online), {}
-        kept.masks = {key: masks.frozen() for key, masks in self.masks.items()}
+        kept.masks = {key: masks.frozen(kept.online[key]) for key, masks in self.masks.items()}
         kept.statistics = copy.deepcopy(self.statistics)
         return kept
 

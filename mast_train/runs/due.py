@@ -23,13 +23,17 @@ class Due:
 
     def __init__(self, run: Run, later: bool = False) -> None:
         """later: the run trains on before the episodes are played, so what is evaluated is copied. Its next evaluation
-        is due from here on. Never waits for a device."""
+        is due from here on. Waits for nothing on a device but where its environments are: SMAX's next battles."""
         self.run = run
         self.learner = run.learner.frozen() if later else run.learner
         self._seen = {name: tensor.clone() if later else tensor for name, tensor in run.seen.state_dict().items()}
-        interval = run.config.train.eval_interval
+        self._due_from, interval = run.next_eval, run.config.train.eval_interval
         run.next_eval = (run.step // interval + 1) * interval
         self._where = run.where()
+
+    def put_back(self) -> None:
+        """It was not played: the run is due again as it was, with the networks that it has by then."""
+        self.run.next_eval = self._due_from
 
     def evaluated(self, rounds: list[Rollout]) -> Evaluation:
         """Take note of greedy episodes that were played, at least `train.eval_episodes`."""

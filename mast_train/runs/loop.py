@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 
 import torch
@@ -21,6 +21,7 @@ from mast_train.experience.replay import add, gather, pack, share
 from mast_train.experience.rollout import Actor, Rollouts
 from mast_train.experience.rounds import Rounds
 from mast_train.experience.scaling import Scaling
+from mast_train.experience.storage import forget_peak
 from mast_train.learning.learner import scaling
 from mast_train.learning.update import Log, Update
 from mast_train.networks.agents import AgentNets, side_by_side
@@ -92,10 +93,29 @@ class Loop:
         self._files.close()
 
     def _save(self, runs: Sequence[Run], reason: str) -> Iterator[tuple[Run, Event]]:
-        yield from self._play_due()
+        """Play what waits and save. Raises UserError for what failed, after the rest."""
+        saved, failed = yield from self._saved(runs, reason)
+        if failed:
+            raise UserError(failed.removeprefix("; ") + saved)
+
+    def _saved(self, runs: Sequence[Run], reason: str) -> Generator[tuple[Run, Event], None, tuple[str, str]]:
+        """As `_save`, raising nothing: the commands that continue what was saved, and what failed, each after "; "."""
+        saved = failed = ""
+        try:
+            yield from self._play_due()
+        except UserError as error:
+            failed += f"; {error}"
         for run in runs:
-            if run.folder:
-                yield run, run.save(reason)
+            if not run.folder:
+                continue
+            try:
+                event = run.save(reason)
+            except UserError as error:
+                failed += f"; {error}"
+            else:
+                saved += f"; saved: {pasted('mast', 'train', '--resume', '--name', run.folder)}"
+                yield run, event
+        return saved, failed
 
     def _form(self, active: Sequence[Run]) -> None:
         """Put together what the active runs do together."""
@@ -107,7 +127,16 @@ class Loop:
 
     def _evaluate(self, runs: Sequence[Run], now: bool = False) -> Iterator[tuple[Run, Event]]:
         """Greedy episodes of the runs whose turn it is. Where one program plays those of one run in the time of all,
-        they wait for the other runs', at most until their run's next one is due or it is saved. now: none waits."""
+        they wait for the other runs', at most until their run's next one is due or it is saved. now: none waits.
+
+        Raises UserError, after the runs that have steps to take were saved."""
+        try:
+            yield from self._take_turns(runs, now)
+        except UserError as error:
+            saved, failed = yield from self._saved([run for run in self._active if not run.finished], "interrupted")
+            raise UserError(f"{error}{saved}{failed}") from error
+
+    def _take_turns(self, runs: Sequence[Run], now: bool) -> Iterator[tuple[Run, Event]]:
         if not runs:
             return
         if any(own.run in runs for own in self._due):
@@ -119,10 +148,19 @@ class Loop:
             yield from self._play_due()
 
     def _play_due(self) -> Iterator[tuple[Run, Event]]:
-        """The evaluations that are due, all at once."""
+        """The evaluations that are due, all at once. Raises UserError: those that were not told are due again."""
         due, self._due = self._due, []
-        if not due:
-            return
+        told = 0
+        try:
+            for found in self._evaluated(due) if due else ():
+                told += 1
+                yield found
+        except UserError:
+            for own in due[told:]:
+                own.put_back()
+            raise
+
+    def _evaluated(self, due: Sequence[Due]) -> Iterator[tuple[Run, Event]]:
         rounds = Rounds([own.run.eval_env for own in due], len(self.runs), self.config)
         count = -(-self.config.train.eval_episodes // due[0].run.eval_env.num_envs)
         actor, seen_as = self._judged(due), scaling([own.learner for own in due])
@@ -179,6 +217,8 @@ class Loop:
         for run, own in zip(runs, played, strict=True) if runs[0].learner.statistics else ():
             run.learner.see(own.episodes)
         seen_as = scaling([run.learner for run in runs])
+        if not self._planned:
+            forget_peak(runs[0].device)
         for _ in range(round(c.env.num_envs / c.train.episodes_per_update)):
             # Of whole episodes all can, or none; of pieces the runs wait for the one that has the fewest steps.
             if all(run.replay.can_sample() for run in runs):
@@ -214,24 +254,17 @@ class Loop:
             ) from error
 
     def _check_finite(self, progress: Sequence[Progress]) -> Iterator[tuple[Run, Event]]:
-        """Raises UserError for a loss that is not finite, after the other runs were saved."""
+        """Raises UserError for a loss that is not finite, after the other runs were saved; it says what failed too."""
         losses = [each.metrics.get("loss", 0.0) for each in progress]
         if all(math.isfinite(loss) for loss in losses):
             return
-        yield from self._play_due()
-        saved = [run for run, loss in zip(self._active, losses, strict=True) if math.isfinite(loss) and run.folder]
-        unsaved = ""
-        for run in saved:
-            try:
-                run.save("interrupted")
-            except UserError as error:
-                unsaved += f"; {error}"
+        healthy = [run for run, loss in zip(self._active, losses, strict=True) if math.isfinite(loss)]
+        saved, failed = yield from self._saved(healthy, "interrupted")
         run, loss = next(pair for pair in zip(self._active, losses, strict=True) if not math.isfinite(pair[1]))
         seed = f"seed {run.config.seed}: " if len(self.runs) > 1 else ""
-        others = "".join(f"; saved: {pasted('mast', 'train', '--resume', '--name', other.folder)}" for other in saved)
         raise UserError(
             f"{seed}the loss became {loss} at step {run.step:,}: lower train.lr (now {run.config.train.lr:g}); "
-            f"the last checkpoint is untouched{others}{unsaved}"
+            f"the last checkpoint is untouched{saved}{failed}"
         )
 
 

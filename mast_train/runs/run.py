@@ -183,7 +183,7 @@ class Run:
             replay.drop_oldest(replay.batch_episodes)
 
     def where(self) -> dict[str, Any]:
-        """Where the run is, as headers say it; known to the host."""
+        """Where the run is, as headers say it. Of a device it waits for no more than its environments' state."""
         return {
             "step": self.step,
             "next_eval": self.next_eval,

@@ -99,9 +99,10 @@ class Masks:
                 raise ValueError(f"mask {name} has shape {list(mask.shape)}, expected {list(self._masks[name].shape)}")
             self._masks[name].copy_(mask)
 
-    def frozen(self) -> Masks:
-        """As they are now, to look at: they change no more."""
-        kept = copy.copy(self)
+    def frozen(self, module: nn.Module) -> Masks:
+        """As they are now, of `module`, a copy of the one that wears these: they change no more."""
+        kept, parameters = copy.copy(self), dict(module.named_parameters())
+        kept.weights = {name: parameters[name] for name in self.weights}
         kept._masks = {name: mask.clone() for name, mask in self._masks.items()}
         return kept
 

@@ -37,12 +37,12 @@ extern "C" __global__ void squares(const float *__restrict__ gradients, const bo
 }
 
 // A step by the sums of `squares`. norms [seeds]: before clipping. first: Adam's first moment, null for RMSprop. From
-// max_norm on they are float32 numbers, bit by bit: the decays of the moments, and what they leave, 1 - decay.
+// max_norm on they are float32 numbers, bit by bit: of a moment's decay, and of its rest, 1 - decay.
 extern "C" __global__ void clipped(float *parameters, const float *__restrict__ gradients, const bool *__restrict__ mask,
                                 float *first, float *second, const int *__restrict__ pieces,
                                 const float *__restrict__ partial, const float *__restrict__ steps,
-                                const float *__restrict__ rates, float *norms, int count, int max_norm, int decay1,
-                                int rest1, int decay2, int rest2, int eps) {
+                                const float *__restrict__ rates, float *norms, int count, int max_norm, int rest1,
+                                int decay2, int rest2, int eps) {
     SHARED_MEMORY(memory);
     int seed = blockIdx.y;
     float sum = 0.0f;
@@ -51,8 +51,9 @@ extern "C" __global__ void clipped(float *parameters, const float *__restrict__ 
     float clip = __int_as_float(max_norm) / (norm + 1e-6f), rate = rates[seed], root = 1.0f;
     clip = clip >= 1.0f ? 1.0f : clip; // not a number stays one
     if (first) {
-        rate /= 1.0f - powf(__int_as_float(decay1), steps[seed]);
-        root = sqrtf(1.0f - powf(__int_as_float(decay2), steps[seed]));
+        // 1 - decay^steps, without the digits that a difference of nearly equal numbers loses
+        rate /= -expm1f(steps[seed] * log1pf(-__int_as_float(rest1)));
+        root = sqrtf(-expm1f(steps[seed] * log1pf(-__int_as_float(rest2))));
     }
     if (blockIdx.x == 0 && threadIdx.x == 0) norms[seed] = norm;
     const int *piece = pieces + 3 * blockIdx.x;

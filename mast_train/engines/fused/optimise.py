@@ -16,6 +16,8 @@ SOURCE = Path(__file__).with_name("optimise.cu")
 THREADS = 256
 PIECE = 2048
 """Weights of a block of threads."""
+LIMIT = 1 << 31
+"""Places are int32: of so many weights, torch takes the steps."""
 
 
 class FusedFlat(Flat):
@@ -24,7 +26,9 @@ class FusedFlat(Flat):
     def __init__(self, parts: Sequence[Parts]) -> None:
         super().__init__(parts)
         device, seeds = self._parameters.device, len(parts)
-        self.launches = runs_on(device) and len(self._parameters) < 1 << 31
+        self.launches = runs_on(device) and len(self._parameters) < LIMIT
+        if not self.launches:
+            return
         pieces = [
             (whole.storage_offset() + begin, whole[0].numel(), min(PIECE, whole[0].numel() - begin))
             for whole, _ in self._wholes.values()
@@ -32,8 +36,7 @@ class FusedFlat(Flat):
         ]
         self._pieces = torch.tensor(pieces, dtype=torch.int32, device=device)
         self._partial = torch.empty(seeds, len(pieces), device=device)
-        if self.launches:
-            self._load()
+        self._load()
 
     def _load(self) -> None:
         """Compile, and launch once on nothing that counts: neither can be recorded."""
@@ -60,10 +63,10 @@ class FusedFlat(Flat):
         return norms
 
     def _numbers(self, max_norm: float) -> list[int]:
-        """The bits of max_norm, of each moment's decay and what it leaves, and of eps."""
+        """The bits of max_norm, of what the first moment's decay leaves, of the second's and what it leaves, of eps."""
         settings = self.optimizer.defaults
         first, second = settings["betas"] if len(self._moments) == 2 else (0.0, settings["alpha"])
-        numbers = [max_norm, first, 1.0 - first, second, 1.0 - second, settings["eps"]]
+        numbers = [max_norm, 1.0 - first, second, 1.0 - second, settings["eps"]]
         return torch.tensor(numbers).view(torch.int32).tolist()
 
 
