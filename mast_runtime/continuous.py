@@ -141,7 +141,10 @@ class ContinuousTeam(_Continuous):
         if avail_actions is not None:
             no_availability(avail_actions)
         plain = obs if type(obs) is self._array else read_obs(obs, self.n, self.contract.obs_dim)
-        with self._free():
+        inside = self._inside
+        if inside.locked():  # _free() in place
+            raise RuntimeError(BUSY)
+        with inside:
             self._turns += 1
             self._decide(plain)
             return self._acted(obs)
