@@ -204,7 +204,8 @@ def test_a_team_so_large_that_it_lets_other_threads_run_refuses_them():
     search = search._replace(first=array("I", [0, 0, *search.first[2:]]))  # the first network's values know no action
     units = sum(search.first[owner + 1] - search.first[owner] for owner in search.owner)
     assert search.iterations * search.candidates * units * (search.actions + 1) > worth
-    team.bind(*arrays, True, search), alone.bind(*others, True, search)
+    team.bind(*arrays, True, search)
+    alone.bind(*others, True, search)
     obs = np.random.default_rng(0).standard_normal((n, 20)).astype(np.float32)
     taken, refused = [], []
 
