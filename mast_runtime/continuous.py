@@ -140,14 +140,15 @@ class ContinuousTeam(_Continuous):
         list of array("f"). Raises ObservationError; the state is then as it was."""
         if avail_actions is not None:
             no_availability(avail_actions)
-        plain = obs if type(obs) is self._array else read_obs(obs, self.n, self.contract.obs_dim)
+        known = type(obs) is self._array
+        plain = obs if known else read_obs(obs, self.n, self.contract.obs_dim)
         inside = self._inside
         if inside.locked():  # _free() in place
             raise RuntimeError(BUSY)
         with inside:
             self._turns += 1
             self._decide(plain)
-            return self._acted(obs)
+            return self._copy() if known and self._bounded.all_acted else self._acted(obs)
 
     def executed(self, actions: Rows, scaled: bool = False) -> None:
         """What was done in place of the last decisions, in their units: [n,A], or a row of its own size for each agent.

@@ -99,8 +99,8 @@ def test_any_number_of_candidates(candidates):
 
 @pytest.mark.parametrize(("candidates", "elites"), [(64, 1), (64, 2), (64, 33), (64, 64), (32768, 32768)])
 def test_any_number_of_elites_in_the_references_order_and_time(candidates, elites):
-    """Half of the candidates are twins: the order of equals matters. An insertion sort of the last takes 30 times as
-    long as numpy."""
+    """Half of the candidates are twins: the order of equals matters. An insertion sort of the last takes ten times
+    as long as numpy, or longer."""
     bundle, rng = searching_bundle(11, hidden=8), np.random.default_rng(elites)
     iterations = 3 if candidates == 64 else 1
     noise = rng.standard_normal((iterations, candidates, 3)).astype("<f4")
@@ -110,13 +110,16 @@ def test_any_number_of_elites_in_the_references_order_and_time(candidates, elite
     last, bounds, out = plain_arrays(3)
     team.bind(last, bounds, out, False, searching(search, bundle.team_networks, SIZES, 3))
     find = Searcher(search, Values.of(bundle.team_networks), np.arange(3) < np.array(SIZES)[:, None])
-    started = time.perf_counter()
-    team.bounded(np.zeros((3, 23), np.float32))
-    between = time.perf_counter()
-    found = find(np.asarray(team.q))
-    ended = time.perf_counter()
+    obs, taken = np.zeros((3, 23), np.float32), []
+    for _ in range(3):
+        started = time.perf_counter()
+        team.bounded(obs)
+        between = time.perf_counter()
+        found = find(np.asarray(team.q))
+        taken.append((between - started, time.perf_counter() - between))
     np.testing.assert_allclose(last.reshape(3, 3), found, atol=NEAR)
-    assert candidates == 64 or between - started < 6.0 * (ended - between)
+    own, oracle = np.min(taken, 0)
+    assert candidates == 64 or own < 4.0 * oracle
 
 
 def _giving(bundle: Bundle, k: int, scale: float) -> Any:
@@ -201,7 +204,8 @@ def test_a_team_so_large_that_it_lets_other_threads_run_refuses_them():
     search = search._replace(first=array("I", [0, 0, *search.first[2:]]))  # the first network's values know no action
     units = sum(search.first[owner + 1] - search.first[owner] for owner in search.owner)
     assert search.iterations * search.candidates * units * (search.actions + 1) > worth
-    team.bind(*arrays, True, search), alone.bind(*others, True, search)
+    team.bind(*arrays, True, search)
+    alone.bind(*others, True, search)
     obs = np.random.default_rng(0).standard_normal((n, 20)).astype(np.float32)
     taken, refused = [], []
 

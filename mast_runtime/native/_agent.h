@@ -173,7 +173,7 @@ static PyMethodDef agent_methods[] = {
      "act(obs, avail_actions=None) -> int\n\nThe greedy available action for obs [O] and avail_actions [A] (None: all). "
      "Raises ObservationError, in which case\nthe recurrent state is as it was."},
     {"bind", agent_bind, METH_VARARGS,
-     "bind(last [A], bounds [5 size], out [size], joins, searching)\n\nThe float32 arrays that `bounded` reads and writes. "
+     "bind(last [A], bounds [5 size], out [size], joins, searching)\n\nThe float32 arrays that `bounded` reads and writes, once. "
      "joins: the network's last inputs are last's.\nsearching: native.Searching, None: outputs are squashed."},
     {"bounded", agent_bounded, METH_O,
      "bounded(obs)\n\nA decision; its squashed outputs, in [-1, 1] and in their units, go into last and out. Raises "

@@ -292,7 +292,7 @@ static PyMethodDef team_methods[] = {
     {"executed", team_executed, METH_O,
      "executed(actions)\n\nWhat was done in place of the last decisions [n]. Raises ObservationError."},
     {"bind", team_bind, METH_VARARGS,
-     "bind(last [n A], bounds [5 n A], out [n A], joins, searching)\n\nThe float32 arrays that `bounded` reads and writes. "
+     "bind(last [n A], bounds [5 n A], out [n A], joins, searching)\n\nThe float32 arrays that `bounded` reads and writes, once. "
      "joins: a network's last inputs are last's.\nsearching: native.Searching, None: outputs are squashed."},
     {"bounded", team_bounded, METH_O,
      "bounded(obs)\n\nA decision; its squashed outputs, in [-1, 1] and in their units, go into last and out. Raises "
