@@ -18,7 +18,7 @@ SOURCES := $(wildcard mast_runtime/native/*.[ch] mast_train/engines/native/*.[ch
 WHEEL_TOOLS := build setuptools wheel ziglang pyelftools macholib abi3audit
 ROS := $(addprefix ros-kilted-,rclpy rmw-fastrtps-cpp rcl-logging-spdlog std-msgs std-srvs diagnostic-msgs sensor-msgs)
 
-.PHONY: demo lint figures quick test suite ros release wheels arm install clean
+.PHONY: demo lint figures quick test ros release wheels arm install clean
 
 demo: install
 	$(BIN)/python examples/demo.py
@@ -37,10 +37,7 @@ quick: install
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q --quick
 
-test: install ros
-	$(MAKE) --no-print-directory -j2 lint suite  # on two cores
-
-suite: install
+test: lint ros
 	$(BIN)/python -m pytest -q --durations=8
 
 # An environment of its own: these wheels start Python anew in every process. Elsewhere than on Linux x86-64 with Python 3.11
