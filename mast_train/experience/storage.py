@@ -45,7 +45,6 @@ class Storage:
         self.held, self.episodes = 0, 0
         self._others_need = 0
         self.data: dict[str, Tensor] = {}
-        self.rows = torch.zeros(slots, length, dtype=torch.int64)
         self.lengths = torch.zeros(slots, dtype=torch.int64)
         self.terminated = torch.zeros(slots, dtype=torch.bool)
         self._free = torch.empty(0, dtype=torch.int64)
@@ -53,11 +52,13 @@ class Storage:
         if _reserves(device):
             try:
                 self._lay(self.limit, _reserved)
+                self.rows = _reserved(slots, (length,), torch.int64, device)
             except (RuntimeError, OSError, OverflowError, ValueError) as error:
                 raise self._too_large(self.limit, memory(device, 0)) from error
             self.rows_there = self.rows
         else:
             self._lay(1, _empty)
+            self.rows = torch.zeros(slots, length, dtype=torch.int64)
             try:
                 self.rows_there = torch.zeros(slots, length, dtype=torch.int32, device=device)
             except torch.OutOfMemoryError as error:
