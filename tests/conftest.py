@@ -24,9 +24,8 @@ SLOW = {
     "test_import": (), "test_ros": (), "test_serve_robot": (), "test_mamujoco": (),
     "test_together": (), "test_c_prefix": (), "test_c_fixed": (), "test_c_library": (), "test_control": (),
     "test_import_pruning": (), "test_continuous_runs": (), "test_facmac": (), "test_comix": (), "test_fused_engine": (),
-    "test_due": (), "test_fused_optimise": (),
+    "test_due": (), "test_fused_optimise": (), "test_web_kinds": (), "test_c_search": (),
     "test_continuous_envs": (), "test_feed_forward": (), "test_graphs": (), "test_serve": ("test_cap_and_idle_limit",),
-    "test_replay": ("test_a_buffer_larger_than_the_machine_is_refused_with_advice",),
     "test_cli": (
         "test_the_run_folder_holds_what_it_says", "test_export_eval_inspect_bench", "test_export_formats",
         "test_names_with_brackets_are_printed_as_they_are", "test_interrupt_saves_and_resume_continues",
