@@ -76,6 +76,10 @@ class Row:
     def text(self) -> str:
         return _value(self.mean, self.measure)
 
+    def at(self, step: int) -> list[float]:
+        """Of each seed, at the first evaluation from a step on."""
+        return [next(value for when, value in curve if when >= step) for curve in self.curves]
+
 
 def rows(folder: str) -> list[Row]:
     """The rows of docs/results/FOLDER, in order."""
@@ -147,10 +151,8 @@ def learned(folder: str, names: Sequence[str], steps: Sequence[int]) -> str:
     """results.md: how far each seed was, at the first evaluation from a step on."""
     found, lines = by_name(folder), []
     for name in names:
-        cells = []
-        for step in steps:
-            values = [next(value for at, value in curve if at >= step) for curve in found[name].curves]
-            cells.append(", ".join(_value(value, found[name].measure) for value in values))
+        row = found[name]
+        cells = [", ".join(_value(value, row.measure) for value in row.at(step)) for step in steps]
         lines.append([name, *cells])
     return table(["each seed at", *(f"{step:,} steps" for step in steps)], lines)
 
@@ -168,8 +170,7 @@ def sooner() -> str:
     steps, lines = (100_000, 200_000, 300_000, 400_000), []
     for text, (folder, name) in wanted.items():
         row = by_name(folder)[name]
-        at = [[next(value for when, value in curve if when >= step) for curve in row.curves] for step in steps]
-        lines.append([text, str(len(row.curves)), *(_value(mean(values)) for values in at)])
+        lines.append([text, str(len(row.curves)), *(_value(mean(row.at(step))) for step in steps)])
     return table(["mean win rate at", "seeds", *(f"{step:,}" for step in steps)], lines)
 
 

@@ -34,7 +34,7 @@ SLOW = {
         "test_a_file_that_cannot_be_written_is_named_as_the_user_named_it",
         "test_settings_and_runs_are_looked_at_without_torch", "test_what_an_environment_prints_is_not_the_answer",
     ),
-    "test_native": ("test_address_and_undefined_sanitizers", "test_lanes_as_reference", "test_nothing_leaks"),
+    "test_native": ("test_lanes_as_reference", "test_nothing_leaks"), "test_native_sanitizers": (),
     "test_train_native": ("test_sizes", "test_masks_and_groups"),
     "test_pettingzoo": ("test_the_example_is_learned",),
     "test_recipes": (

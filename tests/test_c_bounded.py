@@ -178,29 +178,33 @@ def test_what_is_executed_is_the_next_last_action(tmp_path):
     np.testing.assert_allclose(found, expected[:, 0], atol=2e-5)
 
 
-@compiler
-def test_a_wrong_table_fails_the_tests(tmp_path):
-    """One bias, one bound, one last action: the host's test and the target's self-test both see it."""
-    bundle = bounded_bundle(3, hidden=24)
-    folder = write(bundle, 0, tmp_path / "c", traced(bundle))
+def both_tests_see(folder, changes):
+    """The host's test and the target's self-test pass on the export as it is, and fail after each of the changes."""
     good = (folder / "policy.c").read_text()
     (folder / "main.c").write_text('#include "policy.h"\nint main(void) { return policy_selftest(); }\n')
     parts = [*find_compiler(), "-DPOLICY_SELFTEST", "policy.c", "policy_selftest.c"]
-    changes = {
-        "": "",
-        "fc2_bias[] = {\n    0.5f": "fc2_bias[] = {\n    0.51f",
-        "half_range[] = {\n    0.25f": "half_range[] = {\n    0.2f",
-        "middle[] = {\n    0.0f": "middle[] = {\n    0.01f",
-        "copy(x + OBS, state->last_action, ACTIONS)": "copy(x + OBS, state->q, ACTIONS)",
-        "half_range[k], policy_low": "half_range[0], policy_low",
-    }
-    for old, new in changes.items():
+    for old, new in {**changes, "": ""}.items():
         assert old in good
         (folder / "policy.c").write_text(good.replace(old, new))
         for program, main in (("test", "policy_test.c"), ("try", "main.c")):
             subprocess.run([*parts, main, "-o", program], cwd=folder, check=True)
             passed = subprocess.run([folder / program], capture_output=True).returncode == 0
             assert passed == (not old), (old, program)
+
+
+@compiler
+def test_a_wrong_table_fails_the_tests(tmp_path):
+    """One bias, one bound, one last action: the host's test and the target's self-test both see it."""
+    bundle = bounded_bundle(3, hidden=24)
+    folder = write(bundle, 0, tmp_path / "c", traced(bundle))
+    changes = {
+        "fc2_bias[] = {\n    0.5f": "fc2_bias[] = {\n    0.51f",
+        "half_range[] = {\n    0.25f": "half_range[] = {\n    0.2f",
+        "middle[] = {\n    0.0f": "middle[] = {\n    0.01f",
+        "copy(x + OBS, state->last_action, ACTIONS)": "copy(x + OBS, state->q, ACTIONS)",
+        "half_range[k], policy_low": "half_range[0], policy_low",
+    }
+    both_tests_see(folder, changes)
 
 
 @bare
