@@ -112,6 +112,8 @@ def test_webassembly_takes_the_recorded_actions_at_every_step(built, tmp_path):
         assert float(seen["sparseUs"]) > 0 and float(seen["denseUs"]) > 0
         check_values(browser, bundle)
         check_controls(browser)
+        browser.value("(() => { performance.now = () => 7; page.measure(); })()")
+        assert "too coarse" in browser.value("document.querySelector('#times').textContent")
         assert browser.value("document.querySelector('#battle text').textContent") == "<m>"
         assert browser.value("document.body.scrollWidth <= innerWidth") and browser.faults == []
 

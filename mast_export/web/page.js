@@ -6,7 +6,7 @@ const PULSE_MS = 420;
 
 class Page {
   constructor(data, policies) {
-    Object.assign(this, { data, policies, step: 0, agent: 0, kind: "sparse", timer: 0, times: new Map() });
+    Object.assign(this, { data, policies, step: 0, agent: 0, kind: "sparse", timer: 0 });
     this.decided = { sparse: decide(data, policies, "sparse"), dense: decide(data, policies, "dense") };
     this.returns = data.reward.reduce((sums, r) => [...sums, sums.at(-1) + r], [0]);
     this.network = new NetworkView($("network"), data);
@@ -98,11 +98,12 @@ class Page {
   measure() {
     const step = Math.min(this.step, this.data.steps - 1);
     const found = measure(this.policies[this.agent], this.decided.sparse[this.agent][step]);
-    this.times.set(this.agent, found);
     const longest = Math.max(found.sparse, found.dense);
-    $("times").innerHTML = ["sparse", "dense"].map((kind) =>
+    const timed = found.sparse > 0 && found.dense > 0; /* some browsers' clocks stand still for a tenth of a second */
+    const words = timed ? `The dense policy takes ${number(found.dense / found.sparse, 1)} times as long.` : "This browser's clock is too coarse to time a decision.";
+    $("times").innerHTML = (timed ? ["sparse", "dense"] : []).map((kind) =>
       `<div class="row ${kind}"><span>${kind}</span><div class="meter"><i style="width:${(100 * found[kind]) / longest}%"></i></div><span>${number(found[kind], 2)} µs</span></div>`).join("")
-      + `<p>The dense policy takes ${number(found.dense / found.sparse, 1)} times as long.</p>`;
+      + `<p>${words}</p>`;
     Object.assign(document.documentElement.dataset, { sparseUs: found.sparse.toFixed(4), denseUs: found.dense.toFixed(4), ready: "yes" });
   }
 
